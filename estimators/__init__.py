@@ -1,0 +1,1 @@
+"""Loss Atlas: scikit-learn-style estimators of the loss landscape of image classifiers."""
