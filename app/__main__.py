@@ -1,0 +1,94 @@
+"""The launcher: ``loss-atlas`` or ``python -m app``.
+
+Starts Streamlit on 127.0.0.1 only, on a free port, and opens the browser. Nothing leaves the machine: no
+usage statistics, no e-mail prompt, no font or script from another host.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+HOST = "127.0.0.1"
+FIRST_PORT = 8501
+
+
+def free_port(first: int = FIRST_PORT, tries: int = 50) -> int:
+    """Return the first port from ``first`` on that nothing listens on.
+
+    Raises
+    ------
+    ValueError
+        When ``tries`` ports in a row are taken.
+    """
+    for port in range(first, first + tries):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            if os.name != "nt":
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                continue
+            return port
+    raise ValueError(
+        f"port must be free, got {first} to {first + tries - 1} all taken. Choose another with --port."
+    )
+
+
+def streamlit_arguments(port: int, headless: bool) -> list[str]:
+    """Return the command line given to Streamlit."""
+    script = Path(__file__).with_name("main.py")
+    return [
+        "streamlit",
+        "run",
+        str(script),
+        f"--server.address={HOST}",
+        f"--server.port={port}",
+        f"--server.headless={str(headless).lower()}",
+        "--server.showEmailPrompt=false",
+        "--server.fileWatcherType=none",
+        "--browser.gatherUsageStats=false",
+        f"--browser.serverAddress={HOST}",
+        "--global.developmentMode=false",
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Start the app; return its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="loss-atlas", description="Maps the loss landscape of image classifiers."
+    )
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=None,
+        help=f"port on {HOST} (default: the first free one from {FIRST_PORT})",
+    )
+    parser.add_argument("--headless", action="store_true", help="don't open a browser")
+    parser.add_argument("--workspace", type=Path, default=None, help="folder of checkpoints and runs")
+    options = parser.parse_args(arguments)
+    if options.port is not None and not 1 <= options.port <= 65535:
+        parser.error(
+            f"port must be between 1 and 65535, got {options.port}. Leave it out to take a free one."
+        )
+    if options.workspace is not None:
+        os.environ["LOSS_ATLAS_WORKSPACE"] = str(options.workspace.expanduser().resolve())
+    try:
+        port = options.port or free_port()
+    except ValueError as error:
+        parser.error(str(error))
+    # The theme and the locks are in app/.streamlit; Streamlit also reads a project's own file from the
+    # current folder.
+    sys.argv = streamlit_arguments(port, options.headless)
+    from streamlit.web import cli
+
+    print(f"Loss Atlas: http://{HOST}:{port}   (stop with Ctrl-C)", flush=True)
+    return int(cli.main(standalone_mode=False) or 0)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

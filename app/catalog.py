@@ -1,0 +1,272 @@
+"""What can be chosen: architectures, points and data, described by small frozen values.
+
+A :class:`PointSpec` or :class:`DataSpec` is a few strings and numbers: it can live in a URL, be compared, go
+to the worker thread and be written into a run. It is turned into a network or into examples only where the
+work is done, by the same ``load_model`` and ``load_data`` a script uses, so that the Python it prints gives
+the same numbers.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from app import library
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from estimators import Examples
+
+SMALL = "Small and quick"
+ALL = "All families"
+# Trained in seconds on two cores at 32 px; ``test_*`` are timm's own small relatives of the large families.
+QUICK_NAMES = (
+    "test_resnet",
+    "test_vit",
+    "test_convnext",
+    "test_efficientnet",
+    "test_mambaout",
+    "test_nfnet",
+    "test_byobnet",
+    "test_efficientnet_gn",
+    "test_efficientnet_ln",
+    "test_vit2",
+    "test_convnext2",
+    "resnet10t",
+    "resnet14t",
+    "resnet18",
+    "mobilenetv3_small_050",
+    "lcnet_035",
+    "vit_tiny_patch16_224",
+    "ghostnet_050",
+    "tinynet_e",
+    "convnext_atto",
+)
+IMAGE_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
+)
+
+
+# ---- architectures ----
+
+
+@lru_cache(maxsize=1)
+def architectures() -> tuple[str, ...]:
+    """Return every timm architecture, the small and quick ones first."""
+    import timm
+
+    names = timm.list_models()
+    known = set(names)
+    quick = [name for name in QUICK_NAMES if name in known]
+    return (*quick, *(name for name in names if name not in set(quick)))
+
+
+@lru_cache(maxsize=1)
+def families() -> dict[str, tuple[str, ...]]:
+    """Return architectures by family: small and quick, all, then timm's own modules in alphabetical order."""
+    import timm
+
+    quick = tuple(name for name in architectures() if name in set(QUICK_NAMES))
+    table = {SMALL: quick, ALL: architectures()}
+    for module in sorted(timm.list_modules()):
+        names = tuple(timm.list_models(module=module))
+        if names:
+            table[module] = names
+    return table
+
+
+def near_names(name: str, count: int = 3) -> list[str]:
+    """Return architectures whose names are close to a mistyped one."""
+    return difflib.get_close_matches(name.strip().lower(), architectures(), n=count, cutoff=0.5)
+
+
+def check_architecture(name: str) -> str | None:
+    """Return a sentence when timm does not know the architecture, else None."""
+    if name in set(architectures()):
+        return None
+    near = near_names(name)
+    hint = f" Did you mean {', '.join(near)}?" if near else " Choose one from the list."
+    return f"model must be a timm architecture, got {name!r}.{hint}"
+
+
+# ---- data ----
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """A fixed set of examples.
+
+    Attributes
+    ----------
+    source : str
+        ``"digits"`` (the 1,797 handwritten digits shipped with scikit-learn) or the path of a folder with one
+        sub-folder of images for each class.
+    split : {"train", "test", "all"}
+    n_samples : int or None
+        How many, drawn once with ``seed``; None takes all.
+    image_size : int
+        Pixels on a side after resizing.
+    seed : int
+    """
+
+    source: str = "digits"
+    split: str = "train"
+    n_samples: int | None = 512
+    image_size: int = 32
+    seed: int = 0
+
+    def load(self) -> Examples:
+        """Return the examples themselves."""
+        from estimators import load_data
+
+        return load_data(
+            self.source,
+            image_size=self.image_size,
+            n_samples=self.n_samples,
+            split=self.split,
+            random_state=self.seed,
+        )
+
+    def held_out(self, n_samples: int | None = 512) -> DataSpec:
+        """Return the other split of the same source."""
+        return replace(self, split="test" if self.split == "train" else "train", n_samples=n_samples)
+
+    @property
+    def label(self) -> str:
+        """One line for people."""
+        name = self.source if self.source == "digits" else Path(self.source).name
+        count = "all" if self.n_samples is None else f"{self.n_samples:,}"
+        return f"{name}, {self.split}, {count} images at {self.image_size} px"
+
+    def code(self, name: str = "data") -> str:
+        """Return the Python line that builds it."""
+        return (
+            f"{name} = load_data({self.source!r}, image_size={self.image_size}, n_samples={self.n_samples}, "
+            f"split={self.split!r}, random_state={self.seed})"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields, for JSON."""
+        return asdict(self)
+
+
+def class_names(source: str) -> tuple[str, ...]:
+    """Return the class names of a source; empty when there are none to find."""
+    if source == "digits":
+        return tuple(str(digit) for digit in range(10))
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        return ()
+    for split in ("train", "all"):
+        if (folder / split).is_dir():
+            folder = folder / split
+            break
+    return tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")))
+
+
+def check_source(source: str) -> str | None:
+    """Return a sentence when a data source cannot be used, else None. Cheap: it looks, it does not decode."""
+    if source == "digits":
+        return None
+    folder = Path(source).expanduser()
+    if not source.strip():
+        return "data folder must be a path, got nothing. Type one, or choose digits."
+    if not folder.is_dir():
+        return f"data folder must exist on this computer, got {source!r}. Check the path."
+    names = class_names(source)
+    if not any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.glob("**/*")):
+        return f"data folder must hold image files, got none in {source!r}. Put one sub-folder for each class in it."
+    if len(names) < 2:
+        return f"data folder must hold at least two class sub-folders, got {len(names)} in {source!r}."
+    return None
+
+
+# ---- points ----
+
+RANDOM, PRETRAINED = "random", "pretrained"
+
+
+@dataclass(frozen=True)
+class PointSpec:
+    """A point of weight space: an architecture and where its weights come from.
+
+    Attributes
+    ----------
+    architecture : str
+        A timm name.
+    weights : str
+        ``"random"``, ``"pretrained"`` (timm's own loader, needs a network the first time),
+        ``"library:<id>"``, ``"library:<id>/<epoch>"`` or ``"file:<path>"``.
+    num_classes, image_size : int
+    seed : int
+        Of the random initialisation.
+    name : str
+        What a person calls it.
+    """
+
+    architecture: str = "test_resnet"
+    weights: str = RANDOM
+    num_classes: int = 10
+    image_size: int = 32
+    seed: int = 0
+    name: str = ""
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: library.Checkpoint, epoch: str | None = None) -> PointSpec:
+        """Return the point of a library entry, or of one of its epochs (file stem)."""
+        weights = f"library:{checkpoint.id}" + (f"/{epoch}" if epoch else "")
+        label = checkpoint.name + (f", epoch {int(epoch)}" if epoch else "")
+        return cls(checkpoint.architecture, weights, checkpoint.num_classes, checkpoint.image_size, 0, label)
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The weights file, or None for random and pretrained weights."""
+        kind, _, rest = self.weights.partition(":")
+        if kind == "file":
+            return Path(rest)
+        if kind == "library":
+            entry, _, epoch = rest.partition("/")
+            found = library.get_checkpoint(entry)
+            return found.path.parent / "epochs" / f"{epoch}.safetensors" if epoch else found.path
+        return None
+
+    @property
+    def trajectory(self) -> tuple[Path, ...]:
+        """The training epochs kept for this point, in order; empty unless it comes from the library."""
+        kind, _, rest = self.weights.partition(":")
+        return library.get_checkpoint(rest.partition("/")[0]).trajectory if kind == "library" else ()
+
+    @property
+    def label(self) -> str:
+        """One line for people."""
+        origin = f"random, seed {self.seed}" if self.weights == RANDOM else self.weights
+        return self.name or f"{self.architecture} ({origin})"
+
+    def _arguments(self) -> dict[str, Any]:
+        arguments: dict[str, Any] = {"num_classes": self.num_classes, "image_size": self.image_size}
+        if self.checkpoint is not None:
+            arguments["checkpoint"] = str(self.checkpoint)
+        elif self.weights == PRETRAINED:
+            arguments["pretrained"] = True
+        else:
+            arguments["random_state"] = self.seed
+        return arguments
+
+    def load(self) -> nn.Module:
+        """Return the network at this point."""
+        from estimators import load_model
+
+        return load_model(self.architecture, **self._arguments())
+
+    def code(self, name: str = "model") -> str:
+        """Return the Python line that builds it."""
+        listed = ", ".join(f"{key}={value!r}" for key, value in self._arguments().items())
+        return f"{name} = load_model({self.architecture!r}, {listed})"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields, for JSON."""
+        return asdict(self)

@@ -1,0 +1,1 @@
+"""Charts: pure functions from a result to an Altair chart. Nothing here knows Streamlit or torch."""

@@ -1,0 +1,121 @@
+"""Helpers of the surface charts: cell edges, colour domains, isolines, and a projection of cells on the page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import contourpy
+import numpy as np
+import pandas as pd
+
+TINY = 1e-12
+
+
+def edges(axis: np.ndarray) -> np.ndarray:
+    """Return the n + 1 edges of the cells around n nodes; the nodes need not be evenly spaced."""
+    axis = np.asarray(axis, float)
+    if axis.size == 1:
+        return np.array([axis[0] - 0.5, axis[0] + 0.5])
+    middle = 0.5 * (axis[1:] + axis[:-1])
+    return np.concatenate([[2 * axis[0] - middle[0]], middle, [2 * axis[-1] - middle[-1]]])
+
+
+def domain(values: np.ndarray, *, log: bool = False, clip: float = 1.0) -> tuple[float, float]:
+    """Return the colour domain of some values.
+
+    Parameters
+    ----------
+    values : ndarray
+        Any shape; non-finite entries don't count.
+    log : bool, default=False
+        A log scale has no zero: the lower end is then the smallest positive value.
+    clip : float, default=1
+        Quantile of the upper end; 0.9 lets the highest tenth share the top colour.
+    """
+    finite = values[np.isfinite(values)]
+    if log:
+        finite = finite[finite > 0]
+    if not finite.size:
+        return (TINY, 1.0) if log else (0.0, 1.0)
+    low, high = float(finite.min()), float(np.quantile(finite, clip))
+    if high <= low:  # a constant map still needs a scale
+        high = low * 1.01 if low > 0 else low + 1.0
+    return low, high
+
+
+def levels(low: float, high: float, count: int, *, log: bool = False) -> np.ndarray:
+    """Return ``count`` isoline levels strictly inside a domain, evenly spaced in the scale's own sense."""
+    if log:
+        return np.geomspace(max(low, TINY), high, count + 2)[1:-1]
+    return np.linspace(low, high, count + 2)[1:-1]
+
+
+def isolines(x: np.ndarray, y: np.ndarray, values: np.ndarray, at: Sequence[float]) -> pd.DataFrame:
+    """Return the isolines of a grid as a table of points.
+
+    Parameters
+    ----------
+    x, y : ndarray of shape (R1,), (R2,)
+    values : ndarray of shape (R1, R2)
+        First index along ``x``. Non-finite nodes break the lines.
+    at : sequence of float
+
+    Returns
+    -------
+    DataFrame
+        Columns ``x``, ``y``, ``level``, ``line`` (a number for each connected line) and ``order`` along it.
+    """
+    masked = np.ma.masked_invalid(np.asarray(values, float).T)
+    pieces = []
+    if min(masked.shape) >= 2:
+        generator = contourpy.contour_generator(x, y, masked, name="serial")
+        for level in at:
+            for line in generator.lines(float(level)):
+                line = np.asarray(line)
+                pieces.append(
+                    pd.DataFrame(
+                        {
+                            "x": line[:, 0],
+                            "y": line[:, 1],
+                            "level": level,
+                            "line": len(pieces),
+                            "order": np.arange(len(line)),
+                        }
+                    )
+                )
+    if not pieces:
+        return pd.DataFrame({"x": [], "y": [], "level": [], "line": [], "order": []}, dtype=float)
+    return pd.concat(pieces, ignore_index=True)
+
+
+def rotate(points: np.ndarray, azimuth: float, elevation: float) -> tuple[np.ndarray, np.ndarray]:
+    """Look at points from an angle.
+
+    Parameters
+    ----------
+    points : ndarray of shape (..., 3)
+        Right-handed, third axis up.
+    azimuth, elevation : float
+        Degrees around the vertical axis, and above the horizon.
+
+    Returns
+    -------
+    page : ndarray of shape (..., 2)
+        Orthographic projection, second axis up.
+    depth : ndarray of shape (...)
+        Distance from the eye; larger is farther.
+    """
+    turn, tilt = np.radians(azimuth), np.radians(elevation)
+    x, y, z = points[..., 0], points[..., 1], points[..., 2]
+    right = x * np.cos(turn) - y * np.sin(turn)
+    away = x * np.sin(turn) + y * np.cos(turn)
+    up = z * np.cos(tilt) + away * np.sin(tilt)
+    depth = away * np.cos(tilt) - z * np.sin(tilt)
+    return np.stack([right, up], -1), depth
+
+
+def thin(size: int, largest: int) -> np.ndarray:
+    """Return indices of at most ``largest`` of ``size`` nodes, both ends kept."""
+    if size <= largest:
+        return np.arange(size)
+    return np.unique(np.round(np.linspace(0, size - 1, largest)).astype(int))

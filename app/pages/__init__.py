@@ -1,0 +1,1 @@
+"""Pages: each module's ``render()`` composes widgets and charts; none imports torch."""

@@ -1,0 +1,148 @@
+"""Finished work on disk: one folder a run, with what made it and what came out.
+
+``run.json`` says how (page, estimator, parameters, script, seeds, versions, device, time); ``result.npz``
+holds the numbers, written by the result's own ``save``. Both appear together or not at all.
+"""
+
+from __future__ import annotations
+
+import importlib
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from app import workspace
+
+_PACKAGES = ("loss-atlas", "torch", "timm", "numpy", "scikit-learn", "streamlit", "altair")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One saved run. ``info`` is its ``run.json``."""
+
+    id: str
+    page: str
+    title: str
+    created: str
+    seconds: float
+    info: dict[str, Any]
+
+    @property
+    def path(self) -> Path:
+        """Folder of the run."""
+        return workspace.folder("runs") / self.id
+
+    @property
+    def result_path(self) -> Path:
+        """The saved numbers."""
+        return self.path / "result.npz"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that can change a number."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed as a package"
+    return found
+
+
+def save_run(page: str, title: str, result: Any, config: dict[str, Any], *, seconds: float) -> str:
+    """Save a finished job and return the run's id.
+
+    Parameters
+    ----------
+    page, title : str
+    result : object with ``save(path)``
+        Any estimator result. Its class is noted, so that :func:`load_result` finds it again.
+    config : dict
+        From :func:`app.export.config`.
+    seconds : float
+        Time the work took.
+    """
+    name = workspace.new_id(title)
+    info = {
+        "page": page,
+        "title": title,
+        "created": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "seconds": round(seconds, 3),
+        "result": f"{type(result).__module__}:{type(result).__qualname__}",
+        "settings": getattr(result, "settings", {}),
+        "config": config,
+        "versions": versions(),
+        "machine": {"system": platform.platform(), "processor": platform.machine()},
+    }
+    with workspace.new_folder(workspace.folder("runs"), name) as path:
+        result.save(path / "result.npz")
+        workspace.write_json(path / "run.json", info)
+    return name
+
+
+def list_runs() -> list[Run]:
+    """Return the saved runs, newest first. A folder without a readable ``run.json`` is left out."""
+    found = []
+    for path in workspace.entries("runs"):
+        info = workspace.read_json(path / "run.json")
+        if info is not None:
+            found.append(
+                Run(
+                    path.name,
+                    str(info.get("page", "")),
+                    str(info.get("title", path.name)),
+                    str(info.get("created", "")),
+                    float(info.get("seconds", 0.0)),
+                    info,
+                )
+            )
+    return found
+
+
+def get_run(run_id: str) -> Run:
+    """Return one run; ``ValueError`` when it is not there."""
+    path = workspace.check_id("runs", run_id)
+    info = workspace.read_json(path / "run.json")
+    if info is None:
+        raise ValueError(
+            f"run must have a readable run.json, got {run_id!r}. Delete it and compute it again."
+        )
+    return Run(path.name, info["page"], info["title"], info["created"], float(info["seconds"]), info)
+
+
+def load_result(run: Run) -> Any:
+    """Read a run's result through the class that wrote it.
+
+    Raises
+    ------
+    ValueError
+        When the file is damaged or was written by a class that is gone.
+    """
+    module, _, qualname = str(run.info.get("result", "")).partition(":")
+    if module.split(".")[0] not in ("estimators", "app") or not qualname.isidentifier():
+        raise ValueError(
+            f"result must name a class of this program, got {module}:{qualname}. Compute the run again."
+        )
+    try:
+        reader: Callable[[Path], Any] = getattr(importlib.import_module(module), qualname).load
+        return reader(run.result_path)
+    except (OSError, KeyError, AttributeError, ImportError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"result of {run.title!r} must be readable, got {error}. Compute it again."
+        ) from error
+
+
+def rename_run(run_id: str, title: str) -> None:
+    """Give a run another title."""
+    path = workspace.check_id("runs", run_id)
+    info = workspace.read_json(path / "run.json") or {}
+    workspace.write_json(path / "run.json", {**info, "title": title.strip() or info.get("title", run_id)})
+
+
+def delete_run(run_id: str) -> Path:
+    """Move a run to the bin; give the returned path to :func:`app.workspace.restore` to undo."""
+    return workspace.discard(workspace.check_id("runs", run_id))

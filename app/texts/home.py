@@ -1,0 +1,13 @@
+"""Texts of the page Home."""
+
+EN = {
+    "title": "Loss Atlas",
+    "question": "A trained network is one point in a space of weights. Here you see the land around it.",
+    "missing": "The example landscape is not in this installation (assets/demo_surface.npz).",
+    "caption": "{title}. One network, one set of images, one loss: each cell is the loss of other weights. "
+    "The cross is the trained network.",
+    "tour": "What each page answers",
+    "start": "Start here",
+    "start.text": "Train a small network on handwritten digits (a few seconds, no download), or bring a timm checkpoint of yours.",
+    "open": "Open",
+}

@@ -1,0 +1,59 @@
+"""Reusable blocks of a page. A page composes these; ``app/pages/surface.py`` is the worked example.
+
+====================
+=================================================================================================
+``page_header``       title, the question the page answers, and two columns: inputs, picture ``inputs``
+model(s), data and engine settings, with every message beside its input -> ``Inputs`` ``point_picker``
+one model alone: library, timm with random or pretrained weights, or a file -> ``PointSpec | None``
+``data_picker``       digits or a folder -> ``DataSpec | None`` ``engine_settings``   loss, batch-norm policy,
+precision, batch size, seed -> keyword arguments of every estimator ``cost``              points × measured
+ms, before the run ``run_button``        the one primary button of a page ``job_panel``         progress, ETA,
+cancel, partial and final results of the page's newest job ``settings_line``     what a result was computed
+with, in one line ``show_chart``        a chart at the width of its column, named for screen readers
+``definitions``       what the numbers mean, with the papers ``downloads``         PNG, SVG, PDF, CSV, NPZ,
+chart JSON ``copy_as_python``    the script that reproduces the result ``pin_button`` …      keep a result
+beside the next ones: ``pin_button``, ``pinned``, ``unpin`` ``go_to``, ``page_link``  to another page by its
+name ``verdict``           supported / not supported / not clear here, beside the sentence it judges
+====================
+=================================================================================================
+"""
+
+from app.widgets.cost import cost
+from app.widgets.frame import (
+    definitions,
+    go_to,
+    page_header,
+    page_link,
+    run_button,
+    settings_line,
+    show_chart,
+    verdict,
+)
+from app.widgets.jobs import activity, job_panel
+from app.widgets.outputs import copy_as_python, downloads
+from app.widgets.pickers import Inputs, data_picker, engine_settings, inputs, point_picker
+from app.widgets.pins import pin_button, pinned, unpin
+
+__all__ = [
+    "Inputs",
+    "activity",
+    "copy_as_python",
+    "cost",
+    "data_picker",
+    "definitions",
+    "downloads",
+    "engine_settings",
+    "go_to",
+    "inputs",
+    "job_panel",
+    "page_header",
+    "page_link",
+    "pin_button",
+    "pinned",
+    "point_picker",
+    "run_button",
+    "settings_line",
+    "show_chart",
+    "unpin",
+    "verdict",
+]

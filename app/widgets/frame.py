@@ -1,0 +1,128 @@
+"""What every page looks the same in: its head, its one button, its charts, its definitions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from app.state import key
+from app.texts import texts
+
+_ENGINE_KEYS = (
+    "data",
+    "n_examples",
+    "n_samples",
+    "batch_norm",
+    "normalization",
+    "precision",
+    "loss",
+    "random_state",
+    "device",
+)
+
+
+def page_header(page: str, text: Callable[..., str]) -> tuple[DeltaGenerator, DeltaGenerator]:
+    """Write the title and the question of a page; return its two columns, inputs left and picture right.
+
+    Parameters
+    ----------
+    page : str
+        Page name, kept for keys.
+    text : callable
+        The page's :func:`app.texts.texts`; the keys ``title`` and ``question`` are used.
+    """
+    st.header(text("title"))
+    st.caption(text("question"))
+    left, right = st.columns([1, 2.4], gap="large")
+    return left.container(key=f"{page}-inputs"), right.container(key=f"{page}-result")
+
+
+def run_button(page: str, label: str, *, ready: bool = True, name: str = "run") -> bool:
+    """Return True when the page's main button was pressed; greyed while an input is wrong."""
+    return st.button(
+        label,
+        type="primary",
+        icon=":material/play_arrow:",
+        key=key(page, name),
+        disabled=not ready,
+        width="stretch",
+    )
+
+
+def show_chart(chart: Any, *, chart_key: str | None = None, on_select: Any = "ignore", **options: Any) -> Any:
+    """Draw a chart at the width of its column; its ``description`` is its name for a screen reader.
+
+    Returns
+    -------
+    The selection when ``on_select`` is ``"rerun"`` or a callback, else the element.
+    """
+    description = getattr(chart, "description", None)
+    named = {"alt": description} if isinstance(description, str) else {}
+    return st.altair_chart(chart, key=chart_key, on_select=on_select, **named, **options)
+
+
+def settings_line(result: Any, **more: Any) -> None:
+    """Write in one line what a result was computed with: data, samples, batch-norm policy, normalisation,
+    seed.
+    """
+    text = texts("common")
+    settings = {**getattr(result, "settings", {}), **more}
+    parts = [
+        f"{text('setting.' + name)} {settings[name]}"
+        for name in _ENGINE_KEYS
+        if settings.get(name) is not None
+    ]
+    if parts:
+        st.caption(" · ".join(parts))
+
+
+def definitions(
+    items: Sequence[tuple[str, str, str]], *, label: str | None = None, expanded: bool = False
+) -> None:
+    """Explain numbers in a fold: ``(term, what it is, paper)`` each."""
+    with st.expander(label or texts("common")("definitions"), icon=":material/menu_book:", expanded=expanded):
+        for term, meaning, source in items:
+            st.markdown(f"**{term}.** {meaning}" + (f"  \n:small[:gray[{source}]]" if source else ""))
+
+
+_VERDICTS = {
+    "supported": ("green", ":material/check_circle:"),
+    "not supported": ("red", ":material/cancel:"),
+    "not clear here": ("orange", ":material/help:"),
+}
+
+
+def verdict(state: str, sentence: str) -> None:
+    """Show whether what was measured supports a claim.
+
+    Parameters
+    ----------
+    state : {"supported", "not supported", "not clear here"}
+    sentence : str
+        The claim and the number it rests on.
+    """
+    if state not in _VERDICTS:
+        raise ValueError(f"state must be one of {sorted(_VERDICTS)}, got {state!r}. Choose one of them.")
+    color, icon = _VERDICTS[state]
+    st.markdown(f":{color}-badge[{icon} {texts('common')('verdict.' + state)}] {sentence}")
+
+
+def go_to(page: str) -> None:
+    """Switch to another page by its name. The frame notes the pages of this run in the session."""
+    pages = st.session_state.get("_pages", {})
+    if page in pages:
+        st.switch_page(pages[page])
+
+
+def page_link(page: str, label: str, icon: str | None = None) -> None:
+    """Write a link to another page; plain words where that page does not exist (a page drawn alone in a
+    test).
+    """
+    pages = st.session_state.get("_pages", {})
+    if page in pages:
+        st.page_link(pages[page], label=label, icon=icon)
+    else:
+        st.markdown(label)

@@ -1,0 +1,127 @@
+"""The page's newest job, drawn while it lives and after: progress, time left, cancel, results as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import streamlit as st
+
+from app import jobs
+from app.texts import texts
+
+POLL_SECONDS = 1.0
+
+
+def duration(seconds: float | None) -> str:
+    """Return seconds as a person says them."""
+    if seconds is None:
+        return "…"
+    if seconds < 60:
+        return f"{seconds:.0f} s" if seconds >= 9.5 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def job_panel(
+    page: str,
+    draw: Callable[[Any], None],
+    *,
+    empty: str | Callable[[], None] | None = None,
+    final_only: bool = False,
+) -> None:
+    """Show the newest job of a page.
+
+    Parameters
+    ----------
+    page : str
+        As given to :func:`app.jobs.submit`.
+    draw : callable
+        ``draw(result)`` is called with partial results while the job runs and with the final one after. It
+        runs inside a fragment: a widget in it reruns only this panel, so sliders that change the picture
+        belong there. It must not write to containers made outside.
+    empty : str or callable, optional
+        What to show before the first job.
+    final_only : bool, default=False
+        Don't draw partial results.
+    """
+    job = jobs.latest(page)
+    if job is None:
+        if callable(empty):
+            empty()
+        else:
+            st.caption(empty or texts("common")("nothing_yet"))
+        return
+    watched = job.id if job.live else None
+
+    @st.fragment(run_every=POLL_SECONDS if job.live else None)
+    def panel() -> None:
+        now = jobs.latest(page)
+        if now is None:
+            return
+        if watched == now.id and not now.live:
+            st.rerun()  # a whole run: the panel comes back without its timer, and lists elsewhere see the result
+        status(now)
+        shown = now.result if now.result is not None else (None if final_only else now.partial)
+        if shown is not None:
+            draw(shown)
+
+    panel()
+
+
+def status(job: jobs.Job) -> None:
+    """Write the state of one job: a bar and a cancel button while it lives, a sentence when it ended badly."""
+    text = texts("common")
+    if job.live:
+        bar, button = st.columns([5, 1], vertical_alignment="center")
+        ahead = [j for j in jobs.live() if j.id != job.id and j.created < job.created]
+        if job.state == jobs.QUEUED and ahead:
+            words = text("job.waiting", count=len(ahead), title=ahead[0].title)
+        elif job.eta is None:
+            words = text("job.running", title=job.title, message=job.message or text("job.starting"))
+        else:
+            words = text("job.eta", title=job.title, message=job.message, eta=duration(job.eta))
+        bar.progress(job.fraction, text=words)
+        asked = job.cancel_event.is_set()
+        button.button(
+            text("job.cancelling") if asked else text("job.cancel"),
+            key=f"cancel-{job.id}",
+            on_click=job.cancel,
+            disabled=asked,
+            icon=":material/close:",
+        )
+    elif job.state == jobs.FAILED:
+        st.error(
+            job.error or text("job.failed"),
+            title=text("job.failed_title", title=job.title),
+            icon=":material/error:",
+        )
+    elif job.state == jobs.CANCELLED:
+        kept = text("job.cancelled_kept") if job.partial is not None else ""
+        st.info(text("job.cancelled", title=job.title) + " " + kept, icon=":material/cancel:")
+    if job.note:
+        st.warning(job.note, icon=":material/warning:")
+
+
+def activity() -> None:
+    """Say in the sidebar what is running, on every page; refresh the page when something has ended."""
+    watched = tuple(job.id for job in _shown())
+    if not watched:
+        return
+
+    @st.fragment(run_every=POLL_SECONDS)
+    def panel() -> None:
+        running = _shown()
+        if tuple(job.id for job in running) != watched:
+            st.rerun()
+        text = texts("common")
+        for job in running:
+            st.progress(job.fraction, text=f":small[{job.title}]")
+        st.caption(text("activity", count=len(running)))
+
+    panel()
+
+
+def _shown() -> list[jobs.Job]:
+    """Return the live jobs a person started; measuring jobs of the app itself begin with an underscore."""
+    return [job for job in jobs.live() if not job.page.startswith("_")]

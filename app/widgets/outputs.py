@@ -1,0 +1,90 @@
+"""Ways to take a result along: files and the script behind it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from app import export
+from app.texts import texts
+
+
+def downloads(
+    result: Any = None,
+    chart: Any = None,
+    *,
+    table: pd.DataFrame | None = None,
+    name: str = "loss-atlas",
+    key: str = "",
+    more: dict[str, Any] | None = None,
+) -> None:
+    """Offer a result and its picture as files; a file is made only when its button is pressed.
+
+    Parameters
+    ----------
+    result : object with ``save(path)``, optional
+        Gives NPZ, and CSV when no ``table`` is given.
+    chart : altair chart, optional
+        Gives PNG, SVG, PDF and the Vega-Lite JSON.
+    table : DataFrame, optional
+        The CSV.
+    name : str
+        File name without suffix.
+    key : str
+        Tells several of these on a page apart.
+    more : dict, optional
+        Other files: ``{"surface.obj": callable returning bytes}``.
+    """
+    text = texts("common")
+    files: list[tuple[str, str, Any]] = []
+    if chart is not None:
+        dark = st.context.theme.type == "dark"
+        for kind in ("png", "svg", "pdf"):
+            files.append(
+                (kind.upper(), f"{name}.{kind}", lambda kind=kind: export.chart_bytes(chart, kind, dark=dark))
+            )
+    if result is not None or table is not None:
+        files.append(
+            (
+                "CSV",
+                f"{name}.csv",
+                lambda: export.table_csv(export.result_table(result) if table is None else table),
+            )
+        )
+    if result is not None:
+        files.append(("NPZ", f"{name}.npz", lambda: export.result_npz(result)))
+    if chart is not None:
+        files.append(
+            (text("download.chart_json"), f"{name}.vl.json", lambda: export.chart_bytes(chart, "json"))
+        )
+    files += [(file.rpartition(".")[2].upper(), file, make) for file, make in (more or {}).items()]
+    with st.popover(text("download"), icon=":material/download:", key=f"downloads-{key or name}"):
+        with st.container(horizontal=True):
+            for label, file, make in files:
+                st.download_button(
+                    label,
+                    make,
+                    file_name=file,
+                    mime=export.MIME.get(file.rpartition(".")[2], "application/octet-stream"),
+                    key=f"download-{key or name}-{file}",
+                    on_click="ignore",
+                )
+        st.caption(text("download.help"))
+
+
+def copy_as_python(script: str, *, name: str = "loss-atlas", key: str = "") -> None:
+    """Show the script that reproduces a result, with a copy button and a file."""
+    text = texts("common")
+    with st.popover(text("copy_python"), icon=":material/code:", key=f"python-{key or name}"):
+        st.code(script, language="python", width=620)
+        st.download_button(
+            text("copy_python.file"),
+            script.encode(),
+            file_name=f"{name}.py",
+            mime=export.MIME["py"],
+            key=f"python-file-{key or name}",
+            on_click="ignore",
+            icon=":material/download:",
+        )

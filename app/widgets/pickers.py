@@ -1,0 +1,329 @@
+"""Choosing a model, weights and data, with every message beside the input it is about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import streamlit as st
+
+from app import catalog, library
+from app.catalog import DataSpec, PointSpec
+from app.state import bound, kept
+from app.texts import texts
+
+LIBRARY, TIMM, FILE = "library", "timm", "file"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What was chosen. ``ready`` is False while something is missing or wrong; the page then greys its
+    button.
+    """
+
+    points: tuple[PointSpec | None, ...]
+    data: DataSpec | None
+    settings: dict[str, Any]
+
+    @property
+    def point(self) -> PointSpec | None:
+        """The first model."""
+        return self.points[0]
+
+    @property
+    def ready(self) -> bool:
+        """Whether every part is there and valid."""
+        return self.data is not None and all(point is not None for point in self.points)
+
+
+def inputs(page: str, labels: tuple[str, ...] | None = None, *, epochs: bool = False) -> Inputs:
+    """Write model pickers, the data picker and the engine settings of a page.
+
+    Parameters
+    ----------
+    page : str
+    labels : tuple of str, optional
+        One heading for each model; one model called "Model" by default.
+    epochs : bool, default=False
+        Offer the training epochs of a library checkpoint too.
+    """
+    text = texts("common")
+    labels = labels or (text("model"),)
+    model_slot = st.container()
+    data = data_picker(page)
+    with model_slot:
+        points = tuple(
+            point_picker(
+                page, data, label=label, role="abcdef"[number] if len(labels) > 1 else "m", epochs=epochs
+            )
+            for number, label in enumerate(labels)
+        )
+    with st.expander(text("engine"), icon=":material/tune:"):
+        settings = engine_settings(page)
+    return Inputs(points, data, settings)
+
+
+# ---- one model ----
+
+
+def point_picker(
+    page: str,
+    data: DataSpec | None,
+    *,
+    label: str = "",
+    role: str = "m",
+    epochs: bool = False,
+    default: str = LIBRARY,
+) -> PointSpec | None:
+    """Choose one point; None while the choice is incomplete or wrong (the reason is written there).
+
+    Parameters
+    ----------
+    page, role : str
+        Together they tell several pickers apart.
+    data : DataSpec or None
+        Gives the number of classes and the image size of a fresh timm model.
+    label : str
+        Heading.
+    epochs : bool, default=False
+        Offer the training epochs of a library checkpoint.
+    default : {"library", "timm", "file"}
+        Where to look first.
+    """
+    text = texts("common")
+    st.markdown(f"**{label or text('model')}**")
+    source = st.segmented_control(
+        text("from"),
+        [LIBRARY, TIMM, FILE],
+        format_func=lambda s: text("from." + s),
+        required=True,
+        default=default,
+        label_visibility="collapsed",
+        width="stretch",
+        **bound(page, f"{role}.from"),
+    )
+    if source == TIMM:
+        return _timm_point(page, data, role)
+    if source == FILE:
+        return _file_point(page, data, role)
+    return _library_point(page, data, role, epochs)
+
+
+def _library_point(page: str, data: DataSpec | None, role: str, epochs: bool) -> PointSpec | None:
+    text = texts("common")
+    found = {entry.id: entry for entry in library.list_checkpoints()}
+    if not found:
+        st.caption(text("library.empty"))
+        quick_start(page, role)
+        return None
+    options = list(found)
+    start = min(1, len(options) - 1) if role == "b" else 0
+    chosen = st.selectbox(
+        text("library.choose"),
+        options,
+        index=start,
+        format_func=lambda i: found[i].label if i in found else i,
+        label_visibility="collapsed",
+        **bound(page, f"{role}.checkpoint"),
+    )
+    entry = found.get(str(chosen))
+    if entry is None:
+        st.error(text("library.gone"))
+        return None
+    epoch = None
+    if epochs and entry.trajectory:
+        steps = [path.stem for path in entry.trajectory]
+        last = text("library.final")
+        picked = st.selectbox(text("library.epoch"), [last, *reversed(steps)], **bound(page, f"{role}.epoch"))
+        epoch = None if picked == last else picked
+    if data is not None:
+        classes = len(catalog.class_names(data.source))
+        if entry.num_classes and classes > entry.num_classes:
+            st.error(text("library.classes", have=entry.num_classes, need=classes))
+            return None
+        trained_on = entry.meta.get("data", {}).get("source")
+        if trained_on and trained_on != data.source:
+            st.warning(text("library.other_data", trained=trained_on, chosen=data.source))
+    return PointSpec.from_checkpoint(entry, epoch)
+
+
+def architecture_picker(page: str, role: str = "m") -> str | None:
+    """Choose a timm architecture by family and name; a name timm does not know is answered with near ones."""
+    text = texts("common")
+    table = catalog.families()
+    family = st.selectbox(
+        text("family"),
+        list(table),
+        format_func=lambda f: f"{f} ({len(table[f])})",
+        **bound(page, f"{role}.family"),
+    )
+    name = st.selectbox(
+        text("architecture"),
+        table.get(str(family), table[catalog.SMALL]),
+        accept_new_options=True,
+        help=text("architecture.help"),
+        **kept(page, f"{role}.architecture"),
+    )
+    problem = catalog.check_architecture(str(name or ""))
+    if problem:
+        st.error(problem)
+        return None
+    return str(name)
+
+
+def _timm_point(page: str, data: DataSpec | None, role: str) -> PointSpec | None:
+    text = texts("common")
+    name = architecture_picker(page, role)
+    weights = st.segmented_control(
+        text("weights"),
+        [catalog.RANDOM, catalog.PRETRAINED],
+        format_func=lambda w: text("weights." + w),
+        default=catalog.RANDOM,
+        required=True,
+        width="stretch",
+        **bound(page, f"{role}.weights"),
+    )
+    seed = 0
+    if weights == catalog.PRETRAINED:
+        st.caption(text("weights.pretrained.help"))
+    else:
+        seed = int(
+            st.number_input(text("seed"), min_value=0, value=0, step=1, **bound(page, f"{role}.seed")) or 0
+        )
+    if name is None or data is None:
+        return None
+    return PointSpec(name, str(weights), len(catalog.class_names(data.source)), data.image_size, seed)
+
+
+def _file_point(page: str, data: DataSpec | None, role: str) -> PointSpec | None:
+    text = texts("common")
+    name = architecture_picker(page, role)
+    upload = st.file_uploader(
+        text("file"), type=["safetensors", "pt", "pth", "bin", "ckpt", "th", "tar"], key=f"{page}.{role}.file"
+    )
+    if upload is None:
+        st.caption(text("file.help"))
+        return None
+    if name is None or data is None:
+        return None
+    path = library.store_upload(upload.getvalue(), upload.name)
+    point = PointSpec(
+        name,
+        f"file:{path}",
+        len(catalog.class_names(data.source)),
+        data.image_size,
+        0,
+        f"{upload.name} ({name})",
+    )
+    problem = _file_problem(point)
+    if problem:
+        st.error(problem)
+        return None
+    return point
+
+
+@st.cache_data(max_entries=32, show_spinner=False)
+def _file_problem(point: PointSpec) -> str | None:
+    """Return what keeps a file from being loaded, with every mismatch listed; None when it fits."""
+    try:
+        point.load()
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        return str(error)
+    return None
+
+
+def quick_start(page: str, role: str = "m") -> None:
+    """Offer to train two small networks on digits, so that every page has something to measure."""
+    from app import training_jobs
+
+    text = texts("common")
+    if st.button(text("quick_start"), key=f"{page}.{role}.quick", icon=":material/bolt:", width="stretch"):
+        training_jobs.submit_quick_start()
+        st.rerun()
+    st.caption(text("quick_start.help"))
+
+
+# ---- data and engine ----
+
+
+def data_picker(page: str, *, split: str = "train", samples: int = 512) -> DataSpec | None:
+    """Choose the examples the loss is measured on; None while the choice is wrong (the reason is written
+    there).
+    """
+    text = texts("common")
+    st.markdown(f"**{text('data')}**")
+    kind = st.segmented_control(
+        text("data"),
+        ["digits", "folder"],
+        format_func=lambda k: text("data." + k),
+        default="digits",
+        required=True,
+        label_visibility="collapsed",
+        width="stretch",
+        **bound(page, "data"),
+    )
+    source = "digits"
+    if kind == "folder":
+        source = st.text_input(
+            text("data.path"), placeholder="/home/me/pictures", **kept(page, "data.path")
+        ).strip()
+        problem = catalog.check_source(source) if source else text("data.path.missing")
+        if problem:
+            (st.error if source else st.caption)(problem)
+    row = st.columns(3)
+    used = row[0].selectbox(
+        text("split"),
+        ["train", "test", "all"],
+        index=["train", "test", "all"].index(split),
+        format_func=lambda s: text("split." + s),
+        **bound(page, "split"),
+    )
+    count = row[1].number_input(
+        text("samples"),
+        min_value=2,
+        value=samples,
+        step=64,
+        help=text("samples.help"),
+        **bound(page, "samples"),
+    )
+    size = row[2].number_input(
+        text("image_size"),
+        min_value=8,
+        max_value=1024,
+        value=32,
+        step=8,
+        help=text("image_size.help"),
+        **bound(page, "image_size"),
+    )
+    if kind == "folder" and (not source or catalog.check_source(source)):
+        return None
+    return DataSpec(source, str(used), int(count), int(size))
+
+
+def engine_settings(page: str) -> dict[str, Any]:
+    """Choose what every estimator takes: loss, batch-norm policy, precision, batch size, seed."""
+    text = texts("common")
+    policy = st.selectbox(
+        text("batch_norm"),
+        ["frozen", "recompute", "batch"],
+        format_func=lambda p: text("batch_norm." + p),
+        help=text("batch_norm.help"),
+        **bound(page, "batch_norm"),
+    )
+    precision = st.selectbox(
+        text("precision"),
+        ["float32", "float64", "bfloat16"],
+        help=text("precision.help"),
+        **bound(page, "precision"),
+    )
+    row = st.columns(2)
+    batch = row[0].number_input(
+        text("batch_size"), min_value=1, value=512, step=64, **bound(page, "batch_size")
+    )
+    seed = row[1].number_input(text("random_state"), min_value=0, value=0, step=1, **bound(page, "seed"))
+    return {
+        "batch_norm": str(policy),
+        "precision": str(precision),
+        "batch_size": int(batch),
+        "random_state": int(seed),
+    }
