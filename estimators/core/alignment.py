@@ -202,7 +202,7 @@ def largest_change(module: nn.Module, state: State, inputs: Any, tolerance: floa
     if not change <= tolerance:
         raise ValueError(
             f"the reordered network must give the same outputs to {tolerance:g}, got a change of "
-            f"{change:.3g} for {type(module).__name__}. Its units cannot be reordered this way; use align=None."
+            f"{change:.3g} for {type(module).__name__}. Its units cannot be reordered so; use align=None."
         )
     return change
 

@@ -76,7 +76,7 @@ class Symmetry:
         self.nested = self._nested()
 
     def _nested(self) -> dict[int, int]:
-        """Find the groups that share an axis, as its factors, with a group that is there wherever they are."""
+        """Find the groups that share an axis with another one that is there wherever they are."""
         inside: set[tuple[int, int]] = set()
         companions: dict[int, set[int]] = {}
         for axes in self.axes.values():

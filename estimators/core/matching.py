@@ -6,8 +6,8 @@ group need more than that and are handled here:
 - a group on two axes of one tensor (a residual stream that a layer maps to itself) has a gain that is
   quadratic in its order: its step is taken only if the inner product really grows;
 - a nested group (units inside each attention head, channels inside each group of a convolution) has its own
-  order in each place of its outer group, and both are found together: the value of putting head j in place i is
-  that of the best order of the units inside.
+  order in each place of its outer group, and both are found together: putting head j in place i is worth what
+  the best order of the units inside is worth.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor
 from .graph import Symmetry
 
 State = dict[str, Tensor]
-#: Group → order. Entry i says which unit of B goes to place i; a nested group has one row for each outer place.
+#: Group → order: entry i says which unit of B goes to place i. A nested group has a row for each outer place.
 Permutations = dict[int, Tensor]
 
 
@@ -126,26 +126,23 @@ def _outer_step(
     nested = {}
     for g in inner:
         values = _nested_gains(a, b, symmetry, permutations, group, g)
-        size = len(gains)
-        nested[g] = [
-            [linear_sum_assignment(values[i, j], maximize=True)[1] for j in range(size)] for i in range(size)
-        ]
-        rows = np.arange(values.shape[-1])
-        gains = gains + [
-            [values[i, j, rows, nested[g][i][j]].sum() for j in range(size)] for i in range(size)
-        ]
-    order = linear_sum_assignment(gains, maximize=True)[1]
+        nested[g] = np.array([[_assign(pair) for pair in row] for row in values])
+        gains = gains + np.take_along_axis(values, nested[g][..., None], axis=-1).sum((-1, -2))
+    order = _assign(gains)
     proposal = {group: torch.from_numpy(order)}
     for g in inner:
-        proposal[g] = torch.from_numpy(np.stack([nested[g][i][j] for i, j in enumerate(order)]))
+        proposal[g] = torch.from_numpy(nested[g][np.arange(len(order)), order])
     yield proposal
     for g in inner if len(inner) > 1 else []:
         # several nested groups share tensors: the joint proposal may fail where one at a time cannot
         values = _nested_gains(a, b, symmetry, permutations, group, g)
-        best = [
-            linear_sum_assignment(values[i, j], maximize=True)[1] for i, j in enumerate(permutations[group])
-        ]
+        best = [_assign(values[i, j]) for i, j in enumerate(permutations[group].tolist())]
         yield {g: torch.from_numpy(np.stack(best))}
+
+
+def _assign(gains: np.ndarray) -> np.ndarray:
+    """Give each row (place of A) the column (unit of B) that makes the sum of gains largest."""
+    return linear_sum_assignment(gains, maximize=True)[1]
 
 
 def _gains(
