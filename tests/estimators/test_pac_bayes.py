@@ -33,7 +33,7 @@ def test_mcallester_formula():
 
 
 def threshold(theta0, margin):
-    """Error of a 1-parameter rule: wrong on all examples when the weight leaves (−margin, margin) of its best."""
+    """Error of a rule with one weight: wrong on every example when the weight is off by more than the margin."""
     return lambda t: float(abs(float(t[0]) - theta0) > margin)
 
 
@@ -110,7 +110,6 @@ def test_equal_seeds_equal_bits_and_no_global_generator():
 )
 def test_bad_input_says_what_is_allowed(change, words):
     options = {"prior": None, "n_examples": 10, **change}
+    prior, n_examples = options.pop("prior"), options.pop("n_examples")
     with pytest.raises(ValueError, match=words):
-        pac_bayes_bound(
-            lambda t: 0.0, torch.zeros(2), options.pop("prior"), options.pop("n_examples"), **options
-        )
+        pac_bayes_bound(lambda t: 0.0, torch.zeros(2), prior, n_examples, **options)
