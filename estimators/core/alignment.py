@@ -13,6 +13,7 @@ estimated anew after matching; here that is the batch-norm policy ``recompute``)
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
-from .graph import Symmetry
+from .graph import Symmetry, derive_symmetry
 from .matching import Permutations, State, descend, identity, inner_product, reorder
 
 
@@ -161,15 +162,17 @@ def match_weights(
     )
 
 
-def largest_change(module: nn.Module, state: State, inputs: Any, tolerance: float = 1e-4) -> float:
-    """Largest relative change of a network's outputs when its weights are replaced by ``state``.
+def largest_change(
+    module: nn.Module, before: State, after: State, inputs: Any, tolerance: float = 1e-4
+) -> float:
+    """Largest relative change of a network's outputs when its weights are reordered.
 
     Parameters
     ----------
     module : nn.Module
-        The network with its own weights; it is run in evaluation mode and left as it is.
-    state : dict
-        Parameters and buffers of the reordered network.
+        The architecture; it is run in evaluation mode and left as it is.
+    before, after : dict
+        Parameters and buffers by name.
     inputs : Tensor or tuple
         Examples.
     tolerance : float, default=1e-4
@@ -191,20 +194,64 @@ def largest_change(module: nn.Module, state: State, inputs: Any, tolerance: floa
     try:
         module.eval()
         with torch.no_grad():
-            before = _tensors(module(*arguments))
-            moved = {name: tensor for name, tensor in state.items() if name in own}
-            after = _tensors(functional_call(module, moved, arguments))
+            first, second = (
+                _tensors(functional_call(module, {k: v for k, v in state.items() if k in own}, arguments))
+                for state in (before, after)
+            )
     finally:
         for m, mode in modes.items():
             m.training = mode
-    scale = max(1.0, *(float(t.abs().max()) for t in before))
-    change = max(float((x - y).abs().max()) for x, y in zip(before, after, strict=True)) / scale
+    scale = max(1.0, *(float(t.abs().max()) for t in first))
+    change = max(float((x - y).abs().max()) for x, y in zip(first, second, strict=True)) / scale
     if not change <= tolerance:
         raise ValueError(
             f"the reordered network must give the same outputs to {tolerance:g}, got a change of "
             f"{change:.3g} for {type(module).__name__}. Its units cannot be reordered so; use align=None."
         )
     return change
+
+
+def align_states(
+    module: nn.Module,
+    state_a: State,
+    state_b: State,
+    inputs: Tensor,
+    *,
+    n_restarts: int = 3,
+    random_state: int = 0,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> tuple[State, Alignment, float]:
+    """Reorder B's units to match A's: derive the symmetry, match, check that B computes the same as before.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The architecture of both.
+    state_a, state_b : dict
+        Parameters and buffers by name, in float32 on the CPU.
+    inputs : Tensor of shape (N, ...)
+        Examples; two are traced, all are used for the check.
+    n_restarts, random_state, on_progress
+        As in `match_weights`.
+
+    Returns
+    -------
+    (dict, Alignment, float)
+        B reordered, how, and the largest relative change of its outputs.
+
+    Raises
+    ------
+    SymmetryError
+        When the model's symmetry cannot be derived.
+    ValueError
+        When the outputs change by more than 1e-4.
+    """
+    symmetry = derive_symmetry(module, inputs[:2])
+    alignment = match_weights(
+        state_a, state_b, symmetry, n_restarts=n_restarts, random_state=random_state, on_progress=on_progress
+    )
+    moved = permute_state(state_b, symmetry, alignment.permutations)
+    return moved, alignment, largest_change(copy.deepcopy(module), state_b, moved, inputs)
 
 
 def _tensors(output: Any) -> list[Tensor]:
