@@ -17,7 +17,7 @@ A, B = torch.tensor([-1.0, 0.0], dtype=torch.float64), torch.tensor([1.0, 0.0], 
 
 
 def train(name, n_bends, **changes):
-    options = {"n_bends": n_bends, "n_examples": 64, "epochs": 30, "batch_size": 8, "lr": 0.1, **changes}
+    options = {"n_bends": n_bends, "n_examples": 64, "epochs": 60, "batch_size": 8, "lr": 0.02, **changes}
     return train_bends(ring, A, B, PATHS[name], **options)
 
 
