@@ -33,7 +33,7 @@ def test_mcallester_formula():
 
 
 def threshold(theta0, margin):
-    """Error of a rule with one weight: wrong on every example when the weight is off by more than the margin."""
+    """Error of a rule with one weight: wrong on every example when that weight is too far off."""
     return lambda t: float(abs(float(t[0]) - theta0) > margin)
 
 
