@@ -179,7 +179,7 @@ def check_source(source: str) -> str | None:
         return f"data folder must exist on this computer, got {source!r}. Check the path."
     names = class_names(source)
     if not any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.glob("**/*")):
-        return f"data folder must hold image files, got none in {source!r}. Put one sub-folder for each class in it."
+        return f"data folder must hold image files, got none in {source!r}. Give each class a sub-folder."
     if len(names) < 2:
         return f"data folder must hold at least two class sub-folders, got {len(names)} in {source!r}."
     return None

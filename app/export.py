@@ -92,7 +92,7 @@ def result_table(result: Any) -> pd.DataFrame:
 
 
 def non_defaults(estimator: Any) -> dict[str, Any]:
-    """Return the parameters of an estimator that differ from its defaults, in the order of its constructor."""
+    """Return an estimator's parameters that differ from the defaults, in the constructor's order."""
     defaults = inspect.signature(type(estimator).__init__).parameters
     values = estimator.get_params(deep=False)
     kept = {}

@@ -224,7 +224,8 @@ def _run(job: Job, work: Callable[[Handle], Any]) -> None:
         job.error = str(error)
         logger.info("job %s (%s) refused its input", job.id, job.title, exc_info=True)
     except Exception as error:  # the boundary of the worker: reported to the person, written to the log
-        job.error = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
+        first_line = (str(error).strip() or "no message").splitlines()[0]
+        job.error = f"{type(error).__name__}: {first_line}"
         job.note = f"The details are in {workspace.log_path()}."
         logger.exception("job %s (%s) failed", job.id, job.title)
     finally:

@@ -44,9 +44,7 @@ def exists(page: str) -> bool:
 
 
 def view(page: str, needs_engine: bool) -> Callable[[], None]:
-    """Return the function Streamlit calls for a page: it loads the module when the page is opened, not
-    before.
-    """
+    """Return what Streamlit calls for a page; it loads the module when the page is opened, not before."""
 
     def draw() -> None:
         if needs_engine and "estimators.landscape" not in sys.modules:

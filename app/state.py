@@ -28,7 +28,7 @@ def bound(page: str, name: str) -> dict[str, Any]:
 
 
 def kept(page: str, name: str) -> dict[str, Any]:
-    """Return the keyword arguments that keep a value for the session but out of the URL (paths, long texts)."""
+    """Return the keyword arguments that keep a value for the session, out of the URL (paths, long texts)."""
     return {"key": key(page, name), "persist_state": "session"}
 
 

@@ -26,9 +26,7 @@ _PARTIAL = ".partial-"
 
 
 def root() -> Path:
-    """Return the workspace folder: ``LOSS_ATLAS_WORKSPACE``, or the platform's user data folder. It is
-    created.
-    """
+    """Return the workspace folder, created: ``LOSS_ATLAS_WORKSPACE`` or the platform's user data folder."""
     chosen = os.environ.get(ENVIRONMENT)
     if chosen:
         path = Path(chosen).expanduser()
@@ -116,7 +114,7 @@ def restore(binned: Path) -> Path:
 
 
 def check_id(kind: str, entry: str) -> Path:
-    """Return the folder of an entry; names come from URLs too, so a name that leaves the folder is refused."""
+    """Return the folder of an entry; names come from URLs too, so one that leaves the folder is refused."""
     path = folder(kind) / entry
     if not entry or Path(entry).name != entry or entry.startswith(".") or not path.is_dir():
         raise ValueError(
@@ -131,7 +129,7 @@ def log_path() -> Path:
 
 
 def start_log() -> None:
-    """Send the app's log to a file in the workspace (1 MB, three old ones kept). Doing it twice is harmless."""
+    """Send the app's log to a file in the workspace (1 MB, three old ones kept); twice is harmless."""
     logger = logging.getLogger("loss_atlas")
     path = str(log_path())
     for handler in list(logger.handlers):

@@ -1,9 +1,11 @@
-"""Helpers of the surface charts: cell edges, colour domains, isolines, and a projection of cells on the page."""
+"""Helpers of the surface charts: cell edges, colour domains, isolines, projection on the page."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import altair as alt
 import contourpy
 import numpy as np
 import pandas as pd
@@ -119,3 +121,48 @@ def thin(size: int, largest: int) -> np.ndarray:
     if size <= largest:
         return np.arange(size)
     return np.unique(np.round(np.linspace(0, size - 1, largest)).astype(int))
+
+
+# ---- what a surface result is made of ----
+
+QUANTITIES = {
+    "losses": "loss (nats)",
+    "accuracies": "accuracy (share correct)",
+    "held_out_losses": "held-out loss (nats)",
+    "held_out_accuracies": "held-out accuracy (share correct)",
+}
+TITLES = ("first direction (steps)", "second direction (steps)")
+
+
+def values_of(result: Any, quantity: str = "losses") -> np.ndarray:
+    """Return one quantity of a result as floats; ``ValueError`` when the result has none of that name."""
+    if quantity not in QUANTITIES:
+        raise ValueError(f"quantity must be one of {', '.join(QUANTITIES)}, got {quantity!r}. Choose one.")
+    found = getattr(result, quantity, None)
+    if found is None or not np.size(found):
+        raise ValueError(f"quantity must be in this result, got {quantity!r}. Compute it with held-out data.")
+    return np.asarray(found, float)
+
+
+def quantities(result: Any) -> list[str]:
+    """Return the quantities a result has, in the order of :data:`QUANTITIES`."""
+    shape = np.shape(result.losses)
+    return [q for q in QUANTITIES if np.shape(getattr(result, q, None)) == shape and np.prod(shape)]
+
+
+def axis_titles(result: Any) -> tuple[str, str]:
+    """Return the titles of the two axes: the result's own ``axis_titles``, or steps along directions."""
+    given = getattr(result, "axis_titles", None)
+    return (str(given[0]), str(given[1])) if given is not None and len(given) >= 2 else TITLES
+
+
+def is_log(log: bool, quantity: str) -> bool:
+    """Return whether a quantity is drawn on a log scale; shares never are."""
+    return log and "accurac" not in quantity
+
+
+def legend(quantity: str, height: int) -> alt.Legend:
+    """Return the colour bar of a quantity."""
+    return alt.Legend(
+        type="gradient", title=QUANTITIES[quantity], gradientLength=max(120, height - 170), format="~g"
+    )

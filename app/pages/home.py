@@ -1,5 +1,6 @@
-"""Home: a real landscape at once, and what each page answers. Imports neither torch nor an estimator: it must
-be quick.
+"""Home: a real landscape at once, and what each page answers.
+
+It imports neither torch nor an estimator, so that it is on screen while those still load.
 """
 
 from __future__ import annotations

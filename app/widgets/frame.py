@@ -65,9 +65,7 @@ def show_chart(chart: Any, *, chart_key: str | None = None, on_select: Any = "ig
 
 
 def settings_line(result: Any, **more: Any) -> None:
-    """Write in one line what a result was computed with: data, samples, batch-norm policy, normalisation,
-    seed.
-    """
+    """Write in one line what a result was computed with: data, examples, batch-norm policy, seed."""
     text = texts("common")
     settings = {**getattr(result, "settings", {}), **more}
     parts = [
@@ -118,9 +116,7 @@ def go_to(page: str) -> None:
 
 
 def page_link(page: str, label: str, icon: str | None = None) -> None:
-    """Write a link to another page; plain words where that page does not exist (a page drawn alone in a
-    test).
-    """
+    """Write a link to another page; plain words where that page does not exist."""
     pages = st.session_state.get("_pages", {})
     if page in pages:
         st.page_link(pages[page], label=label, icon=icon)

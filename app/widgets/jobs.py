@@ -1,4 +1,4 @@
-"""The page's newest job, drawn while it lives and after: progress, time left, cancel, results as they come."""
+"""The page's newest job, while it lives and after: progress, time left, cancel, results as they come."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def job_panel(
         if now is None:
             return
         if watched == now.id and not now.live:
-            st.rerun()  # a whole run: the panel comes back without its timer, and lists elsewhere see the result
+            st.rerun()  # a whole run: no timer any more, and lists elsewhere see the result
         status(now)
         shown = now.result if now.result is not None else (None if final_only else now.partial)
         if shown is not None:
@@ -70,7 +70,7 @@ def job_panel(
 
 
 def status(job: jobs.Job) -> None:
-    """Write the state of one job: a bar and a cancel button while it lives, a sentence when it ended badly."""
+    """Write the state of one job: bar and cancel button while it lives, a sentence if it ended badly."""
     text = texts("common")
     if job.live:
         bar, button = st.columns([5, 1], vertical_alignment="center")

@@ -17,9 +17,7 @@ LIBRARY, TIMM, FILE = "library", "timm", "file"
 
 @dataclass(frozen=True)
 class Inputs:
-    """What was chosen. ``ready`` is False while something is missing or wrong; the page then greys its
-    button.
-    """
+    """What was chosen; ``ready`` is False while something is missing or wrong."""
 
     points: tuple[PointSpec | None, ...]
     data: DataSpec | None
@@ -247,9 +245,7 @@ def quick_start(page: str, role: str = "m") -> None:
 
 
 def data_picker(page: str, *, split: str = "train", samples: int = 512) -> DataSpec | None:
-    """Choose the examples the loss is measured on; None while the choice is wrong (the reason is written
-    there).
-    """
+    """Choose the examples the loss is measured on; None, with the reason beside it, while that is wrong."""
     text = texts("common")
     st.markdown(f"**{text('data')}**")
     kind = st.segmented_control(

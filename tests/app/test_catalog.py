@@ -1,0 +1,227 @@
+"""What can be chosen, and how it is kept: names, specs, checkpoints and runs on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from app import catalog, library, runs, workspace
+from app.catalog import DataSpec, PointSpec
+
+# ---- architectures ----
+
+
+def test_the_quick_group_comes_first_and_every_timm_name_is_there():
+    import timm
+
+    names = catalog.architectures()
+    assert set(names) == set(timm.list_models())
+    assert len(names) == len(set(names))
+    families = catalog.families()
+    assert list(families)[:2] == [catalog.SMALL, catalog.ALL]
+    assert families[catalog.SMALL] == names[: len(families[catalog.SMALL])]
+    assert families[catalog.SMALL][0] == "test_resnet"
+    assert "resnet50" in families["resnet"]
+    assert "resnet50" not in families["vision_transformer"]
+
+
+def test_a_mistyped_name_is_answered_with_near_ones():
+    assert catalog.check_architecture("resnet18") is None
+    sentence = catalog.check_architecture("rsenet18")
+    assert "resnet18" in sentence
+    assert "rsenet18" in sentence
+    assert "Choose one from the list" in catalog.check_architecture("qqqqqqqq")
+
+
+# ---- data ----
+
+
+def make_folder(root, classes=("cat", "dog"), images=1):
+    for name in classes:
+        (root / name).mkdir(parents=True)
+        for number in range(images):
+            (root / name / f"{number}.png").write_bytes(b"not decoded here")
+    return root
+
+
+def test_folders_are_checked_before_anything_is_computed(tmp_path):
+    assert catalog.check_source("digits") is None
+    assert catalog.check_source(str(make_folder(tmp_path / "good"))) is None
+    assert "must exist" in catalog.check_source(str(tmp_path / "nowhere"))
+    (tmp_path / "empty").mkdir()
+    assert "must hold image files" in catalog.check_source(str(tmp_path / "empty"))
+    assert "at least two class" in catalog.check_source(str(make_folder(tmp_path / "one", ("cat",))))
+    assert "got nothing" in catalog.check_source("  ")
+
+
+def test_class_names_come_from_sub_folders_also_under_a_split(tmp_path):
+    assert catalog.class_names("digits") == tuple("0123456789")
+    assert catalog.class_names(str(make_folder(tmp_path / "a", ("dog", "cat")))) == ("cat", "dog")
+    make_folder(tmp_path / "b" / "train", ("x", "y", "z"))
+    assert catalog.class_names(str(tmp_path / "b")) == ("x", "y", "z")
+    assert catalog.class_names(str(tmp_path / "nowhere")) == ()
+
+
+def test_a_data_spec_is_plain_and_prints_its_own_python():
+    spec = DataSpec(n_samples=64, split="test")
+    assert json.loads(json.dumps(spec.as_dict()))["n_samples"] == 64
+    assert spec.held_out().split == "train"
+    assert DataSpec().held_out(None) == DataSpec(split="test", n_samples=None)
+    assert hash(spec) == hash(DataSpec(n_samples=64, split="test"))
+    assert spec.code("x") == (
+        "x = load_data('digits', image_size=32, n_samples=64, split='test', random_state=0)"
+    )
+
+
+# ---- points ----
+
+
+def test_a_point_prints_the_python_that_builds_it(tmp_path):
+    assert PointSpec(seed=3).code() == (
+        "model = load_model('test_resnet', num_classes=10, image_size=32, random_state=3)"
+    )
+    assert "pretrained=True" in PointSpec(weights="pretrained").code()
+    assert "random_state" not in PointSpec(weights="pretrained").code()
+    path = tmp_path / "a.safetensors"
+    assert f"checkpoint={str(path)!r}" in PointSpec(weights=f"file:{path}").code()
+    assert PointSpec(seed=2).label == "test_resnet (random, seed 2)"
+
+
+def add(tmp_path, name="digits-a", epochs=2):
+    weights = tmp_path / "w.safetensors"
+    weights.write_bytes(b"final")
+    files = []
+    for number in range(epochs):
+        files.append(tmp_path / f"epoch-{number}.safetensors")
+        files[-1].write_bytes(f"epoch {number}".encode())
+    meta = {
+        "name": name,
+        "architecture": "test_resnet",
+        "num_classes": 10,
+        "image_size": 32,
+        "accuracy": 0.991,
+    }
+    return library.add_checkpoint(weights, meta, epochs=files)
+
+
+def test_a_checkpoint_and_its_epochs_are_kept_and_found(tmp_path):
+    entry = add(tmp_path)
+    (found,) = library.list_checkpoints()
+    assert found == library.get_checkpoint(entry.id)
+    assert (found.name, found.architecture, found.num_classes, found.image_size) == (
+        "digits-a",
+        "test_resnet",
+        10,
+        32,
+    )
+    assert found.path.read_bytes() == b"final"
+    assert [path.read_bytes() for path in found.trajectory] == [b"epoch 0", b"epoch 1"]
+    assert "99.1%" in found.label
+    assert library.list_checkpoints("resnet18") == []
+    point = PointSpec.from_checkpoint(found)
+    assert point.checkpoint == found.path
+    assert point.trajectory == found.trajectory
+    middle = PointSpec.from_checkpoint(found, found.trajectory[1].stem)
+    assert middle.checkpoint.read_bytes() == b"epoch 1"
+    assert middle.label == "digits-a, epoch 1"
+
+
+def test_rename_delete_and_undo(tmp_path):
+    entry = add(tmp_path)
+    library.rename_checkpoint(entry.id, "  better  ")
+    assert library.get_checkpoint(entry.id).name == "better"
+    library.rename_checkpoint(entry.id, "   ")
+    assert library.get_checkpoint(entry.id).name == "better"
+    binned = library.delete_checkpoint(entry.id)
+    assert library.list_checkpoints() == []
+    with pytest.raises(ValueError, match="deleted"):
+        library.get_checkpoint(entry.id)
+    workspace.restore(binned)
+    assert library.get_checkpoint(entry.id).path.read_bytes() == b"final"
+
+
+def test_names_are_not_used_twice(tmp_path):
+    assert library.unused_name("digits-a") == "digits-a"
+    add(tmp_path)
+    assert library.unused_name("digits-a") == "digits-a 2"
+
+
+def test_an_id_from_a_url_cannot_leave_the_workspace(tmp_path):
+    (tmp_path / "secret").mkdir()
+    for name in ("../../secret", "..", "", ".hidden", "/etc"):
+        with pytest.raises(ValueError, match="checkpoint must be"):
+            library.get_checkpoint(name)
+
+
+def test_the_same_upload_is_kept_once():
+    first = library.store_upload(b"abc", "My Model.PTH")
+    assert library.store_upload(b"abc", "other name.pth") == first
+    assert first.suffix == ".pth"
+    assert library.store_upload(b"abd", "My Model.PTH") != first
+
+
+# ---- files that survive ----
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_debris(tmp_path):
+    path = tmp_path / "a.json"
+    workspace.write_json(path, {"a": 1})
+    with pytest.raises(ValueError, match="Circular"):
+        loop = {}
+        loop["self"] = loop
+        workspace.write_json(path, loop)
+    assert workspace.read_json(path) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["a.json"]
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    with pytest.raises(OSError, match="full"), workspace.new_folder(tmp_path, "run") as folder:
+        (folder / "half").write_text("x")
+        raise OSError("disk full")
+    assert [p.name for p in tmp_path.iterdir()] == []
+    with workspace.new_folder(tmp_path, "run") as folder:
+        (folder / "whole").write_text("x")
+    assert (tmp_path / "run" / "whole").read_text() == "x"
+
+
+def test_kill_while_saving_loses_nothing_that_was_saved(tmp_path):
+    """A process killed between two writes leaves the finished entries, and the half one does not show."""
+    entry = add(tmp_path)
+    program = """
+        import os, signal
+        from pathlib import Path
+        from app import library, workspace
+        with workspace.new_folder(workspace.folder("checkpoints"), "half") as folder:
+            (folder / "weights.safetensors").write_bytes(b"half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], env=os.environ, check=False, timeout=60
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert [c.id for c in library.list_checkpoints()] == [entry.id]
+    assert len(list(workspace.folder("checkpoints").iterdir())) == 2, (
+        "the half folder is there, under its own name"
+    )
+
+
+def test_damaged_entries_are_left_out_of_the_lists(tmp_path):
+    entry = add(tmp_path)
+    (workspace.folder("checkpoints") / entry.id / "meta.json").write_text("{ half")
+    assert library.list_checkpoints() == []
+    (workspace.folder("runs") / "broken").mkdir()
+    assert runs.list_runs() == []
+
+
+def test_a_run_that_names_a_class_outside_the_product_is_not_imported():
+    with workspace.new_folder(workspace.folder("runs"), "strange") as folder:
+        info = {"page": "surface", "title": "t", "created": "", "seconds": 1, "result": "os:system"}
+        workspace.write_json(folder / "run.json", info)
+    with pytest.raises(ValueError, match="must name a class of this program"):
+        runs.load_result(runs.get_run("strange"))

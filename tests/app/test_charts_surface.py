@@ -1,0 +1,187 @@
+"""The surface charts: what they draw, in numbers."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import altair as alt
+import numpy as np
+import pytest
+
+from app.charts import grid, surface, theme
+
+
+def bowl(n=9, m=7, **more):
+    x, y = np.linspace(-1, 1, n), np.linspace(-2, 2, m)
+    losses = 0.1 + x[:, None] ** 2 + 0.5 * y[None, :] ** 2
+    return SimpleNamespace(axes=(x, y), losses=losses, accuracies=np.exp(-losses), settings={}, **more)
+
+
+def layers(chart):
+    with alt.data_transformers.enable("default", max_rows=None):
+        return chart.to_dict()
+
+
+def rows(spec, layer):
+    name = spec["layer"][layer]["data"].get("name")
+    return spec["datasets"][name] if name else spec["layer"][layer]["data"]["values"]
+
+
+def test_cell_edges_are_halfway_between_nodes():
+    np.testing.assert_allclose(grid.edges(np.array([0.0, 1.0, 3.0])), [-0.5, 0.5, 2.0, 4.0])
+    np.testing.assert_allclose(grid.edges(np.array([2.0])), [1.5, 2.5])
+
+
+def test_every_cell_has_its_value_at_its_place_and_the_first_index_is_x():
+    result = bowl()
+    spec = layers(surface.heat_map(result))
+    cells = rows(spec, 0)
+    assert len(cells) == 63
+    for cell in cells:
+        i = int(np.argmin(abs(result.axes[0] - cell["cx"])))
+        j = int(np.argmin(abs(result.axes[1] - cell["cy"])))
+        assert cell["value"] == pytest.approx(result.losses[i, j])
+        assert cell["x"] < cell["cx"] < cell["x2"]
+        assert cell["y"] < cell["cy"] < cell["y2"]
+    encoding = spec["layer"][0]["encoding"]
+    assert encoding["x"]["title"] == "first direction (steps)"
+    assert encoding["color"]["scale"]["type"] == "log"
+    assert encoding["color"]["scale"]["scheme"] == "viridis"
+    assert "9 by 7 grid" in spec["description"]
+
+
+def test_isolines_lie_on_their_level():
+    x = y = np.linspace(-1, 1, 81)
+    lines = grid.isolines(x, y, x[:, None] ** 2 + y[None, :] ** 2, [0.25])
+    np.testing.assert_allclose(np.hypot(lines["x"], lines["y"]), 0.5, atol=1e-3)
+    assert (np.diff(lines["order"]) == 1).all()
+    assert grid.isolines(x, y, np.ones((81, 81)), [0.5]).empty
+
+
+def test_isolines_of_an_oblong_map_are_not_transposed():
+    x, y = np.linspace(0, 3, 31), np.linspace(0, 1, 11)
+    lines = grid.isolines(x, y, np.broadcast_to(x[:, None], (31, 11)), [2.0])
+    np.testing.assert_allclose(lines["x"], 2.0)
+    assert lines["y"].max() == pytest.approx(1.0)
+
+
+def test_cells_that_are_not_finite_are_grey_counted_and_never_replaced():
+    result = bowl()
+    result.losses[0, 0], result.losses[1, 2] = np.nan, np.inf
+    spec = layers(surface.heat_map(result))
+    assert len(rows(spec, 0)) == 61
+    grey = rows(spec, 1)
+    assert len(grey) == 2
+    assert spec["layer"][1]["mark"]["color"] == theme.MISSING
+    assert "2 cells are not finite" in spec["description"]
+
+
+def test_a_map_without_one_finite_value_and_a_constant_map_still_draw():
+    nothing = bowl()
+    nothing.losses[:] = np.nan
+    assert len(rows(layers(surface.heat_map(nothing)), 1)) == 63, "all grey"
+    constant = bowl()
+    constant.losses[:] = 0.7
+    spec = layers(surface.heat_map(constant))
+    low, high = spec["layer"][0]["encoding"]["color"]["scale"]["domain"]
+    assert low < high
+    assert len(layers(surface.relief(constant))["layer"]) == 3
+
+
+def test_zero_loss_has_no_place_on_a_log_scale_and_one_on_a_linear():
+    result = bowl()
+    result.losses[4, 3] = 0.0
+    assert len(rows(layers(surface.heat_map(result, log=True)), 0)) == 62
+    assert len(rows(layers(surface.heat_map(result, log=False)), 0)) == 63
+
+
+def test_accuracy_is_never_drawn_on_a_log_scale():
+    spec = layers(surface.heat_map(bowl(), quantity="accuracies", log=True))
+    assert spec["layer"][0]["encoding"]["color"]["scale"]["type"] == "linear"
+
+
+def test_clip_and_a_shared_domain_fix_the_colours():
+    result = bowl()
+    clipped = layers(surface.heat_map(result, clip=0.5))["layer"][0]["encoding"]["color"]["scale"]["domain"]
+    assert clipped[1] == pytest.approx(np.quantile(result.losses, 0.5))
+    other = bowl()
+    other.losses *= 10
+    low, high = surface.shared_domain([result, other])
+    assert (low, high) == (pytest.approx(result.losses.min()), pytest.approx(other.losses.max()))
+    spec = layers(surface.heat_map(result, domain=(low, high)))
+    assert spec["layer"][0]["encoding"]["color"]["scale"]["domain"] == [low, high]
+
+
+def test_models_and_several_trajectories_share_one_legend():
+    result = bowl(
+        markers=[{"label": "A", "x": 0.0, "y": 0.0, "loss": 0.1}],
+        trajectories=[
+            {"label": "SGD", "x": [0, 0.5], "y": [0, 1], "loss": [2.0, 1.0]},
+            {"label": "Adam", "x": [0, -0.5], "y": [0, 1]},
+        ],
+    )
+    spec = layers(surface.heat_map(result, levels=0))
+    domains = [layer["encoding"]["color"]["scale"]["domain"] for layer in spec["layer"][1:5]]
+    assert domains == [["SGD", "Adam"]] * 4
+    assert rows(spec, 5)[0]["label"] == "A"
+    centre = layers(surface.heat_map(bowl(), levels=0))
+    assert rows(centre, 1)[0]["label"] == "centre"
+
+
+def test_a_relief_draws_every_cell_once_from_back_to_front():
+    result = bowl()
+    features = rows(layers(surface.relief(result)), 1)
+    assert len(features) == 8 * 6
+    nodes, depth = grid.rotate(np.array([[0.0, 1.0, 0.0], [0.0, -1.0, 0.0]]), 0.0, 30.0)
+    assert depth[0] > depth[1], "the far side of the floor is farther than the near one"
+    assert nodes[0, 1] > nodes[1, 1], "and higher on the page"
+    centres = np.array([np.mean(f["geometry"]["coordinates"][0][:4], 0) for f in features])
+    flat = bowl()
+    flat.losses[:] = 1.0
+    order = [f["y"] for f in rows(layers(surface.relief(flat, azimuth=0)), 1)]
+    assert (np.diff(order) <= 0).all(), "seen along y, far rows come first"
+    assert np.isfinite(centres).all()
+
+
+def test_a_large_map_becomes_a_relief_of_bounded_size():
+    x = np.linspace(-1, 1, 201)
+    big = SimpleNamespace(axes=(x, x), losses=1 + x[:, None] ** 2 + x[None, :] ** 2)
+    features = rows(layers(surface.relief(big)), 1)
+    assert len(features) <= 54 * 54
+    assert min(f["x"] for f in features) < -0.95
+    assert max(f["x"] for f in features) > 0.95
+
+
+def test_a_hole_in_the_data_is_a_hole_in_the_relief():
+    result = bowl()
+    result.losses[4, 3] = np.nan
+    assert len(rows(layers(surface.relief(result)), 1)) == 48 - 4
+
+
+def test_a_cursor_marks_the_same_point_in_both_pictures():
+    result = bowl()
+    flat = layers(surface.heat_map(result, cursor=(0.5, -1.0)))
+    spot = rows(flat, len(flat["layer"]) - 1)[0]
+    assert (spot["x"], spot["y"]) == (0.5, -1.0)
+    assert len(layers(surface.relief(result, cursor=(0.5, -1.0)))["layer"]) == 4
+
+
+def test_a_profile_of_several_seeds_is_a_median_in_a_band():
+    t = np.linspace(-1, 1, 5)
+    result = SimpleNamespace(axes=(t,), losses=np.stack([t**2, 2 * t**2, 4 * t**2 + 1]))
+    result.losses[2, 0] = np.inf
+    spec = layers(surface.profile(result))
+    table = rows({**spec, "layer": [{"data": spec.get("data", spec["layer"][0].get("data"))}]}, 0)
+    assert table[2]["middle"] == 0.0
+    assert (table[2]["low"], table[2]["high"]) == (0.0, 1.0)
+    assert table[0]["high"] == pytest.approx(2.0), "the overflowed seed is left out, not replaced"
+    assert "3 seeds" in spec["description"]
+    assert "1 values are not finite" in spec["description"]
+
+
+def test_unknown_and_missing_quantities_are_named():
+    with pytest.raises(ValueError, match="quantity must be one of losses"):
+        surface.values_of(bowl(), "loss")
+    with pytest.raises(ValueError, match="held-out data"):
+        surface.values_of(bowl(), "held_out_losses")
+    assert surface.quantities(bowl()) == ["losses", "accuracies"]
