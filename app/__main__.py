@@ -84,7 +84,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # The theme and the locks are in app/.streamlit; Streamlit also reads a project's own file from the
     # current folder.
     sys.argv = streamlit_arguments(port, options.headless)
+    from streamlit.runtime.pages_manager import PagesManager
     from streamlit.web import cli
+
+    # A folder called pages beside the script is Streamlit's older way to several pages: without this line its
+    # list would flash in the sidebar of a new session until st.navigation has spoken.
+    PagesManager.uses_pages_directory = False
 
     print(f"Loss Atlas: http://{HOST}:{port}   (stop with Ctrl-C)", flush=True)
     return int(cli.main(standalone_mode=False) or 0)

@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import streamlit as st
 
@@ -34,6 +35,8 @@ PAGES = (
 )
 # Set in tests: a page's exception then reaches the test instead of the sentence a person would see.
 RAISE = "LOSS_ATLAS_RAISE"
+
+STATIC = Path(__file__).with_name("static")
 
 logger = logging.getLogger("loss_atlas.app")
 
@@ -83,7 +86,9 @@ def warm_up() -> threading.Thread:
 def main() -> None:
     """Draw one run of the app."""
     text, names = texts("common"), texts("navigation")
-    st.set_page_config(page_title=text("app"), page_icon=":material/landscape:", layout="wide")
+    st.set_page_config(page_title=text("app"), page_icon=str(STATIC / "mark.svg"), layout="wide")
+    shade = "dark" if st.context.theme.type == "dark" else "light"
+    st.logo(str(STATIC / f"logo-{shade}.svg"), size="large", icon_image=str(STATIC / "mark.svg"))
     jobs.get_queue()
     sections: dict[str, list[st.Page]] = {}
     pages: dict[str, st.Page] = {}

@@ -32,6 +32,11 @@ class Run:
     info: dict[str, Any]
 
     @property
+    def pinned(self) -> bool:
+        """Whether a person wants it at the top of the list."""
+        return bool(self.info.get("pinned"))
+
+    @property
     def path(self) -> Path:
         """Folder of the run."""
         return workspace.folder("runs") / self.id
@@ -85,7 +90,10 @@ def save_run(page: str, title: str, result: Any, config: dict[str, Any], *, seco
 
 
 def list_runs() -> list[Run]:
-    """Return the saved runs, newest first. A folder without a readable ``run.json`` is left out."""
+    """Return the saved runs, pinned ones first, then newest first.
+
+    A folder without a readable ``run.json`` is left out.
+    """
     found = []
     for path in workspace.entries("runs"):
         info = workspace.read_json(path / "run.json")
@@ -100,7 +108,7 @@ def list_runs() -> list[Run]:
                     info,
                 )
             )
-    return found
+    return sorted(found, key=lambda run: not run.pinned)
 
 
 def get_run(run_id: str) -> Run:
@@ -141,6 +149,13 @@ def rename_run(run_id: str, title: str) -> None:
     path = workspace.check_id("runs", run_id)
     info = workspace.read_json(path / "run.json") or {}
     workspace.write_json(path / "run.json", {**info, "title": title.strip() or info.get("title", run_id)})
+
+
+def pin_run(run_id: str, pinned: bool) -> None:
+    """Keep a run at the top of the list, or let it go back to its place."""
+    path = workspace.check_id("runs", run_id)
+    info = workspace.read_json(path / "run.json") or {}
+    workspace.write_json(path / "run.json", {**info, "pinned": bool(pinned)})
 
 
 def delete_run(run_id: str) -> Path:

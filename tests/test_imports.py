@@ -81,7 +81,7 @@ def test_texts_depend_on_nothing():
 
 
 def test_what_home_needs_is_imported_without_torch():
-    """Home must be on screen while torch still loads: nothing it imports at module level may pull torch in."""
+    """Home must be on screen while torch still loads: nothing it imports at the top may pull torch in."""
     reached, queue = set(), ["app.main", "app.pages.home"]
     while queue:
         name = queue.pop()

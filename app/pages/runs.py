@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
 import streamlit as st
 
 from app import export, jobs, runs, state, widgets, workspace
 from app.state import bound
 from app.texts import texts
+from app.widgets.undo import deleted, undo_bar
 
 PAGE = "runs"
 
@@ -19,7 +18,7 @@ def render() -> None:
     text = texts(PAGE)
     st.header(text("title"))
     st.caption(text("question"))
-    undo_bar()
+    undo_bar(PAGE)
     found = runs.list_runs()
     if not found:
         st.info(text("empty"), icon=":material/history:")
@@ -29,6 +28,7 @@ def render() -> None:
     found = [run for run in found if term in f"{run.title} {run.page}".lower()]
     rows = pd.DataFrame(
         {
+            text("pinned"): [run.pinned for run in found],
             text("name"): [run.title for run in found],
             text("page"): [page_name(run.page) for run in found],
             text("when"): [run.created[:16].replace("T", " ") for run in found],
@@ -41,7 +41,10 @@ def render() -> None:
         key=state.key(PAGE, "table"),
         on_select="rerun",
         selection_mode="single-row",
-        column_config={text("seconds"): st.column_config.NumberColumn(format="%.1f")},
+        column_config={
+            text("seconds"): st.column_config.NumberColumn(format="%.1f"),
+            text("pinned"): st.column_config.CheckboxColumn(width="small"),
+        },
         alt=text("title"),
     )
     selected = [i for i in event.selection.rows if i < len(found)]
@@ -66,13 +69,20 @@ def actions(run: runs.Run) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         if st.button(text("open"), type="primary", key=f"open-{run.id}", icon=":material/open_in_new:"):
             reopen(run)
-        name = st.text_input(text("rename.label"), value=run.title, key=f"rename-{run.id}", width=300)
+        st.text_input(text("rename.label"), value=run.title, key=f"rename-{run.id}", width=300)
         st.button(
             text("rename"),
             key=f"rename-go-{run.id}",
-            on_click=runs.rename_run,
-            args=(run.id, name),
+            on_click=rename,
+            args=(run.id,),
             icon=":material/edit:",
+        )
+        st.button(
+            text("unpin" if run.pinned else "pin"),
+            key=f"pin-{run.id}",
+            on_click=runs.pin_run,
+            args=(run.id, not run.pinned),
+            icon=":material/keep_off:" if run.pinned else ":material/keep:",
         )
         st.download_button(
             text("export"),
@@ -91,6 +101,11 @@ def actions(run: runs.Run) -> None:
         st.code(script, language="python")
     with st.expander(text("made_by"), icon=":material/receipt_long:"):
         st.json(run.info, expanded=1)
+
+
+def rename(run_id: str) -> None:
+    """Give a run the title that stands in its box now."""
+    runs.rename_run(run_id, st.session_state[f"rename-{run_id}"])
 
 
 def reopen(run: runs.Run) -> None:
@@ -113,25 +128,4 @@ def everything(run: runs.Run) -> bytes:
 
 def delete(run: runs.Run) -> None:
     """Move a run to the bin and remember it for undo."""
-    state.remember(PAGE, "binned", (run.title, str(runs.delete_run(run.id))))
-
-
-def undo_bar() -> None:
-    """Offer to bring back the run deleted last."""
-    binned = state.recall(PAGE, "binned")
-    if binned and Path(binned[1]).exists():
-        with st.container(horizontal=True, vertical_alignment="center"):
-            st.caption(texts(PAGE)("deleted", name=binned[0]), width="content")
-            st.button(
-                texts("common")("undo"),
-                key="runs-undo",
-                on_click=undo,
-                args=(binned[1],),
-                icon=":material/undo:",
-            )
-
-
-def undo(path: str) -> None:
-    """Bring a run back from the bin."""
-    workspace.restore(Path(path))
-    state.remember(PAGE, "binned", None)
+    deleted(PAGE, run.title, runs.delete_run(run.id))

@@ -39,8 +39,8 @@ EN = {
     "data.path": "Folder on this computer",
     "data.path.missing": "Type the path of a folder with one sub-folder of images for each class.",
     "split": "Split",
-    "split.train": "Training",
-    "split.test": "Held out",
+    "split.train": "Train",
+    "split.test": "Test",
     "split.all": "All",
     "samples": "Images",
     "samples.help": "Drawn once and kept in a fixed order, so that two measurements are comparable. Cost grows in proportion.",
@@ -102,4 +102,5 @@ EN = {
     "page_failed": "This page could not be shown",
     "page_failed.help": "{error}. Nothing is lost: jobs go on and results are kept. The details are in {log}.",
     "undo": "Undo",
+    "deleted": "“{name}” was deleted.",
 }

@@ -8,6 +8,15 @@ EN = {
     "The cross is the trained network.",
     "tour": "What each page answers",
     "start": "Start here",
-    "start.text": "Train a small network on handwritten digits (a few seconds, no download), or bring a timm checkpoint of yours.",
-    "open": "Open",
+    "start.text": "Train a small network on handwritten digits (seconds, no download), take one of timm's "
+    "architectures, or bring a checkpoint of your own. Then map the land around it.",
+    "start.link": "Open the Workbench",
+    "rotate": "Turn the landscape",
+    "view": "View",
+    "view.relief": "Relief",
+    "view.map": "Map",
+    "number.loss": "Loss at the network",
+    "number.accuracy": "Accuracy there",
+    "number.barrier": "Highest on this plane",
+    "number.points": "Points measured",
 }

@@ -37,7 +37,6 @@ EN = {
     "rename": "Rename",
     "rename.label": "New name",
     "delete": "Delete",
-    "deleted": "“{name}” was deleted.",
     "download": "Weights",
     "import": "Add a checkpoint file",
     "import.run": "Add to the library",

@@ -7,9 +7,10 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from app import library, state, workspace
+from app import library, state
 from app.texts import texts
-from app.widgets.pickers import FILE, _file_point
+from app.widgets.pickers import FILE, data_picker, file_point
+from app.widgets.undo import deleted, undo_bar
 
 
 def table(page: str) -> None:
@@ -51,14 +52,12 @@ def table(page: str) -> None:
         return
     entry = found[selected[0]]
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        name = st.text_input(
-            text("rename.label"), value=entry.name, key=f"{page}.rename.{entry.id}", width=280
-        )
+        st.text_input(text("rename.label"), value=entry.name, key=f"{page}.rename.{entry.id}", width=280)
         st.button(
             text("rename"),
             key=f"{page}.rename-go.{entry.id}",
-            on_click=library.rename_checkpoint,
-            args=(entry.id, name),
+            on_click=_rename,
+            args=(page, entry.id),
             icon=":material/edit:",
         )
         st.download_button(
@@ -84,41 +83,19 @@ def _data(entry: library.Checkpoint) -> str:
 
 
 def _delete(page: str, entry: library.Checkpoint) -> None:
-    state.remember(page, "binned", (entry.name, str(library.delete_checkpoint(entry.id))))
+    deleted(page, entry.name, library.delete_checkpoint(entry.id))
 
 
-def undo_bar(page: str) -> None:
-    """Offer to bring back what was deleted last."""
-    binned = state.recall(page, "binned")
-    if not binned:
-        return
-    name, path = binned
-    if not Path(path).exists():
-        return
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.caption(texts("workbench")("deleted", name=name), width="content")
-        st.button(
-            texts("common")("undo"),
-            key=f"{page}.undo",
-            on_click=_undo,
-            args=(page, path),
-            icon=":material/undo:",
-        )
-
-
-def _undo(page: str, path: str) -> None:
-    workspace.restore(Path(path))
-    state.remember(page, "binned", None)
+def _rename(page: str, checkpoint_id: str) -> None:
+    library.rename_checkpoint(checkpoint_id, st.session_state[f"{page}.rename.{checkpoint_id}"])
 
 
 def add_file(page: str) -> None:
     """Add a checkpoint file to the library, after it has been loaded once to see that it fits."""
-    from app.widgets.pickers import data_picker
-
     text = texts("workbench")
     with st.expander(text("import"), icon=":material/upload_file:"):
         data = data_picker(f"{page}-import")
-        point = _file_point(f"{page}-import", data, FILE)
+        point = file_point(f"{page}-import", data, FILE)
         name = st.text_input(text("name"), key=f"{page}.import.name")
         if (
             st.button(text("import.run"), key=f"{page}.import.go", disabled=point is None)

@@ -103,7 +103,7 @@ def point_picker(
     if source == TIMM:
         return _timm_point(page, data, role)
     if source == FILE:
-        return _file_point(page, data, role)
+        return file_point(page, data, role)
     return _library_point(page, data, role, epochs)
 
 
@@ -193,7 +193,8 @@ def _timm_point(page: str, data: DataSpec | None, role: str) -> PointSpec | None
     return PointSpec(name, str(weights), len(catalog.class_names(data.source)), data.image_size, seed)
 
 
-def _file_point(page: str, data: DataSpec | None, role: str) -> PointSpec | None:
+def file_point(page: str, data: DataSpec | None, role: str) -> PointSpec | None:
+    """Choose an architecture and a checkpoint file of it; every mismatch is listed beside the file."""
     text = texts("common")
     name = architecture_picker(page, role)
     upload = st.file_uploader(
@@ -266,7 +267,7 @@ def data_picker(page: str, *, split: str = "train", samples: int = 512) -> DataS
         problem = catalog.check_source(source) if source else text("data.path.missing")
         if problem:
             (st.error if source else st.caption)(problem)
-    row = st.columns(3)
+    row = st.columns([1.35, 1, 1])
     used = row[0].selectbox(
         text("split"),
         ["train", "test", "all"],

@@ -1,0 +1,292 @@
+"""Charts of a comparison of architectures: maps on one scale, dots with spread, rank correlations, width.
+
+Every function takes a ``ComparisonResult`` (or a ``WidthSweepResult``) and returns an Altair chart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from app.charts import surface, theme
+from app.texts import texts
+
+LOGARITHMIC = frozenset({"lambda_max", "trace", "train_loss", "n_parameters"})
+PANEL = 210
+ROW = 30
+
+
+def title_of(quantity: str) -> str:
+    """Return a quantity's name with its unit."""
+    return texts("architectures")(f"quantity.{quantity}")
+
+
+def _colors(names: Sequence[str]) -> alt.Scale:
+    palette = [theme.CATEGORICAL[i % len(theme.CATEGORICAL)] for i in range(len(names))]
+    return alt.Scale(domain=list(names), range=palette)
+
+
+def maps(result: Any) -> list[tuple[str, Any]]:
+    """Return the variants that have a map, each with what the surface charts draw."""
+    found = []
+    for name, losses in zip(result.names, np.asarray(result.surfaces, float), strict=True):
+        if not np.isnan(losses).all():
+            found.append((name, SimpleNamespace(axes=tuple(np.asarray(result.axes)), losses=losses)))
+    return found
+
+
+def domain_of(result: Any, *, log: bool = True, clip: float = 1.0) -> tuple[float, float]:
+    """Return the colour domain that all maps of a comparison share."""
+    return surface.shared_domain([one for _, one in maps(result)], log=log, clip=clip)
+
+
+def small_multiples(
+    result: Any, *, log: bool = True, levels: int = 10, scheme: str = "viridis", columns: int = 4
+) -> alt.ConcatChart:
+    """Draw all maps side by side on one colour scale, for a file or a report.
+
+    Parameters
+    ----------
+    result : ComparisonResult
+    log : bool, default=True
+        Logarithmic colours.
+    levels : int, default=10
+        Isolines of each map.
+    scheme : str
+        A value of :data:`app.charts.theme.SCHEMES`.
+    columns : int, default=4
+        Maps in a row.
+    """
+    drawn = maps(result)
+    if not drawn:
+        raise ValueError("result must hold at least one map, got none. Fit with maps='first'.")
+    domain = domain_of(result, log=log)
+    panels = [
+        surface.heat_map(
+            one, log=log, levels=levels, scheme=scheme, domain=domain, title=name, height=PANEL, legend=last
+        ).properties(width=PANEL)
+        for last, (name, one) in ((number == len(drawn) - 1, pair) for number, pair in enumerate(drawn))
+    ]
+    description = f"Maps of {theme.LOSS_TITLE} of {', '.join(name for name, _ in drawn)} on one colour scale."
+    return theme.describe(alt.concat(*panels, columns=min(columns, len(panels))), description)
+
+
+def _long(result: Any, quantity: str) -> pd.DataFrame:
+    rows = [
+        {"variant": row["variant"], "seed": row["seed"], "value": row[quantity], "status": row["status"]}
+        for row in result.table
+    ]
+    return pd.DataFrame(rows, columns=["variant", "seed", "value", "status"])
+
+
+def dots(result: Any, quantity: str, *, color: bool = True) -> alt.LayerChart:
+    """Draw one quantity: a small dot a seed, the mean as a line, its spread as a bar.
+
+    Parameters
+    ----------
+    result : ComparisonResult
+    quantity : str
+        A column of the table.
+    color : bool, default=True
+        A colour for each variant, the one it has in the other charts.
+    """
+    table = _long(result, quantity)
+    numbers = table.dropna(subset=["value"]).assign(value=lambda t: t["value"].astype(float))
+    log = quantity in LOGARITHMIC and bool(len(numbers)) and bool((numbers["value"] > 0).all())
+    names = list(result.names)
+    # Mean and spread come from the same rows as the dots, so that a live table needs no summary of its own.
+    summary = numbers.groupby("variant")["value"].agg(["mean", "std", "count"]).reset_index()
+    summary["low"], summary["high"] = summary["mean"] - summary["std"], summary["mean"] + summary["std"]
+    if log:
+        summary["low"] = summary["low"].where(summary["low"] > 0, numbers["value"].min())
+    scale = theme.axis_scale(log)
+    x = alt.X("value:Q", title=title_of(quantity), scale=scale, axis=alt.Axis(format="~g", tickCount=5))
+    y = alt.Y(
+        "variant:N", title=None, sort=names, scale=alt.Scale(domain=names), axis=alt.Axis(labelLimit=220)
+    )
+    tone = (
+        alt.Color("variant:N", scale=_colors(names), legend=None)
+        if color
+        else alt.value(theme.CATEGORICAL[0])
+    )
+    spread = summary.dropna(subset=["std"])
+    layers = [
+        alt.Chart(spread)
+        .mark_bar(height=10, opacity=0.25)
+        .encode(x=alt.X("low:Q", title=title_of(quantity), scale=scale), x2="high:Q", y=y, color=tone),
+        alt.Chart(numbers)
+        .mark_point(filled=True, size=48, opacity=0.9)
+        .encode(
+            x=x,
+            y=y,
+            color=tone,
+            tooltip=[
+                alt.Tooltip("variant:N", title=texts("architectures")("col.variant")),
+                alt.Tooltip("seed:N", title=texts("architectures")("col.seed")),
+                alt.Tooltip("value:Q", title=title_of(quantity), format=".4g"),
+            ],
+        ),
+        alt.Chart(summary)
+        .mark_tick(thickness=2.5, size=18)
+        .encode(
+            x=alt.X("mean:Q", scale=scale),
+            y=y,
+            color=tone,
+            tooltip=[
+                alt.Tooltip("variant:N", title=texts("architectures")("col.variant")),
+                alt.Tooltip("mean:Q", title=texts("architectures")("col.mean"), format=".4g"),
+                alt.Tooltip("std:Q", title=texts("architectures")("col.spread"), format=".3g"),
+                alt.Tooltip("count:Q", title=texts("architectures")("col.runs")),
+            ],
+        ),
+    ]
+    failed = table[table["status"] != "ok"].groupby("variant").size().rename("failed").reset_index()
+    if len(failed):
+        failed["label"] = [texts("architectures")("failed_runs", count=n) for n in failed["failed"]]
+        layers.append(
+            alt.Chart(failed)
+            .mark_text(align="left", color=theme.ACCENT, fontSize=11, dx=4, dy=-10)
+            .encode(x=alt.value(0), y=y, text="label:N")
+        )
+    said = "; ".join(
+        f"{r['variant']} {r['mean']:.3g}" + ("" if np.isnan(r["std"]) else f" ± {r['std']:.2g}")
+        for _, r in summary.iterrows()
+    )
+    return theme.describe(
+        alt.layer(*layers),
+        f"{title_of(quantity)} by variant, one dot a seed: {said or 'no run gave a number'}.",
+        height=max(90, ROW * len(names)),
+    )
+
+
+def correlations(result: Any) -> alt.LayerChart:
+    """Draw Kendall's τ of each sharpness measure with the gap, with its 95 % interval."""
+    table = pd.DataFrame(result.correlations)
+    table["label"] = [title_of(m) for m in table["measure"]]
+    order = list(table["label"])
+    known = table.dropna(subset=["tau"])
+    scale = alt.Scale(domain=[-1, 1])
+    y = alt.Y("label:N", title=None, sort=order, scale=alt.Scale(domain=order), axis=alt.Axis(labelLimit=260))
+    x_title = texts("architectures")("tau.axis", gap=title_of(table["gap"].iloc[0]))
+    tooltip = [
+        alt.Tooltip("label:N", title=texts("architectures")("col.measure")),
+        alt.Tooltip("tau:Q", title="τ", format=".2f"),
+        alt.Tooltip("low:Q", title=texts("architectures")("tau.low"), format=".2f"),
+        alt.Tooltip("high:Q", title=texts("architectures")("tau.high"), format=".2f"),
+        alt.Tooltip("n:Q", title=texts("architectures")("col.runs")),
+    ]
+    layers = [
+        alt.Chart(pd.DataFrame({"zero": [0.0]}))
+        .mark_rule(color=theme.NEUTRAL, strokeDash=[4, 3])
+        .encode(x=alt.X("zero:Q", scale=scale, title=x_title)),
+        alt.Chart(known)
+        .mark_rule(strokeWidth=2.5, color=theme.TRAIN)
+        .encode(x=alt.X("low:Q", scale=scale, title=x_title), x2="high:Q", y=y, tooltip=tooltip),
+        alt.Chart(known)
+        .mark_point(filled=True, size=90, color=theme.TRAIN, opacity=1)
+        .encode(x=alt.X("tau:Q", scale=scale, title=x_title), y=y, tooltip=tooltip),
+    ]
+    unknown = table[table["tau"].isna()].assign(why=texts("architectures")("tau.unknown"), at=0.0)
+    if len(unknown):
+        layers.append(
+            alt.Chart(unknown)
+            .mark_text(align="left", dx=6, color=theme.NEUTRAL, fontSize=11)
+            .encode(x=alt.X("at:Q", scale=scale), y=y, text="why:N")
+        )
+    said = "; ".join(
+        f"{r['label']} {r['tau']:.2f} ({r['low']:.2f} to {r['high']:.2f})" for _, r in known.iterrows()
+    )
+    return theme.describe(
+        alt.layer(*layers),
+        f"Kendall's τ with {title_of(table['gap'].iloc[0])}: {said or 'too few runs to rank'}.",
+        height=ROW * len(table) + 20,
+    )
+
+
+def against_gap(result: Any, measure: str) -> alt.Chart:
+    """Draw one sharpness measure against the gap, one dot a run."""
+    gap = result.correlations[0]["gap"]
+    rows = [
+        {"variant": r["variant"], "seed": r["seed"], "x": r[measure], "y": r[gap]}
+        for r in result.table
+        if r[measure] is not None and r[gap] is not None
+    ]
+    table = pd.DataFrame(rows, columns=["variant", "seed", "x", "y"])
+    log = measure in LOGARITHMIC and bool(len(table)) and bool((table["x"] > 0).all())
+    chart = (
+        alt.Chart(table)
+        .mark_point(filled=True, size=80, opacity=0.9)
+        .encode(
+            x=alt.X("x:Q", title=title_of(measure), scale=theme.axis_scale(log), axis=alt.Axis(format="~g")),
+            y=alt.Y("y:Q", title=title_of(gap), scale=theme.axis_scale()),
+            color=alt.Color(
+                "variant:N",
+                title=None,
+                scale=_colors(list(result.names)),
+                legend=alt.Legend(orient="bottom", columns=2, labelLimit=200),
+            ),
+            tooltip=[
+                alt.Tooltip("variant:N", title=texts("architectures")("col.variant")),
+                alt.Tooltip("seed:N", title=texts("architectures")("col.seed")),
+                alt.Tooltip("x:Q", title=title_of(measure), format=".4g"),
+                alt.Tooltip("y:Q", title=title_of(gap), format=".4g"),
+            ],
+        )
+    )
+    return theme.describe(
+        chart, f"{title_of(measure)} against {title_of(gap)}, {len(table)} runs.", height=280
+    )
+
+
+WIDTH_QUANTITIES = ("train_loss", "held_out_accuracy", "lambda_max", "zero_share", "barrier")
+
+
+def width_sweep(result: Any, quantity: str = "train_loss") -> alt.LayerChart:
+    """Draw one quantity of a width sweep against the number of parameters for each example.
+
+    Parameters
+    ----------
+    result : WidthSweepResult
+    quantity : str
+        One of :data:`WIDTH_QUANTITIES`; the share of seeds near zero loss and the barrier are one number a
+        width, the others one a seed.
+    """
+    if quantity not in WIDTH_QUANTITIES:
+        raise ValueError(f"quantity must be one of {WIDTH_QUANTITIES}, got {quantity!r}. Choose one of them.")
+    per_seed = quantity not in ("zero_share", "barrier")
+    source = result.table if per_seed else result.summary
+    rows = [
+        {"x": r["parameters_per_example"], "factor": r["factor"], "seed": r.get("seed"), "y": r[quantity]}
+        for r in source
+        if r[quantity] is not None
+    ]
+    table = pd.DataFrame(rows, columns=["x", "factor", "seed", "y"])
+    log = quantity in LOGARITHMIC and bool(len(table)) and bool((table["y"] > 0).all())
+    mean = table.groupby(["x", "factor"], as_index=False)["y"].mean()
+    x = alt.X("x:Q", title=title_of("parameters_per_example"), scale=theme.axis_scale(True))
+    y = alt.Y("y:Q", title=title_of(quantity), scale=theme.axis_scale(log), axis=alt.Axis(format="~g"))
+    tooltip = [
+        alt.Tooltip("factor:Q", title=texts("architectures")("col.width"), format="~g"),
+        alt.Tooltip("x:Q", title=title_of("parameters_per_example"), format=".3g"),
+        alt.Tooltip("y:Q", title=title_of(quantity), format=".4g"),
+    ]
+    layers = [
+        alt.Chart(pd.DataFrame({"one": [1.0]}))
+        .mark_rule(color=theme.NEUTRAL, strokeDash=[4, 3])
+        .encode(x=alt.X("one:Q", scale=theme.axis_scale(True), title=title_of("parameters_per_example"))),
+        alt.Chart(mean).mark_line(color=theme.TRAIN, strokeWidth=2, opacity=0.7).encode(x=x, y=y),
+        alt.Chart(table)
+        .mark_point(filled=True, size=55, color=theme.TRAIN, opacity=0.85)
+        .encode(x=x, y=y, tooltip=tooltip),
+    ]
+    said = "; ".join(f"× {r['factor']:g} {r['y']:.3g}" for _, r in mean.iterrows())
+    return theme.describe(
+        alt.layer(*layers),
+        f"Mean {title_of(quantity)} by width: {said or 'no run gave a number'}.",
+        height=theme.HEIGHT_SMALL,
+    )

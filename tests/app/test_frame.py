@@ -1,0 +1,264 @@
+"""Home, Workbench and Runs through Streamlit's own test runner; the frame, its boundary and the launcher."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import socket
+
+import numpy as np
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from app import __main__ as launcher
+from app import catalog, jobs, library, runs, training_jobs, workspace
+from app import main as frame
+from app.texts import texts
+
+MAIN = frame.__file__
+
+
+def draw(name):
+    import importlib
+
+    importlib.import_module(f"app.pages.{name}").render()
+
+
+def page(name):
+    return AppTest.from_function(draw, args=(name,), default_timeout=60)
+
+
+def finish(at, seconds=120):
+    assert jobs.get_queue().wait(seconds)
+    at.run()
+    assert not at.exception
+    return at
+
+
+# ---- the frame ----
+
+
+def test_the_frame_opens_on_home_with_a_picture():
+    at = AppTest.from_file(MAIN, default_timeout=60).run()
+    assert not at.exception
+    assert at.header[0].value == texts("home")("title")
+    (picture,) = at.get("vega_lite_chart")
+    assert "Relief of loss" in picture.proto.alt
+    specification = json.loads(picture.proto.spec)
+    faces = specification["layer"][1]["data"]["values"]
+    assert len(faces) > 500
+
+
+def test_every_registered_page_has_its_name_its_question_and_a_unique_place():
+    names = [name for _, name, _, _ in frame.PAGES]
+    assert len(set(names)) == len(names) == 10
+    for name in names:
+        assert texts("navigation")(name)
+        assert texts("navigation")(f"{name}.help").endswith((".", "?"))
+
+
+def test_a_page_that_is_not_written_yet_is_left_out():
+    assert frame.exists("home")
+    assert not frame.exists("a_page_nobody_wrote")
+
+
+@pytest.mark.parametrize("name", [name for _, name, _, _ in frame.PAGES])
+def test_every_page_loads_with_an_empty_workspace(name):
+    if not frame.exists(name):
+        pytest.skip(f"the page {name} has not been written yet")
+    at = page(name).run()
+    assert not at.exception
+    assert not at.error
+    assert at.header[0].value
+
+
+def test_a_page_that_breaks_shows_a_sentence_and_logs_its_traceback(monkeypatch):
+    monkeypatch.delenv("LOSS_ATLAS_RAISE")
+
+    def broken():
+        from app import main, workspace
+        from app.pages import home
+
+        workspace.start_log()
+        home.render = lambda: 1 / 0
+        main.view("home", False)()
+
+    original = importlib.import_module("app.pages.home").render
+    try:
+        at = AppTest.from_function(broken, default_timeout=60).run()
+    finally:
+        importlib.import_module("app.pages.home").render = original
+    assert not at.exception
+    assert "division by zero" in at.error[0].value
+    assert "Traceback" not in at.error[0].value
+    assert "ZeroDivisionError" in workspace.log_path().read_text()
+
+
+def test_texts_are_complete_and_their_braces_fill():
+    from pathlib import Path
+
+    folder = Path(importlib.import_module("app.texts").__file__).parent
+    for path in folder.glob("*.py"):
+        if path.stem == "__init__":
+            continue
+        table = importlib.import_module(f"app.texts.{path.stem}").EN
+        assert all(isinstance(value, str) for value in table.values()), path.stem
+    with pytest.raises(KeyError):
+        texts("home")("a key nobody wrote")
+
+
+# ---- Workbench ----
+
+
+def test_training_draws_curves_and_fills_the_library():
+    at = page("workbench").run()
+    at.number_input(key="workbench.epochs").set_value(2)
+    at.number_input(key="workbench.samples").set_value(256)
+    at.text_input(key="workbench.name").set_value("mine")
+    at.button(key="workbench.run").click().run()
+    assert not at.exception
+    finish(at)
+    job = jobs.latest("workbench")
+    assert job.error is None
+    assert job.state == jobs.DONE
+    assert len(at.get("vega_lite_chart")) == 2
+    (entry,) = library.list_checkpoints()
+    assert entry.name == "mine"
+    assert entry.architecture == "test_resnet"
+    assert len(entry.trajectory) >= 2
+    assert 0.0 <= entry.meta["accuracy"] <= 1.0
+    assert "mine" in at.success[0].value
+    assert at.dataframe[0].value.iloc[0, 0] == "mine"
+    # The network in the library is the trained one: its loss is the recorded one.
+    from estimators import Landscape
+
+    point = catalog.PointSpec.from_checkpoint(entry)
+    data = catalog.DataSpec(**entry.meta["data"])
+    assert Landscape(point.load(), data.load()).loss() == pytest.approx(entry.meta["loss"], rel=1e-5)
+    # And the run comes back from disk as it was.
+    (saved,) = runs.list_runs()
+    again = runs.load_result(saved)
+    for name, values in job.result.history.items():
+        np.testing.assert_array_equal(again.history[name], values)
+    assert dataclasses.replace(again, history={}, settings={}) == dataclasses.replace(
+        job.result, history={}, settings={}
+    )
+
+
+def test_the_script_of_a_training_is_python():
+    script = training_jobs.script(catalog.PointSpec(), catalog.DataSpec(), {"epochs": 2, "lr": 0.1})
+    compile(script, "script", "exec")
+    assert "epochs=2, lr=0.1" in script
+
+
+def test_an_unknown_architecture_is_answered_beside_its_box():
+    at = page("workbench")
+    at.session_state["workbench.m.architecture"] = "resnet_18"
+    at.run()
+    assert not at.exception
+    assert "resnet18" in at.error[0].value
+    assert at.button(key="workbench.run").disabled
+
+
+def test_an_empty_folder_is_refused_before_training(tmp_path):
+    at = page("workbench")
+    at.session_state["workbench.data"] = "folder"
+    at.session_state["workbench.data.path"] = str(tmp_path)
+    at.run()
+    assert not at.exception
+    assert any("must hold image files" in error.value for error in at.error)
+    assert at.button(key="workbench.run").disabled
+
+
+def test_pretrained_weights_without_a_network_say_what_to_do():
+    at = page("workbench").run()
+    at.get_by_key("workbench.m.weights").set_value("pretrained").run()
+    at.button(key="workbench.run").click().run()
+    finish(at)
+    job = jobs.latest("workbench")
+    assert job.state == jobs.FAILED
+    assert "Traceback" not in job.error
+    assert at.error[0].value == job.error
+    assert library.list_checkpoints() == []
+
+
+def test_a_file_that_is_no_checkpoint_is_refused_beside_the_upload(tmp_path):
+    at = page("workbench").run()
+    at.get_by_key("workbench.m.from").set_value("file").run()
+    at.file_uploader(key="workbench.m.file").upload(("weights.pth", b"this is not a checkpoint")).run()
+    assert not at.exception
+    assert len(at.error) == 1
+    assert at.button(key="workbench.run").disabled
+
+
+# ---- Runs ----
+
+
+def test_a_run_is_listed_reopened_pinned_deleted_and_brought_back():
+    assert not page("runs").run().exception
+    curves = training_jobs.TrainingResult({"train_loss": np.array([2.0, 1.0])}, None, "mine", {"epochs": 2})
+    jobs.submit("workbench", "First", lambda handle: curves, config={"script": "print(1)"})
+    jobs.submit("workbench", "Second", lambda handle: curves)
+    assert jobs.get_queue().wait(30)
+    at = page("runs").run()
+    assert not at.exception
+    titles = at.dataframe[0].value["Title"].tolist()
+    assert sorted(titles) == ["First", "Second"]
+    at.text_input(key="runs.search").set_value("fir").run()
+    assert at.dataframe[0].value["Title"].tolist() == ["First"]
+
+    first = next(run for run in runs.list_runs() if run.title == "First")
+    runs.pin_run(first.id, True)
+    assert runs.list_runs()[0].id == first.id
+    runs.rename_run(first.id, "Renamed")
+    assert runs.get_run(first.id).title == "Renamed"
+    again = runs.load_result(first)
+    np.testing.assert_array_equal(again.history["train_loss"], [2.0, 1.0])
+    assert again.settings == {"epochs": 2}
+
+    binned = runs.delete_run(first.id)
+    assert [run.title for run in runs.list_runs()] == ["Second"]
+    at = page("runs")
+    at.session_state["runs.binned"] = ("Renamed", str(binned))
+    at.run()
+    at.button(key="runs.undo").click().run()
+    assert not at.exception
+    assert {run.title for run in runs.list_runs()} == {"Second", "Renamed"}
+
+
+def test_a_damaged_result_is_a_sentence():
+    curves = training_jobs.TrainingResult({"train_loss": np.array([1.0])})
+    jobs.submit("workbench", "Broken", lambda handle: curves)
+    assert jobs.get_queue().wait(30)
+    (run,) = runs.list_runs()
+    run.result_path.write_bytes(b"not an archive")
+    with pytest.raises(ValueError, match="must be readable"):
+        runs.load_result(run)
+
+
+# ---- the launcher ----
+
+
+def test_the_launcher_serves_on_this_machine_alone_and_reports_nothing():
+    arguments = launcher.streamlit_arguments(8501, headless=True)
+    assert "--server.address=127.0.0.1" in arguments
+    assert "--browser.gatherUsageStats=false" in arguments
+    assert "--server.headless=true" in arguments
+    assert "--server.showEmailPrompt=false" in arguments
+
+
+def test_a_taken_port_is_passed_over():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert launcher.free_port(port, tries=20) > port
+        with pytest.raises(ValueError, match="port must be free"):
+            launcher.free_port(port, tries=1)
+
+
+def test_a_port_outside_the_range_is_a_message(capsys):
+    with pytest.raises(SystemExit):
+        launcher.main(["--port", "70000"])
+    assert "port must be between 1 and 65535, got 70000" in capsys.readouterr().err
