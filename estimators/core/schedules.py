@@ -1,0 +1,98 @@
+"""Learning rates as pure functions of training progress: what the runs that feed an average need."""
+
+from __future__ import annotations
+
+import math
+
+
+def annealed(
+    epoch: float, before: float, swa_lr: float, anneal_epochs: float, shape: str = "cosine"
+) -> float:
+    """Give the learning rate `epoch` epochs after the switch to a constant one (torch's `SWALR`).
+
+    Parameters
+    ----------
+    epoch : float
+        Epochs since the switch, from 0; may be a fraction.
+    before : float
+        Learning rate at the switch.
+    swa_lr : float
+        Constant learning rate to arrive at.
+    anneal_epochs : float
+        How long the way there takes; 0 jumps.
+    shape : {"cosine", "linear"}, default="cosine"
+        The way there.
+    """
+    t = min(1.0, max(0.0, epoch / anneal_epochs)) if anneal_epochs > 0 else 1.0
+    weight = (1 - math.cos(math.pi * t)) / 2 if shape == "cosine" else t
+    return swa_lr * weight + before * (1 - weight)
+
+
+def cyclic(epoch: float, high: float, low: float, period: float) -> float:
+    """Give the sawtooth of Izmailov et al. 2018, section 3.1: from `high` down to `low` in each cycle.
+
+    Parameters
+    ----------
+    epoch : float
+        Epochs since the first cycle began, from 0; may be a fraction. At whole multiples of `period` a new
+        cycle begins at `high`; just before, the rate is at `low`, which is where weights are collected.
+    high, low : float
+        The two ends.
+    period : float
+        Length of a cycle in epochs, > 0.
+    """
+    t = (epoch % period) / period
+    return (1 - t) * high + t * low
+
+
+def cosine(progress: float, lr: float) -> float:
+    """Give half a cosine from `lr` at progress 0 to zero at progress 1."""
+    return lr * (1 + math.cos(math.pi * min(1.0, max(0.0, progress)))) / 2
+
+
+def swa_learning_rate(
+    progress: float,
+    *,
+    lr: float,
+    swa_lr: float,
+    epochs: int,
+    start: float = 0.75,
+    schedule: str = "constant",
+    anneal_epochs: float = 1.0,
+    period: float = 1.0,
+) -> float:
+    """Give the learning rate of a run that collects an average in its last part.
+
+    Until `start` the run is the cosine run it is compared with, step for step; from there it goes to `swa_lr`
+    (``"constant"``) or through cycles from `swa_lr` to a tenth of it (``"cyclic"``).
+
+    Parameters
+    ----------
+    progress : float
+        Share of training done, in [0, 1].
+    lr, swa_lr : float
+        Learning rate at the beginning, and after the switch.
+    epochs : int
+        Length of the run.
+    start : float, default=0.75
+        Share of training at which the switch is made.
+    schedule : {"constant", "cyclic"}, default="constant"
+        What follows.
+    anneal_epochs : float, default=1.0
+        Length of the way to a constant rate, in epochs.
+    period : float, default=1.0
+        Length of a cycle, in epochs.
+
+    Returns
+    -------
+    float
+    """
+    if progress < start:
+        return cosine(progress, lr)
+    return SCHEDULES[schedule]((progress - start) * epochs, cosine(start, lr), swa_lr, anneal_epochs, period)
+
+
+SCHEDULES = {
+    "constant": lambda since, before, swa_lr, anneal, period: annealed(since, before, swa_lr, anneal),
+    "cyclic": lambda since, before, swa_lr, anneal, period: cyclic(since, swa_lr, swa_lr / 10, period),
+}
