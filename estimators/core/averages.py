@@ -197,7 +197,8 @@ class ExponentialMean(_Accumulator):
     """Exponential moving average of the members: m ← d·m + (1 − d)·θ, starting at the first member.
 
     Without a warm-up the first member keeps the share dⁿ after n updates: with d = 0.999 and a few hundred
-    steps the average still is the initial network. The warm-up takes d = min(`decay`, (1 + n)/(10 + n)), which
+    steps the average still is the initial network. The warm-up takes
+    d = min(`decay`, (1 + n)/(10 + n)), which
     reaches 0.9 after 80 updates and 0.999 after 8990.
 
     Parameters
