@@ -79,6 +79,11 @@ def families() -> dict[str, tuple[str, ...]]:
     return table
 
 
+def ready() -> bool:
+    """Tell whether the list of architectures has been read; reading it the first time imports timm."""
+    return families.cache_info().currsize > 0
+
+
 def near_names(name: str, count: int = 3) -> list[str]:
     """Return architectures whose names are close to a mistyped one."""
     return difflib.get_close_matches(name.strip().lower(), architectures(), n=count, cutoff=0.5)

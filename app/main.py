@@ -19,19 +19,18 @@ import streamlit as st
 from app import jobs, widgets, workspace
 from app.texts import texts
 
-# (section, page, icon, whether it needs torch before it can be drawn). The order is the order of the sidebar;
-# a page appears once its module exists.
+# (section, page, icon), in the order of the sidebar; a page appears once its module exists.
 PAGES = (
-    ("start", "home", ":material/landscape:", False),
-    ("start", "workbench", ":material/construction:", True),
-    ("measure", "surface", ":material/terrain:", True),
-    ("measure", "stationary", ":material/adjust:", True),
-    ("measure", "sharpness", ":material/show_chart:", True),
-    ("measure", "connectivity", ":material/conversion_path:", True),
-    ("measure", "averaging", ":material/join_inner:", True),
-    ("measure", "escape", ":material/trending_down:", True),
-    ("measure", "architectures", ":material/account_tree:", True),
-    ("keep", "runs", ":material/history:", False),
+    ("start", "home", ":material/landscape:"),
+    ("start", "workbench", ":material/construction:"),
+    ("measure", "surface", ":material/terrain:"),
+    ("measure", "stationary", ":material/adjust:"),
+    ("measure", "sharpness", ":material/show_chart:"),
+    ("measure", "connectivity", ":material/conversion_path:"),
+    ("measure", "averaging", ":material/join_inner:"),
+    ("measure", "escape", ":material/trending_down:"),
+    ("measure", "architectures", ":material/account_tree:"),
+    ("keep", "runs", ":material/history:"),
 )
 # Set in tests: a page's exception then reaches the test instead of the sentence a person would see.
 RAISE = "LOSS_ATLAS_RAISE"
@@ -46,39 +45,46 @@ def exists(page: str) -> bool:
     return importlib.util.find_spec(f"app.pages.{page}") is not None
 
 
-def view(page: str, needs_engine: bool) -> Callable[[], None]:
+def view(page: str) -> Callable[[], None]:
     """Return what Streamlit calls for a page; it loads the module when the page is opened, not before."""
+    module = f"app.pages.{page}"
 
     def draw() -> None:
-        if needs_engine and "estimators.landscape" not in sys.modules:
-            with st.spinner(texts("common")("starting_engine")):
-                importlib.import_module("estimators")
         try:
-            importlib.import_module(f"app.pages.{page}").render()
-        except (
-            Exception
-        ) as error:  # the boundary of a page: a sentence for the person, the traceback for the log
+            if module not in sys.modules:
+                with st.spinner(texts("common")("opening")):
+                    importlib.import_module(module)
+            sys.modules[module].render()
+        except Exception as error:  # the boundary of a page: a sentence on screen, the traceback in the log
             if os.environ.get(RAISE):
                 raise
             logger.exception("page %s failed", page)
-            st.error(
-                texts("common")(
-                    "page_failed.help", error=str(error) or type(error).__name__, log=workspace.log_path()
-                ),
-                title=texts("common")("page_failed"),
-                icon=":material/error:",
-            )
+            failure(error)
 
     draw.__name__ = page
     return draw
 
 
+def failure(error: Exception) -> None:
+    """Say that a page could not be shown, what stopped it, and where the details are."""
+    text = texts("common")
+    reason = str(error) or type(error).__name__
+    st.error(
+        text("page_failed.help", error=reason, log=workspace.log_path()),
+        title=text("page_failed"),
+        icon=":material/error:",
+    )
+
+
 @st.cache_resource(show_spinner=False)
 def warm_up() -> threading.Thread:
-    """Import torch and timm in the background once, so that the first page that needs them does not wait."""
-    thread = threading.Thread(
-        target=importlib.import_module, args=("estimators",), daemon=True, name="warm-up"
-    )
+    """Import torch and timm in the background once, so that the first job does not wait for them."""
+
+    def load() -> None:
+        importlib.import_module("estimators.landscape")
+        importlib.import_module("timm")
+
+    thread = threading.Thread(target=load, daemon=True, name="warm-up")
     thread.start()
     return thread
 
@@ -92,10 +98,10 @@ def main() -> None:
     jobs.get_queue()
     sections: dict[str, list[st.Page]] = {}
     pages: dict[str, st.Page] = {}
-    for section, page, icon, needs_engine in PAGES:
+    for section, page, icon in PAGES:
         if exists(page):
             pages[page] = st.Page(
-                view(page, needs_engine),
+                view(page),
                 title=names(page),
                 icon=icon,
                 url_path=page,

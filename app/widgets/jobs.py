@@ -50,7 +50,12 @@ def job_panel(
         if callable(empty):
             empty()
         else:
-            st.caption(empty or texts("common")("nothing_yet"))
+            with st.container(
+                border=True, height=220, horizontal_alignment="center", vertical_alignment="center"
+            ):
+                st.markdown(
+                    f":gray[:material/landscape: {empty or texts('common')('nothing_yet')}]", width="content"
+                )
         return
     watched = job.id if job.live else None
 

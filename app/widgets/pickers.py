@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,7 +149,8 @@ def _library_point(page: str, data: DataSpec | None, role: str, epochs: bool) ->
 def architecture_picker(page: str, role: str = "m") -> str | None:
     """Choose a timm architecture by family and name; a name timm does not know is answered with near ones."""
     text = texts("common")
-    table = catalog.families()
+    with st.spinner(text("starting_engine")) if not catalog.ready() else nullcontext():
+        table = catalog.families()
     family = st.selectbox(
         text("family"),
         list(table),

@@ -51,7 +51,7 @@ def test_the_frame_opens_on_home_with_a_picture():
 
 
 def test_every_registered_page_has_its_name_its_question_and_a_unique_place():
-    names = [name for _, name, _, _ in frame.PAGES]
+    names = [name for _, name, _ in frame.PAGES]
     assert len(set(names)) == len(names) == 10
     for name in names:
         assert texts("navigation")(name)
@@ -63,7 +63,7 @@ def test_a_page_that_is_not_written_yet_is_left_out():
     assert not frame.exists("a_page_nobody_wrote")
 
 
-@pytest.mark.parametrize("name", [name for _, name, _, _ in frame.PAGES])
+@pytest.mark.parametrize("name", [name for _, name, _ in frame.PAGES])
 def test_every_page_loads_with_an_empty_workspace(name):
     if not frame.exists(name):
         pytest.skip(f"the page {name} has not been written yet")
@@ -82,7 +82,7 @@ def test_a_page_that_breaks_shows_a_sentence_and_logs_its_traceback(monkeypatch)
 
         workspace.start_log()
         home.render = lambda: 1 / 0
-        main.view("home", False)()
+        main.view("home")()
 
     original = importlib.import_module("app.pages.home").render
     try:
