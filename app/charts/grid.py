@@ -152,8 +152,17 @@ def quantities(result: Any) -> list[str]:
 
 def axis_titles(result: Any) -> tuple[str, str]:
     """Return the titles of the two axes: the result's own ``axis_titles``, or steps along directions."""
-    given = getattr(result, "axis_titles", None)
-    return (str(given[0]), str(given[1])) if given is not None and len(given) >= 2 else TITLES
+    given = [str(title) for title in getattr(result, "axis_titles", None) or ()]
+    first, second = (*given[:2], *TITLES[len(given) :])[:2]
+    return first, second
+
+
+def unknown(result: Any, values: np.ndarray) -> np.ndarray:
+    """Return the mask of values that were not measured yet, as against measured and not finite."""
+    evaluated = getattr(result, "evaluated", None)
+    if evaluated is None or np.shape(evaluated) != values.shape:
+        return np.zeros(values.shape, bool)
+    return ~np.asarray(evaluated, bool) & ~np.isfinite(values)
 
 
 def is_log(log: bool, quantity: str) -> bool:

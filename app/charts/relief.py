@@ -6,7 +6,7 @@ algorithm), which is right for any height field seen from above.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -79,7 +79,7 @@ def relief(
         .mark_geoshape(stroke="black", strokeWidth=0.35 if mesh else 0, strokeOpacity=0.35)
         .encode(color=color, tooltip=tooltip)
         .project(**_PROJECTION),
-        _labels(azimuth, elevation, x, y, titles).project(**_PROJECTION),
+        _labels(azimuth, elevation, x, y, [short(title) for title in titles]).project(**_PROJECTION),
     ]
     if cursor is not None:
         layers.append(
@@ -90,6 +90,11 @@ def relief(
         f"height and colour from {low:.3g} to {high:.3g}{' on a log scale' if log else ''}."
     )
     return theme.describe(alt.layer(*layers), description, title, height=height)
+
+
+def short(title: str) -> str:
+    """Return an axis title without its unit, for the edge of the floor; the tooltip has the whole."""
+    return title.partition(" (")[0].partition(", ")[0]
 
 
 def _unit(coordinates: Any, axis: np.ndarray) -> np.ndarray:
@@ -141,7 +146,7 @@ def _floor(azimuth: float, elevation: float) -> list[Mapping[str, Any]]:
 
 
 def _labels(
-    azimuth: float, elevation: float, x: np.ndarray, y: np.ndarray, titles: tuple[str, str]
+    azimuth: float, elevation: float, x: np.ndarray, y: np.ndarray, titles: Sequence[str]
 ) -> alt.Chart:
     """Return names and ends of both axes, written along the edges of the floor nearest to the eye."""
 

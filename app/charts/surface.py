@@ -96,7 +96,10 @@ def heat_map(
     if select:
         colored = colored.add_params(alt.selection_point(name=select, fields=["cx", "cy"], on="click"))
     layers: list[alt.Chart] = [colored]
-    missing = cells[~drawable].assign(why="not finite")
+    waiting = grid.unknown(result, values).ravel()
+    missing = cells[~drawable & ~waiting].assign(why="not finite")
+    if waiting.any():
+        layers.append(alt.Chart(cells[waiting]).mark_rect(color=theme.MISSING, opacity=0.12).encode(**box))
     if len(missing):
         why = alt.Tooltip("why:N", title=QUANTITIES[quantity])
         layers.append(
@@ -122,17 +125,24 @@ def heat_map(
             .encode(x=x, y=y)
         )
     return theme.describe(
-        alt.layer(*layers), _map_description(values, quantity, low, high, log), title, height=height
+        alt.layer(*layers),
+        _map_description(values, waiting.reshape(values.shape), quantity, low, high, log),
+        title,
+        height=height,
     )
 
 
-def _map_description(values: np.ndarray, quantity: str, low: float, high: float, log: bool) -> str:
+def _map_description(
+    values: np.ndarray, waiting: np.ndarray, quantity: str, low: float, high: float, log: bool
+) -> str:
     finite = values[np.isfinite(values)]
-    lost = values.size - finite.size
+    later = int(waiting.sum())
+    lost = values.size - finite.size - later
     smallest = f"smallest value {finite.min():.3g}, " if finite.size else ""
     return (
         f"Map of {QUANTITIES[quantity]} on a {values.shape[0]} by {values.shape[1]} grid: {smallest}"
         f"colours from {low:.3g} to {high:.3g}{' on a log scale' if log else ''}"
+        + (f"; {later} cells are still to be measured" if later else "")
         + (f"; {lost} cells are not finite and grey." if lost else ".")
     )
 

@@ -76,6 +76,26 @@ def test_cells_that_are_not_finite_are_grey_counted_and_never_replaced():
     assert "2 cells are not finite" in spec["description"]
 
 
+def test_cells_still_to_be_measured_are_not_called_lost():
+    result = bowl()
+    result.losses[:2] = np.nan
+    result.losses[8, 6] = np.inf
+    result.evaluated = np.isfinite(result.losses)
+    result.evaluated[8, 6] = True
+    spec = layers(surface.heat_map(result, levels=0))
+    assert len(rows(spec, 1)) == 14
+    assert len(rows(spec, 2)) == 1
+    assert "14 cells are still to be measured; 1 cells are not finite" in spec["description"]
+
+
+def test_axis_titles_of_the_result_are_used_whole_on_the_map_and_short_in_the_relief():
+    result = bowl(axis_titles=["First direction (1 = own norm)"])
+    assert layers(surface.heat_map(result))["layer"][0]["encoding"]["x"]["title"].endswith("own norm)")
+    assert layers(surface.heat_map(result))["layer"][0]["encoding"]["y"]["title"] == grid.TITLES[1]
+    words = [row["words"] for row in rows(layers(surface.relief(result)), 2)]
+    assert "First direction" in words
+
+
 def test_a_map_without_one_finite_value_and_a_constant_map_still_draw():
     nothing = bowl()
     nothing.losses[:] = np.nan
