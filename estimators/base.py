@@ -1,0 +1,162 @@
+"""LandscapeEstimator: what the estimators share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import Any
+
+import joblib
+import numpy as np
+import torch
+from joblib import Parallel, delayed
+from sklearn.base import BaseEstimator, TransformerMixin
+from torch import Tensor
+
+from .cache import cached_call, check_memory, fingerprint, is_cached
+from .landscape import Evaluation, Landscape
+from .progress import OnProgress, ignore_progress, progress_bar
+from .results import Result
+
+CHUNK = 32  # points that a killed run can lose
+
+
+class LandscapeEstimator(TransformerMixin, BaseEstimator):
+    """Base of the estimators: builds the landscape, evaluates points through the cache, publishes the result.
+
+    Subclasses' constructors only assign. `fit` must end with `self._publish(result)`.
+    """
+
+    result_: Result
+
+    def _landscape(self, model: Any, data: Any, **overrides: Any) -> Landscape:
+        """Build the Landscape of `model` and `data` from the constructor's settings."""
+        names = ("loss", "batch_size", "device", "precision", "batch_norm", "parameters")
+        options = {n: getattr(self, n) for n in names if hasattr(self, n)}
+        return Landscape(model, data, **(options | overrides))
+
+    def _memory(self) -> joblib.Memory:
+        return check_memory(getattr(self, "memory", None))
+
+    def _progress(self, on_progress: OnProgress | None, description: str) -> OnProgress:
+        """Choose the caller's callback, a bar when `verbose`, or nobody."""
+        if on_progress is not None:
+            return on_progress
+        return progress_bar(description) if getattr(self, "verbose", 0) else ignore_progress
+
+    def _generator(self, offset: int = 0) -> torch.Generator:
+        """Make a CPU generator seeded by `random_state`, apart from the global one."""
+        seed = (
+            self.random_state
+            if getattr(self, "random_state", None) is not None
+            else np.random.SeedSequence().entropy
+        )
+        return torch.Generator().manual_seed((int(seed) + 0x9E3779B9 * offset) % 2**63)  # type: ignore[arg-type]
+
+    def _evaluate(
+        self,
+        land: Landscape,
+        anchors: Tensor | Sequence[Tensor],
+        coefficients: Any,
+        on_progress: OnProgress = ignore_progress,
+        on_chunk: Callable[[slice, Evaluation, bool], None] | None = None,
+    ) -> Evaluation:
+        """Evaluate points in chunks that are cached, resumable and spread over `n_jobs`.
+
+        Parameters
+        ----------
+        land : Landscape
+            Where.
+        anchors : Tensor of shape (K, P)
+            See :meth:`Landscape.evaluate`.
+        coefficients : array-like of shape (n, K)
+            Point i is `coefficients[i] @ anchors`.
+        on_progress : callable
+            Called after each chunk; may raise `Cancelled`, finished chunks stay in the cache.
+        on_chunk : callable or None
+            Called as `on_chunk(where, evaluation, from_cache)` for each finished chunk.
+        """
+        return evaluate_points(
+            land,
+            anchors,
+            coefficients,
+            memory=self._memory(),
+            n_jobs=getattr(self, "n_jobs", 1),
+            on_progress=on_progress,
+            on_chunk=on_chunk,
+        )
+
+    def _cached(self, function: Callable, key: Sequence[object], *live: Any, **named: Any) -> Any:
+        """Call a module-level function through the cache, keyed by the content of `key`."""
+        memory = self._memory()
+        return (
+            function(*live, **named)
+            if memory.location is None
+            else cached_call(memory, function, fingerprint(*key), *live, **named)
+        )
+
+    def _publish(self, result: Result) -> None:
+        """Set `result_` and one fitted attribute `<field>_` for each of its fields."""
+        self.result_ = result
+        for f in fields(result):
+            setattr(self, f"{f.name}_", getattr(result, f.name))
+
+
+def evaluate_points(
+    land: Landscape,
+    anchors: Tensor | Sequence[Tensor],
+    coefficients: Any,
+    *,
+    memory: joblib.Memory | None = None,
+    n_jobs: int | None = 1,
+    on_progress: OnProgress = ignore_progress,
+    on_chunk: Callable[[slice, Evaluation, bool], None] | None = None,
+) -> Evaluation:
+    """Evaluate a landscape at many points through the chunked cache; see `LandscapeEstimator._evaluate`."""
+    memory = memory or check_memory(None)
+    table = np.asarray(coefficients, dtype=np.float64)
+    stacked = anchors if isinstance(anchors, Tensor) else torch.stack(list(anchors))
+    n = len(table)
+    losses, accuracies = np.full(n, np.nan), np.full(n, np.nan)
+    where = [slice(i, min(i + CHUNK, n)) for i in range(0, n, CHUNK)]
+    caching = memory.location is not None
+    base = fingerprint(land.fingerprint, stacked) if caching else ""
+    keys = [fingerprint(base, table[w]) if caching else "" for w in where]
+    stored = [caching and is_cached(memory, evaluate_chunk, key) for key in keys]
+    done = 0
+
+    def take(index: int, evaluation: Evaluation) -> None:
+        nonlocal done
+        w = where[index]
+        losses[w], accuracies[w] = evaluation.losses, evaluation.accuracies
+        done += w.stop - w.start
+        if on_chunk is not None:
+            on_chunk(w, evaluation, stored[index])
+        on_progress(done, n, "points (from the cache)" if stored[index] else "points")
+
+    missing = [i for i in range(len(where)) if not stored[i]]
+    for i in range(len(where)):
+        if stored[i]:
+            take(i, cached_call(memory, evaluate_chunk, keys[i], land, stacked, table[where[i]]))
+    if n_jobs in (None, 1) and not _parallel_backend_chosen():
+        for i in missing:
+            take(i, cached_call(memory, evaluate_chunk, keys[i], land, stacked, table[where[i]]))
+    elif missing:
+        jobs = (
+            delayed(cached_call)(memory, evaluate_chunk, keys[i], land, stacked, table[where[i]])
+            for i in missing
+        )
+        for i, evaluation in zip(missing, Parallel(n_jobs=n_jobs, return_as="generator")(jobs), strict=True):
+            take(i, evaluation)
+    return Evaluation(losses, accuracies)
+
+
+def evaluate_chunk(land: Landscape, anchors: Tensor, coefficients: np.ndarray) -> Evaluation:
+    """Evaluate one chunk of points: the unit of caching and of parallel work."""
+    return land.evaluate(anchors, coefficients)
+
+
+def _parallel_backend_chosen() -> bool:
+    """Whether the caller asked joblib for another backend (dask, ray) through `joblib.parallel_config`."""
+    backend, _ = joblib.parallel.get_active_backend()
+    return type(backend).__name__ not in ("LokyBackend", "SequentialBackend")

@@ -1,0 +1,139 @@
+"""A module's parameters as views into one flat buffer, so that moving to a point is one vector operation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+class FlatParameters:
+    """The chosen parameters of `module`, re-seated as views into one flat buffer.
+
+    Public vectors θ have the order of :func:`torch.nn.utils.parameters_to_vector`, with parameters that
+    share memory (tied weights) counted once. Inside the buffer, convolution weights lie channels-last, which
+    is what the fast convolutions want; `load` and `read` convert at the border.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Changed in place: its chosen parameters become views. Give a private copy.
+    patterns : iterable of str or None
+        Regular expressions; a trainable parameter belongs to θ when any of them is found in its name.
+        None takes every trainable parameter.
+    """
+
+    def __init__(self, module: nn.Module, patterns: Iterable[str] | None = None) -> None:
+        groups = tied_groups(module, patterns)
+        if not groups:
+            raise ValueError(
+                "The model must have at least one trainable parameter in θ, got none"
+                + (f" matching {tuple(patterns)!r}" if patterns is not None else " (all are frozen)")
+                + ". Set requires_grad_(True) on some parameters or change the filter on parameter names."
+            )
+        self.names = tuple(names[0] for names, _ in groups)
+        self.tied = {names[0]: tuple(names[1:]) for names, _ in groups if len(names) > 1}
+        self.shapes = tuple(tuple(p.shape) for _, ps in groups for p in ps[:1])
+        self.sizes = tuple(ps[0].numel() for _, ps in groups)
+        self.n = sum(self.sizes)
+        first = groups[0][1][0]
+        self.flat = torch.empty(self.n, device=first.device, dtype=first.dtype)
+        self.parameters: list[nn.Parameter] = []
+        self._order = torch.arange(self.n, device=first.device)
+        offset = 0
+        for (_, params), shape, size in zip(groups, self.shapes, self.sizes, strict=True):
+            segment = slice(offset, offset + size)
+            view = _channels_last_view(self.flat[segment], shape)
+            self._order[segment] = (
+                _channels_last_view(torch.arange(size, device=first.device), shape).reshape(-1) + offset
+            )
+            view.copy_(params[0].data)
+            for parameter in params:
+                parameter.data = view
+            self.parameters.append(params[0])
+            offset += size
+        self._is_identity = bool((self._order == torch.arange(self.n, device=first.device)).all())
+        self.inverse_order = torch.argsort(self._order)
+
+    @property
+    def slices(self) -> dict[str, slice]:
+        """Where each parameter lies in θ, by name."""
+        out, offset = {}, 0
+        for name, size in zip(self.names, self.sizes, strict=True):
+            out[name] = slice(offset, offset + size)
+            offset += size
+        return out
+
+    def to_internal(self, vectors: Tensor) -> Tensor:
+        """Public layout (..., P) to buffer layout (..., P)."""
+        return vectors if self._is_identity else vectors[..., self.inverse_order]
+
+    def to_public(self, vectors: Tensor) -> Tensor:
+        """Buffer layout (..., P) to public layout (..., P)."""
+        return vectors if self._is_identity else vectors[..., self._order]
+
+    def load(self, theta: Tensor) -> None:
+        """Move the module to θ, given in public layout (P,)."""
+        self.flat.copy_(self.to_internal(theta.to(self.flat)))
+
+    def read(self) -> Tensor:
+        """Give the module's θ in public layout (P,), as a copy."""
+        return self.to_public(self.flat).clone()
+
+    def split(self, vector: Tensor) -> list[Tensor]:
+        """Cut a public vector (P,) into tensors of the parameters' shapes (views)."""
+        return [
+            piece.view(shape)
+            for piece, shape in zip(torch.split(vector, self.sizes), self.shapes, strict=True)
+        ]
+
+    def join(self, tensors: Iterable[Tensor | None]) -> Tensor:
+        """Concatenate tensors of the parameters' shapes into a public vector (P,); None counts as zeros."""
+        return torch.cat(
+            [
+                self.flat.new_zeros(size) if tensor is None else tensor.reshape(-1)
+                for tensor, size in zip(tensors, self.sizes, strict=True)
+            ]
+        )
+
+
+def tied_groups(
+    module: nn.Module, patterns: Iterable[str] | None = None
+) -> list[tuple[list[str], list[nn.Parameter]]]:
+    """Group the trainable parameters that share memory.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The model.
+    patterns : iterable of str or None
+        Regular expressions on the names; None takes every trainable parameter.
+
+    Returns
+    -------
+    list of (names, parameters)
+        One entry for each distinct parameter, in the order of `module.parameters()`.
+    """
+    groups: dict[tuple, tuple[list[str], list[nn.Parameter]]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        if not parameter.requires_grad:
+            continue
+        key = (parameter.data_ptr() or id(parameter), tuple(parameter.shape), parameter.stride())
+        names, params = groups.setdefault(key, ([], []))
+        names.append(name)
+        if not any(parameter is p for p in params):
+            params.append(parameter)
+    if patterns is None:
+        return list(groups.values())
+    compiled = [re.compile(pattern) for pattern in patterns]
+    return [g for g in groups.values() if any(c.search(name) for c in compiled for name in g[0])]
+
+
+def _channels_last_view(segment: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """View a flat segment as `shape`, with the memory order of channels-last for convolution weights."""
+    if len(shape) == 4:
+        o, i, h, w = shape
+        return segment.view(o, h, w, i).permute(0, 3, 1, 2)
+    return segment.view(shape)

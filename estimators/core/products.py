@@ -1,0 +1,152 @@
+"""Products of curvature matrices with vectors, from one backward graph that serves many vectors.
+
+All matrices belong to the mean loss over the examples given: H = ∇²L, the Gauss-Newton matrix
+G = (1/N) Σ Jₙᵀ (∂²ℓₙ/∂z²) Jₙ, and the Fisher matrices (1/N) Σ gₙ gₙᵀ with gₙ = Jₙᵀ rₙ, where r is the
+gradient of the loss at the outputs for the true labels ("empirical") or averaged over labels drawn from the
+model ("model"; Kunstner et al. 2019). J v comes from differentiating Jᵀu with respect to u, so that every
+network with a double backward works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from .evaluation import Loss, cross_entropy, logits, mean_squared_error, per_example_losses
+
+Tensors = Sequence[Tensor | None]
+
+
+def double_backward() -> object:
+    """Context in which attention has a second derivative (the fused kernels have none)."""
+    return sdpa_kernel(SDPBackend.MATH)
+
+
+class HessianGraph:
+    """The gradient of one batch's summed loss, with the graph that a Hessian-vector product walks.
+
+    Parameters
+    ----------
+    forward : callable
+        Inputs to model output.
+    loss : callable
+        `(outputs, targets)` to per-example losses.
+    parameters : sequence of Tensor
+        What to differentiate by.
+    x, y : Tensor
+        The batch.
+    """
+
+    def __init__(
+        self, forward: Callable, loss: Loss, parameters: Sequence[Tensor], x: Tensor, y: Tensor
+    ) -> None:
+        self.parameters = list(parameters)
+        with double_backward(), torch.enable_grad():  # type: ignore[attr-defined]
+            total = per_example_losses(loss, logits(forward(x)), y).sum()
+            self.gradients = _gradients(total, self.parameters, create_graph=True)
+        used = [i for i, g in enumerate(self.gradients) if g is not None and g.requires_grad]
+        self._used = used
+
+    def product(self, pieces: Sequence[Tensor], keep: bool = True) -> Tensors:
+        """H v, summed over the batch's examples; `keep` leaves the graph for another vector."""
+        if not self._used:
+            return [None] * len(self.parameters)
+        outputs = [self.gradients[i] for i in self._used]
+        with double_backward():  # type: ignore[attr-defined]
+            return _gradients(outputs, self.parameters, [pieces[i] for i in self._used], retain_graph=keep)
+
+
+class OutputGraph:
+    """One batch's outputs z with the graphs of Jᵀu and J v, for Gauss-Newton and Fisher products."""
+
+    def __init__(
+        self, forward: Callable, loss: Loss, parameters: Sequence[Tensor], x: Tensor, y: Tensor
+    ) -> None:
+        self.parameters, self.loss, self.targets = list(parameters), loss, y
+        with double_backward(), torch.enable_grad():  # type: ignore[attr-defined]
+            self.outputs = logits(forward(x))
+            self._u = torch.zeros_like(self.outputs, requires_grad=True)
+            self._pulled = _gradients(self.outputs, self.parameters, self._u, create_graph=True)
+        self._used = [i for i, g in enumerate(self._pulled) if g is not None and g.requires_grad]
+
+    def push(self, pieces: Sequence[Tensor]) -> Tensor:
+        """J v, of the outputs' shape."""
+        with double_backward():  # type: ignore[attr-defined]
+            pushed = _gradients(
+                [self._pulled[i] for i in self._used],
+                [self._u],
+                [pieces[i] for i in self._used],
+                retain_graph=True,
+            )[0]
+        return torch.zeros_like(self.outputs) if pushed is None else pushed
+
+    def pull(self, w: Tensor) -> Tensors:
+        """Jᵀ w, of the parameters' shapes."""
+        with double_backward():  # type: ignore[attr-defined]
+            return _gradients(self.outputs, self.parameters, w, retain_graph=True)
+
+    def gauss_newton(self, pieces: Sequence[Tensor]) -> Tensors:
+        """Σ Jᵀ (∂²ℓ/∂z²) J v over the batch."""
+        return self.pull(
+            output_hessian_product(self.loss, self.outputs.detach(), self.targets, self.push(pieces))
+        )
+
+    def fisher(self, pieces: Sequence[Tensor], kind: str) -> Tensors:
+        """Σ g (gᵀ v) over the batch, for `kind` "empirical" or "model"."""
+        pushed, z = self.push(pieces), self.outputs.detach()
+        if kind == "model":
+            return self.pull(model_fisher_product(self.loss, z, pushed))
+        with torch.enable_grad():
+            leaf = z.requires_grad_(True)
+            residual = torch.autograd.grad(per_example_losses(self.loss, leaf, self.targets).sum(), leaf)[0]
+        weight = (residual * pushed).flatten(1).sum(1)
+        return self.pull(residual * weight.view(-1, *([1] * (residual.dim() - 1))))
+
+
+def output_hessian_product(loss: Loss, z: Tensor, y: Tensor, v: Tensor) -> Tensor:
+    """Multiply v by the Hessian of the per-example loss with respect to the outputs."""
+    if loss is cross_entropy:
+        p = z.softmax(1)
+        return p * (v - (p * v).sum(1, keepdim=True))
+    with torch.enable_grad():
+        leaf = z.detach().requires_grad_(True)
+        first = torch.autograd.grad(per_example_losses(loss, leaf, y).sum(), leaf, create_graph=True)[0]
+        if not first.requires_grad:
+            return torch.zeros_like(z)
+        return torch.autograd.grad(first, leaf, v, allow_unused=True, materialize_grads=True)[0]
+
+
+def model_fisher_product(loss: Loss, z: Tensor, v: Tensor) -> Tensor:
+    """Multiply v by the Fisher matrix of the outputs under the model's own predictive distribution.
+
+    For cross-entropy this is diag(p) − ppᵀ. The squared error belongs to a Gaussian whose gradient has
+    variance 2/C for each output when its own variance is that of ℓ = ‖z − y‖²/C read as a negative log-likelihood.
+    """
+    if loss is cross_entropy:
+        p = z.softmax(1)
+        return p * (v - (p * v).sum(1, keepdim=True))
+    if loss is mean_squared_error:
+        return v * (2.0 / z[0].numel())
+    raise ValueError(
+        "kind must be 'empirical' for a loss that is not the log-likelihood of a known distribution, got 'model'. "
+        "Use loss='cross_entropy' or 'mse', or the empirical Fisher."
+    )
+
+
+def _gradients(
+    outputs: object, inputs: Sequence[Tensor], grad_outputs: object = None, **options: bool
+) -> Tensors:
+    try:
+        return torch.autograd.grad(outputs, inputs, grad_outputs, allow_unused=True, **options)  # type: ignore[arg-type]
+    except (RuntimeError, NotImplementedError) as error:
+        text = str(error)
+        if "derivative for" in text or "does not require grad" in text or "not implemented" in text:
+            raise ValueError(
+                "The model must have a second derivative (double backward) for curvature, and it does not: "
+                f"{text.splitlines()[0]} Replace that operation by one written in plain PyTorch operations, "
+                "or use measures that need no Hessian."
+            ) from error
+        raise

@@ -1,0 +1,655 @@
+"""Landscape: the function L(θ) of one model, one fixed set of examples and one loss."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from . import cache
+from .core.batchnorm import POLICIES, batch_norms, batch_statistics, recompute_statistics
+from .core.evaluation import LOSSES, Loss, batches, logits, per_example_losses, totals
+from .core.folding import fold_batch_norm
+from .core.parameters import FlatParameters
+from .core.products import HessianGraph, OutputGraph, double_backward
+from .data import Examples, load_data
+from .models import compatible_state_dict, describe_module, read_checkpoint
+from .progress import OnProgress, ignore_progress
+
+PRECISIONS = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
+GRAPH_BYTES_PER_ACTIVATION = 3.0  # a kept double-backward graph, in multiples of the forward's activations
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Loss and accuracy at n points.
+
+    Attributes
+    ----------
+    losses : ndarray of shape (n,)
+        Mean loss over the examples, in the loss's unit (nats for cross-entropy); non-finite values are kept.
+    accuracies : ndarray of shape (n,)
+        Share of correct predictions in [0, 1]; NaN where targets are not classes.
+    """
+
+    losses: np.ndarray
+    accuracies: np.ndarray
+
+
+class Landscape:
+    """L(θ), its gradient and its curvature products for one model on fixed examples.
+
+    The model is copied: the caller's parameters, buffers, mode and random state are never touched. Dropout
+    and drop-path are off, and L is the data loss alone, without weight decay.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Any module that maps inputs (N, ...) to class scores; tuples, dicts and objects with `.logits` work.
+    data : Examples, (inputs, targets), Dataset or DataLoader
+        The examples, see :func:`load_data`.
+    loss : str or callable, default="cross_entropy"
+        "cross_entropy", "mse", or `(outputs, targets)` → per-example losses (N,).
+    batch_size : int, default=512
+        Examples in one forward pass. On CUDA it is halved when memory runs out.
+    device : str, default="auto"
+        "auto" takes CUDA when there is one, otherwise the CPU.
+    precision : {"float32", "float64", "bfloat16"}, default="float32"
+        bfloat16 runs the forward pass in mixed precision; θ and sums stay in float32 and float64.
+    batch_norm : {"frozen", "recompute", "batch"}, default="frozen"
+        Where batch-norm statistics come from: the checkpoint, a re-estimate at each θ (cumulative mean over
+        the examples), or each batch. Gradients and products under "recompute" hold the statistics of θ fixed.
+    parameters : str, sequence of str or None, default=None
+        Regular expressions that choose which trainable parameters make up θ; None takes all.
+
+    Attributes
+    ----------
+    theta : Tensor of shape (P,)
+        The model's own point, in the order of `torch.nn.utils.parameters_to_vector`, tied weights once.
+    names, shapes, slices : tuple, tuple, dict
+        The parameters in θ, their shapes, and where each lies.
+    n_parameters : int
+        P.
+    settings : dict
+        Everything a picture has to say about itself.
+    fingerprint : str
+        Content hash of all that changes L.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not allowed, targets are not classes of the model, or two evaluations at the same θ
+        disagree.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Any,
+        *,
+        loss: str | Loss = "cross_entropy",
+        batch_size: int = 512,
+        device: str = "auto",
+        precision: str = "float32",
+        batch_norm: str = "frozen",
+        parameters: str | Sequence[str] | None = None,
+    ) -> None:
+        self.loss_function = check_loss(loss)
+        self.batch_size = _check_positive("batch_size", batch_size)
+        self.device = check_device(device)
+        _check_choice("precision", precision, PRECISIONS)
+        _check_choice("batch_norm", batch_norm, POLICIES)
+        if not isinstance(model, nn.Module):
+            raise TypeError(
+                f"model must be a torch.nn.Module, got {type(model).__name__}. Use load_model(name)."
+            )
+        self.precision, self.batch_norm, self.dtype = precision, batch_norm, PRECISIONS[precision]
+        self._patterns = (parameters,) if isinstance(parameters, str) else parameters
+        self._options = dict(
+            loss=loss,
+            batch_size=batch_size,
+            device=device,
+            precision=precision,
+            batch_norm=batch_norm,
+            parameters=parameters,
+        )
+        self.data = load_data(data)
+        self._template = copy.deepcopy(model).cpu()
+        with torch.random.fork_rng(devices=[]):
+            self._module = copy.deepcopy(model).to(self.device, self.dtype).eval()
+            self._flat = FlatParameters(self._module, self._patterns)
+            self._inputs, self._targets = self._place(self.data)
+            self._statistics_inputs, self._statistics_targets = self._inputs, self._targets
+            self._origin_fingerprint = self.data.fingerprint
+            self._check_outputs()
+            self._forward_module: nn.Module = self._module
+            self.fold_note = "no batch norm"
+            if batch_norms(self._module):
+                self.fold_note = f"not folded: batch_norm={batch_norm!r}"
+                if batch_norm == "frozen":
+                    tolerance = 1e-4 if self.dtype == torch.float32 else 1e-9
+                    self._forward_module, self.fold_note = fold_batch_norm(
+                        self._module, self._inputs[:8].to(self.device), tolerance
+                    )
+            self.theta = self._flat.read()
+            self._at: Tensor | None = self.theta
+            self._graphs: list | None = None
+            self._graph_kind = ""
+            self._shared = _Shared(self)
+            self._refresh_statistics()
+            self._probe_determinism()
+
+    # -- what it is -------------------------------------------------------------------------------------
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the parameters in θ; of tied ones, the first."""
+        return self._flat.names
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the parameters in θ."""
+        return self._flat.shapes
+
+    @property
+    def slices(self) -> dict[str, slice]:
+        """Where each parameter lies in θ."""
+        return self._flat.slices
+
+    @property
+    def n_parameters(self) -> int:
+        """P, the length of θ."""
+        return self._flat.n
+
+    @property
+    def n_examples(self) -> int:
+        """N, the number of examples L is a mean over."""
+        return len(self._targets)
+
+    @property
+    def n_classes(self) -> int:
+        """Width of the model's output."""
+        return self._n_outputs
+
+    @property
+    def has_batch_norm(self) -> bool:
+        """Whether the model has batch-norm layers with running statistics."""
+        return bool(batch_norms(self._module))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a result has to say about itself: model, data, loss, policies, device, versions."""
+        provenance = getattr(self._template, "provenance", {})
+        return {
+            "model": provenance.get("architecture", type(self._template).__name__),
+            "weights": provenance.get("weights", "as given"),
+            "n_parameters": self.n_parameters,
+            "parameters": list(self._patterns) if self._patterns is not None else "all trainable",
+            "data": self.data.name,
+            "split": self.data.split,
+            "n_examples": self.n_examples,
+            "data_fingerprint": self.data.fingerprint[:12],
+            "loss": self._options["loss"] if isinstance(self._options["loss"], str) else "custom",
+            "batch_norm": self.batch_norm if self.has_batch_norm else "none in the model",
+            "batch_size": self.batch_size,
+            "precision": self.precision,
+            "device": str(self.device),
+            "fold": self.fold_note,
+            "torch": torch.__version__,
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the architecture, all parameters and buffers, the data and what changes the number."""
+        if self._shared.fingerprint is None:
+            state = {k: v for k, v in self._template.state_dict().items() if isinstance(v, Tensor)}
+            self._shared.fingerprint = cache.fingerprint(describe_module(self._template), state)
+        return cache.fingerprint(
+            self._shared.fingerprint,
+            self.data.fingerprint,
+            self._origin_fingerprint,
+            self.loss_function,
+            self.batch_size,
+            self.precision,
+            self.batch_norm,
+            self.device.type,
+            list(self.names),
+        )
+
+    def on(self, data: Any) -> Landscape:
+        """Give the same network on other examples (held-out data, say).
+
+        Under "recompute" the batch-norm statistics still come from this landscape's own examples. The two
+        share one working copy of the network.
+        """
+        other = copy.copy(self)
+        other.data = load_data(data)
+        other._inputs, other._targets = other._place(other.data)
+        other._graphs = None
+        other._check_outputs()
+        return other
+
+    # -- values -----------------------------------------------------------------------------------------
+
+    def loss(self, theta: Tensor | None = None) -> float:
+        """Mean loss at θ (the model's own point by default)."""
+        return float(self.losses(self._vector(theta)[None])[0])
+
+    def accuracy(self, theta: Tensor | None = None) -> float:
+        """Share of correct predictions at θ, in [0, 1]."""
+        return float(self.evaluate(self._vector(theta)[None], [[1.0]]).accuracies[0])
+
+    def losses(self, thetas: Tensor) -> np.ndarray:
+        """Mean losses at many points (n, P) → (n,)."""
+        return self.evaluate(thetas, np.eye(len(thetas))).losses
+
+    def evaluate(
+        self,
+        anchors: Tensor | Sequence[Tensor],
+        coefficients: Any,
+        *,
+        on_progress: OnProgress = ignore_progress,
+    ) -> Evaluation:
+        """Evaluate L at linear combinations of a few vectors.
+
+        Parameters
+        ----------
+        anchors : Tensor of shape (K, P)
+            The vectors; lines, planes and curves need two to four of them.
+        coefficients : array-like of shape (n, K)
+            Point i is `coefficients[i] @ anchors`; with coefficients 0 and 1 it is an anchor to the last bit.
+        on_progress : callable
+            Called after each point; may raise `Cancelled`.
+
+        Returns
+        -------
+        Evaluation
+            Losses and accuracies, each (n,).
+        """
+        stacked = torch.stack(list(anchors)) if not isinstance(anchors, Tensor) else anchors
+        internal = self._flat.to_internal(stacked.to(self._flat.flat))
+        weights = torch.as_tensor(np.asarray(coefficients), dtype=self._flat.flat.dtype)
+        results = []
+        self._drop_graphs()
+        self._shared.release_graphs()
+        try:
+            with torch.no_grad():
+                for i, row in enumerate(weights):
+                    self._combine(internal, row)
+                    results.append(self._totals())
+                    on_progress(i + 1, len(weights), "points")
+        finally:
+            self._at = None
+        if not results:
+            return Evaluation(np.empty(0), np.empty(0))
+        table = torch.stack(results).cpu().numpy() / self.n_examples
+        return Evaluation(table[:, 0], table[:, 1])
+
+    def per_example_losses(self, theta: Tensor | None = None) -> Tensor:
+        """Losses of the single examples at θ, (N,)."""
+        outputs = self.outputs(theta)
+        return per_example_losses(self.loss_function, outputs, self._targets.to(outputs.device))
+
+    @torch.no_grad()
+    def outputs(self, theta: Tensor | None = None) -> Tensor:
+        """Class scores at θ, (N, C)."""
+        self._go(theta)
+        with self._mode():
+            return torch.cat([logits(self._forward(x)).to(self.dtype) for x, _ in self._batches()])
+
+    # -- derivatives ------------------------------------------------------------------------------------
+
+    def gradient(self, theta: Tensor | None = None) -> Tensor:
+        """∇L at θ, (P,). Parameters outside the graph have zeros."""
+        return self.loss_and_gradient(theta)[1]
+
+    def loss_and_gradient(self, theta: Tensor | None = None) -> tuple[float, Tensor]:
+        """L and ∇L at θ from one pass."""
+        return self._loss_and_gradient(theta, list(self._batches()), self.n_examples)
+
+    def minibatch_gradient(self, indices: Any, theta: Tensor | None = None) -> Tensor:
+        """Gradient of the mean loss over the examples at `indices`, (P,)."""
+        chosen = torch.as_tensor(indices, dtype=torch.long)
+        x, y = self._inputs[chosen.to(self._inputs.device)], self._targets[chosen.to(self._targets.device)]
+        return self._loss_and_gradient(theta, list(batches(x, y, self.batch_size, self.device)), len(chosen))[
+            1
+        ]
+
+    def hvp(self, v: Tensor, theta: Tensor | None = None) -> Tensor:
+        """Hessian-vector products H v, for v of shape (P,) or (P, k)."""
+        return self._product("hessian", v, theta, lambda graph, pieces, keep: graph.product(pieces, keep))
+
+    def ggn_vp(self, v: Tensor, theta: Tensor | None = None) -> Tensor:
+        """Gauss-Newton products G v, for v of shape (P,) or (P, k)."""
+        return self._product("outputs", v, theta, lambda graph, pieces, keep: graph.gauss_newton(pieces))
+
+    def fisher_vp(self, v: Tensor, theta: Tensor | None = None, kind: str = "empirical") -> Tensor:
+        """Fisher products F v, for v of shape (P,) or (P, k) and kind "empirical" or "model"."""
+        _check_choice("kind", kind, {"empirical": 0, "model": 0})
+        return self._product("outputs", v, theta, lambda graph, pieces, keep: graph.fisher(pieces, kind))
+
+    # -- points -----------------------------------------------------------------------------------------
+
+    def point(self, other: Any) -> Tensor:
+        """Read θ, (P,), from a module, a state dict, a checkpoint file or a vector.
+
+        Raises
+        ------
+        ValueError
+            With every missing, unexpected and misshapen entry listed.
+        """
+        if isinstance(other, Tensor | np.ndarray):
+            vector = torch.as_tensor(other).detach().to(self.theta)
+            if vector.shape != self.theta.shape:
+                raise ValueError(
+                    f"A point must be a vector of shape ({self.n_parameters},), got {tuple(vector.shape)}. "
+                    "Use the same model and the same filter on parameter names."
+                )
+            return vector.clone()
+        if isinstance(other, nn.Module):
+            other = other.state_dict()
+        elif isinstance(other, str | os.PathLike):
+            other, _ = read_checkpoint(other)
+        state = compatible_state_dict(self._template, other)
+        return self._flat.join([state[name].to(self.theta) for name in self.names])
+
+    def state_dict(self, theta: Tensor | None = None) -> dict[str, Tensor]:
+        """State dict of the network at θ, on the CPU; buffers follow the batch-norm policy."""
+        return {k: v.detach().clone() for k, v in self.model_at(theta).state_dict().items()}
+
+    def model_at(self, theta: Tensor | None = None) -> nn.Module:
+        """A fresh module at θ, on the CPU, in the mode and precision of the model given."""
+        fresh = copy.deepcopy(self._template)
+        named = dict(fresh.named_parameters(remove_duplicate=False))
+        with torch.no_grad():
+            for name, value in zip(self.names, self._flat.split(self._vector(theta)), strict=True):
+                named[name].copy_(value.cpu())
+            if self.batch_norm != "frozen" and batch_norms(fresh):
+                self._go(theta)
+                self._estimate_statistics()
+                ours = dict(self._module.named_buffers())
+                for name, buffer in fresh.named_buffers():
+                    buffer.copy_(ours[name].cpu())
+                self._refresh_statistics()
+        return fresh
+
+    # -- inside -----------------------------------------------------------------------------------------
+
+    def __reduce__(self) -> tuple:
+        # views into one buffer do not survive pickling: rebuild from the plain parts
+        if self._inputs is not self._statistics_inputs:
+            origin = Examples(self._statistics_inputs.cpu(), self._statistics_targets.cpu(), ())
+            return _rebuild, (self._template, origin, self._options, self.data)
+        return _rebuild, (self._template, self.data, self._options, None)
+
+    def _vector(self, theta: Tensor | None) -> Tensor:
+        return self.theta if theta is None else self.point(theta)
+
+    def _place(self, data: Examples) -> tuple[Tensor, Tensor]:
+        x, y = data.inputs, data.targets
+        x = x.to(self.dtype) if x.is_floating_point() else x
+        y = y.to(self.dtype) if y.is_floating_point() else y
+        if x.dim() == 4:
+            x = x.to(memory_format=torch.channels_last)
+        if self.device.type == "cuda" and x.nbytes > torch.cuda.mem_get_info(self.device)[0] // 2:
+            return x.pin_memory(), y.pin_memory()
+        return x.to(self.device), y.to(self.device)
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return batches(self._inputs, self._targets, self.batch_size, self.device)
+
+    def _forward(self, x: Tensor) -> object:
+        if self.precision == "bfloat16":
+            with torch.autocast(self.device.type, torch.bfloat16):
+                return self._forward_module(x)
+        return self._forward_module(x)
+
+    @contextmanager
+    def _mode(self) -> Iterator[None]:
+        if self.batch_norm == "batch":
+            with batch_statistics(self._module):
+                yield
+        else:
+            yield
+
+    def _combine(self, internal: Tensor, row: Tensor) -> None:
+        """Write `row @ internal` into the flat buffer, exactly an anchor when the row is a unit vector."""
+        flat, written = self._flat.flat, False
+        for weight, anchor in zip(row.tolist(), internal, strict=True):
+            if weight == 0.0:
+                continue
+            if not written:
+                torch.mul(anchor, weight, out=flat)
+                written = True
+            else:
+                flat.add_(anchor, alpha=weight)
+        if not written:
+            flat.zero_()
+        self._refresh_statistics()
+
+    def _go(self, theta: Tensor | None) -> bool:
+        """Move the working network to θ; tell whether it was there already."""
+        vector = self._vector(theta)
+        shared = self._shared
+        if shared.at is not None and (shared.at is vector or torch.equal(shared.at, vector)):
+            return True
+        shared.release_graphs()
+        self._flat.load(vector)
+        self._refresh_statistics()
+        shared.at = vector.clone() if vector is not self.theta else vector
+        return False
+
+    @property
+    def _at(self) -> Tensor | None:
+        return self._shared.at
+
+    @_at.setter
+    def _at(self, value: Tensor | None) -> None:
+        if not hasattr(self, "_shared"):
+            self._shared = _Shared(self)
+        self._shared.at = value
+
+    def _refresh_statistics(self) -> None:
+        if self.batch_norm == "recompute":
+            self._estimate_statistics()
+
+    def _estimate_statistics(self) -> None:
+        data = batches(self._statistics_inputs, self._statistics_targets, self.batch_size, self.device)
+        recompute_statistics(self._module, (x for x, _ in data), self._forward)
+
+    def _totals(self) -> Tensor:
+        try:
+            with self._mode():
+                return totals(self._forward, self.loss_function, self._batches(), self.device)
+        except torch.cuda.OutOfMemoryError:
+            if self.batch_size == 1:
+                raise
+            torch.cuda.empty_cache()
+            self.batch_size = max(1, self.batch_size // 2)
+            return self._totals()
+
+    def _loss_and_gradient(
+        self, theta: Tensor | None, data: list[tuple[Tensor, Tensor]], n: int
+    ) -> tuple[float, Tensor]:
+        self._go(theta)
+        total, gradient = torch.zeros((), dtype=torch.float64, device=self.device), None
+        with self._mode(), torch.enable_grad():
+            for x, y in data:
+                losses = per_example_losses(self.loss_function, logits(self._forward(x)).to(self.dtype), y)
+                parts = torch.autograd.grad(losses.sum(), self._flat.parameters, allow_unused=True)
+                total += losses.detach().sum(dtype=torch.float64)
+                joined = self._flat.join(parts)
+                gradient = joined if gradient is None else gradient.add_(joined)
+        assert gradient is not None
+        return (total / n).item(), gradient.div_(n)
+
+    def _product(self, kind: str, v: Tensor, theta: Tensor | None, apply: Callable) -> Tensor:
+        vectors = torch.as_tensor(v).to(self.theta)
+        if vectors.dim() not in (1, 2) or vectors.shape[0] != self.n_parameters:
+            raise ValueError(
+                f"v must have shape ({self.n_parameters},) or ({self.n_parameters}, k), got {tuple(vectors.shape)}. "
+                "Vectors have the order of Landscape.theta."
+            )
+        self._go(theta)
+        columns = vectors[:, None] if vectors.dim() == 1 else vectors
+        pieces = [self._flat.split(column.contiguous()) for column in columns.T]
+        out = torch.zeros_like(columns)
+        with self._mode():
+            for graph, keep in self._walk_graphs(kind):
+                for j, split in enumerate(pieces):
+                    out[:, j] += self._flat.join(apply(graph, split, keep or j + 1 < len(pieces)))
+        out /= self.n_examples
+        return out[:, 0] if vectors.dim() == 1 else out
+
+    def _walk_graphs(self, kind: str) -> Iterator[tuple[Any, bool]]:
+        """Yield each batch's backward graph, kept for the next product at the same θ where memory allows."""
+        build = HessianGraph if kind == "hessian" else OutputGraph
+        if self._graphs is not None and self._graph_kind == kind:
+            yield from ((graph, True) for graph in self._graphs)
+            return
+        self._drop_graphs()
+        self._shared.release_graphs()
+        keep = self._graphs_fit()
+        kept = []
+        for x, y in self._batches():
+            graph = build(self._forward_in_dtype, self.loss_function, self._flat.parameters, x, y)
+            if keep:
+                kept.append(graph)
+            yield graph, keep
+        if keep:
+            self._graphs, self._graph_kind = kept, kind
+            self._shared.graph_owners.append(self)
+
+    def _forward_in_dtype(self, x: Tensor) -> Tensor:
+        return logits(self._forward(x)).to(self.dtype)
+
+    def _graphs_fit(self) -> bool:
+        available = free_memory(self.device)
+        needed = self._shared.activation_bytes(self) * self.n_examples * GRAPH_BYTES_PER_ACTIVATION
+        return needed < 0.5 * available
+
+    def _drop_graphs(self) -> None:
+        self._graphs = None
+
+    def _check_outputs(self) -> None:
+        """Run a few examples, so that a wrong shape or label is said before hours of work."""
+        x, y = self._inputs[:2].to(self.device), self._targets
+        try:
+            with torch.no_grad():
+                outputs = logits(self._module(x))
+        except (RuntimeError, AssertionError, ValueError, IndexError) as error:
+            raise ValueError(
+                f"The model must accept inputs of shape {tuple(self._inputs.shape[1:])}, got an error: {error}. "
+                "Check image_size and channels of the data, and img_size of the model."
+            ) from error
+        self._n_outputs = outputs.shape[-1] if outputs.dim() > 1 else 1
+        if self.loss_function is LOSSES["cross_entropy"] and not y.is_floating_point():
+            low, high = int(y.min()), int(y.max())
+            if low < 0 or high >= self._n_outputs:
+                raise ValueError(
+                    f"targets must be classes 0 to {self._n_outputs - 1} (the model has {self._n_outputs} outputs), "
+                    f"got values from {low} to {high}. Load the model with num_classes={max(high + 1, 2)} "
+                    "or fix the labels."
+                )
+
+    def _probe_determinism(self) -> None:
+        x, y = self._inputs[: min(32, self.batch_size)].to(self.device), self._targets[:32].to(self.device)
+        y = y[: len(x)]
+        with self._mode():
+            first, second = (
+                totals(self._forward, self.loss_function, iter([(x, y)]), self.device) for _ in range(2)
+            )
+        a, b = float(first[0]), float(second[0])
+        if np.isfinite(a) and np.isfinite(b) and abs(a - b) > 1e-5 * max(1.0, abs(a)):
+            raise ValueError(
+                f"The model must give the same loss twice at the same weights, got {a:.6g} and {b:.6g}. "
+                "It draws random numbers in eval mode: switch that off."
+            )
+
+
+class _Shared:
+    """What landscapes on one working network share: where it stands and whose graphs hang on it."""
+
+    def __init__(self, owner: Landscape) -> None:
+        self.at: Tensor | None = None
+        self.fingerprint: str | None = None
+        self.graph_owners: list[Landscape] = []
+        self._activation_bytes: float | None = None
+
+    def release_graphs(self) -> None:
+        for landscape in self.graph_owners:
+            landscape._drop_graphs()
+        self.graph_owners.clear()
+
+    def activation_bytes(self, landscape: Landscape) -> float:
+        """Bytes that autograd keeps for one example, measured on a few."""
+        if self._activation_bytes is None:
+            x = landscape._inputs[:4].to(landscape.device)
+            seen: dict[int, int] = {}
+
+            def pack(tensor: Tensor) -> Tensor:
+                if not isinstance(tensor, nn.Parameter):
+                    seen[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+                return tensor
+
+            with (
+                torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t),
+                double_backward(),
+                torch.enable_grad(),
+            ):  # type: ignore[attr-defined]
+                landscape._forward(x)
+            self._activation_bytes = sum(seen.values()) / len(x)
+        return self._activation_bytes
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be allocated on the device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 2**32
+
+
+def check_device(device: str) -> torch.device:
+    """Turn "auto" or a device name into a device that exists."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device must be 'auto', 'cpu' or 'cuda', got {device!r}. Use 'auto'.") from error
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"device must be one this machine has, got {device!r} without CUDA. Use 'auto' or 'cpu'."
+        )
+    return found
+
+
+def check_loss(loss: str | Loss) -> Loss:
+    """Turn a loss's name or a callable into a per-example loss."""
+    if callable(loss):
+        return loss
+    _check_choice("loss", loss, LOSSES)
+    return LOSSES[loss]
+
+
+def _check_choice(name: str, value: object, allowed: Any) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {sorted(allowed)}, got {value!r}. Choose one of these.")
+
+
+def _check_positive(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name} must be a positive integer, got {value!r}. Use 512 when in doubt.")
+    return int(value)
+
+
+def _rebuild(model: nn.Module, data: Examples, options: dict, other: Examples | None) -> Landscape:
+    landscape = Landscape(model, data, **options)
+    return landscape if other is None else landscape.on(other)

@@ -1,0 +1,339 @@
+"""Plain SGD and AdamW training (with SAM by choice) that yields checkpoints on disk."""
+
+from __future__ import annotations
+
+import copy
+import math
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .core.batchnorm import batch_norms
+from .core.evaluation import Loss, correct, logits, per_example_losses
+from .data import Examples, load_data
+from .landscape import check_device, check_loss
+from .models import save_checkpoint
+from .progress import OnProgress, ignore_progress
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": lambda p, lr, momentum, weight_decay: torch.optim.SGD(
+        p, lr, momentum=momentum, weight_decay=weight_decay, nesterov=momentum > 0
+    ),
+    "adamw": lambda p, lr, momentum, weight_decay: torch.optim.AdamW(p, lr, weight_decay=weight_decay),
+}
+
+
+def cosine(progress: float) -> float:
+    """Fall from 1 to 0 along half a cosine, after a warm-up over the first tenth."""
+    return min(1.0, progress / 0.1) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def constant(progress: float) -> float:
+    """Stay at 1 after a warm-up over the first twentieth."""
+    return min(1.0, progress / 0.05)
+
+
+def flat(progress: float) -> float:
+    """Stay at 1 from the first step, as theory assumes."""
+    return 1.0
+
+
+SCHEDULES: dict[str, Callable[[float], float]] = {"cosine": cosine, "constant": constant, "flat": flat}
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """A trained network and how it came about.
+
+    Attributes
+    ----------
+    model : nn.Module
+        The trained copy, on the CPU, in eval mode.
+    checkpoints : list of Path
+        safetensors files, one for each recorded epoch, the starting point first.
+    history : dict of ndarray
+        By epoch: "epoch", "loss", "accuracy" (training, running mean over the epoch), "lr", and "held_out_loss",
+        "held_out_accuracy" where held-out data were given.
+    settings : dict
+        The arguments.
+    """
+
+    model: nn.Module
+    checkpoints: list[Path]
+    history: dict[str, np.ndarray]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def train(
+    model: nn.Module,
+    data: Any,
+    *,
+    epochs: int = 8,
+    batch_size: int = 64,
+    lr: float = 0.1,
+    optimizer: str = "sgd",
+    momentum: float = 0.9,
+    weight_decay: float = 5e-4,
+    schedule: str | Callable[[float], float] = "cosine",
+    sam_rho: float = 0.0,
+    loss: str | Loss = "cross_entropy",
+    label_noise: float = 0.0,
+    held_out: Any = None,
+    stop_at_loss: float | None = None,
+    checkpoint_dir: str | Path | None = None,
+    checkpoint_every: int = 1,
+    random_state: int = 0,
+    device: str = "auto",
+    on_progress: OnProgress | None = None,
+    on_epoch: Callable[[int, nn.Module, dict[str, float]], None] | None = None,
+) -> TrainingRun:
+    """Train a copy of `model` and keep its checkpoints on disk.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The starting point; it is not changed.
+    data : Examples or what :func:`load_data` takes
+        Training examples, without augmentation.
+    epochs, batch_size : int
+        Passes over the data and examples a step; a last batch of one example is left out under batch norm.
+    lr, momentum, weight_decay : float
+        Of the optimiser. Weight decay is part of the training, never of the loss reported.
+    optimizer : {"sgd", "adamw"}
+        SGD with Nesterov momentum, or AdamW (which wants `lr` near 1e-3).
+    schedule : {"cosine", "constant", "flat"} or callable
+        Factor on `lr` as a function of progress in [0, 1].
+    sam_rho : float, default=0
+        Radius of sharpness-aware minimisation (Foret et al. 2021); 0 is off. Its probing passes do not
+        update batch-norm statistics.
+    loss : str or callable
+        As in :class:`Landscape`.
+    label_noise : float, default=0
+        Share of training labels replaced by random classes, drawn once from `random_state`.
+    held_out : Examples or None
+        Measured after each epoch, never trained on.
+    stop_at_loss : float or None
+        Stop after the first epoch whose running training loss is at most this.
+    checkpoint_dir : path or None
+        Where checkpoints go; None makes a temporary folder.
+    checkpoint_every : int
+        Epochs between checkpoints; the first and the last point are always kept.
+    random_state : int
+        Seed of data order, dropout and label noise; the global random state is left as it was.
+    device : str
+        As in :class:`Landscape`.
+    on_progress : callable or None
+        Called after each epoch; may raise `Cancelled`.
+    on_epoch : callable or None
+        Called as `on_epoch(epoch, network, row)` after each epoch with the live network.
+
+    Returns
+    -------
+    TrainingRun
+    """
+    examples = load_data(data)
+    test = None if held_out is None else load_data(held_out)
+    _check(examples, epochs, batch_size, lr, optimizer, schedule, sam_rho, label_noise)
+    report = on_progress or ignore_progress
+    factor = SCHEDULES[schedule] if isinstance(schedule, str) else schedule
+    where, measure = check_device(device), check_loss(loss)
+    folder = (
+        Path(checkpoint_dir) if checkpoint_dir is not None else Path(tempfile.mkdtemp(prefix="loss-atlas-"))
+    )
+    devices = [where] if where.type == "cuda" else []
+    rows: list[dict[str, float]] = []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(random_state)
+        network = copy.deepcopy(model).to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        x, y = examples.inputs.to(where), examples.targets.to(where)
+        if x.dim() == 4:
+            x = x.to(memory_format=torch.channels_last)
+        order = torch.Generator().manual_seed(random_state)
+        if label_noise:
+            y = _noisy(y, label_noise, random_state)
+        step = _Step(
+            network,
+            measure,
+            OPTIMIZERS[optimizer](
+                [p for p in network.parameters() if p.requires_grad], lr, momentum, weight_decay
+            ),
+            sam_rho,
+        )
+        facts = {
+            "architecture": getattr(model, "provenance", {}).get("architecture", type(model).__name__),
+            "data": examples.name,
+            "lr": lr,
+            "batch_size": batch_size,
+            "random_state": random_state,
+        }
+        paths = [
+            save_checkpoint(folder / "epoch-0000.safetensors", network.state_dict(), facts | {"epoch": 0})
+        ]
+        per_epoch = max(1, math.ceil(len(y) / batch_size))
+        for epoch in range(1, epochs + 1):
+            network.train()
+            total, hits, seen = 0.0, 0.0, 0
+            for i, index in enumerate(torch.randperm(len(y), generator=order).split(batch_size)):
+                if len(index) == 1 and len(y) > 1 and batch_norms(network):
+                    continue
+                rate = lr * factor(((epoch - 1) * per_epoch + i + 1) / (epochs * per_epoch))
+                values, outputs = step(x[index], y[index], rate)
+                found = correct(outputs, y[index])
+                total += float(values.sum())
+                hits += float("nan") if found is None else float(found.sum())
+                seen += len(index)
+            row = {"epoch": epoch, "loss": total / seen, "accuracy": hits / seen, "lr": rate}
+            if test is not None:
+                row |= _held_out(network, test, measure, where)
+            rows.append(row)
+            if on_epoch is not None:
+                on_epoch(epoch, network, row)
+            last = epoch == epochs or not math.isfinite(row["loss"])
+            last = last or (stop_at_loss is not None and row["loss"] <= stop_at_loss)
+            if last or epoch % checkpoint_every == 0:
+                paths.append(
+                    save_checkpoint(
+                        folder / f"epoch-{epoch:04d}.safetensors",
+                        network.state_dict(),
+                        facts | {"epoch": epoch},
+                    )
+                )
+            report(epoch, epochs, f"epoch {epoch}: loss {row['loss']:.4f}, accuracy {row['accuracy']:.1%}")
+            if last:
+                break
+    settings = facts | {
+        "epochs": epochs,
+        "optimizer": optimizer,
+        "momentum": momentum,
+        "weight_decay": weight_decay,
+        "schedule": schedule if isinstance(schedule, str) else "custom",
+        "sam_rho": sam_rho,
+        "label_noise": label_noise,
+        "n_examples": len(examples),
+        "stop_at_loss": stop_at_loss,
+        "loss": loss if isinstance(loss, str) else "custom",
+    }
+    history = {k: np.array([row[k] for row in rows]) for k in (rows[0] if rows else ())}
+    trained = network.to("cpu").to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+    trained.provenance = {  # type: ignore[assignment]
+        "architecture": facts["architecture"],
+        "weights": f"trained {len(rows)} epochs (seed {random_state})",
+        "notes": [],
+    }
+    return TrainingRun(trained, paths, history, settings)
+
+
+class _Step:
+    """One optimisation step, with the ascent of SAM before it when asked for."""
+
+    def __init__(self, network: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer, rho: float) -> None:
+        self.network, self.loss, self.optimizer, self.rho = network, loss, optimizer, rho
+        self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
+
+    def __call__(self, x: Tensor, y: Tensor, rate: float) -> tuple[Tensor, Tensor]:
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        with torch.enable_grad():
+            outputs = logits(self.network(x))
+            values = per_example_losses(self.loss, outputs, y)
+            self._backward(values)
+            if self.rho:
+                self._ascend(x, y)
+        self.optimizer.step()
+        return values.detach(), outputs.detach()
+
+    def _backward(self, values: Tensor) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        values.mean().backward()
+
+    def _ascend(self, x: Tensor, y: Tensor) -> None:
+        grads = [p.grad for p in self.parameters if p.grad is not None]
+        scale = self.rho / (torch.stack([g.norm() for g in grads]).norm() + 1e-12)
+        moved = [(p, p.grad * scale) for p in self.parameters if p.grad is not None]
+        momenta = [(m, m.momentum) for m in batch_norms(self.network)]
+        with torch.no_grad():
+            for p, e in moved:
+                p.add_(e)
+        for m, _ in momenta:
+            m.momentum = 0.0  # the probing pass must leave running statistics as they are
+        self._backward(per_example_losses(self.loss, logits(self.network(x)), y))
+        for m, momentum in momenta:
+            m.momentum = momentum
+        with torch.no_grad():
+            for p, e in moved:
+                p.sub_(e)
+
+
+@torch.no_grad()
+def _held_out(network: nn.Module, data: Examples, loss: Loss, device: torch.device) -> dict[str, float]:
+    network.eval()
+    total, hits = 0.0, 0.0
+    for x, y in zip(data.inputs.split(512), data.targets.split(512), strict=True):
+        x, y = x.to(device), y.to(device)
+        outputs = logits(network(x))
+        found = correct(outputs, y)
+        total += float(per_example_losses(loss, outputs, y).sum())
+        hits += float("nan") if found is None else float(found.sum())
+    return {"held_out_loss": total / len(data), "held_out_accuracy": hits / len(data)}
+
+
+def _noisy(y: Tensor, share: float, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed + 1)
+    chosen = torch.randperm(len(y), generator=generator)[: round(share * len(y))]
+    noisy = y.clone()
+    noisy[chosen] = torch.randint(int(y.max()) + 1, (len(chosen),), generator=generator).to(y)
+    return noisy
+
+
+def _check(
+    data: Examples,
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    optimizer: str,
+    schedule: Any,
+    rho: float,
+    noise: float,
+) -> None:
+    def demand(ok: bool, name: str, allowed: str, value: object, hint: str) -> None:
+        if not ok:
+            raise ValueError(f"{name} must be {allowed}, got {value!r}. {hint}")
+
+    demand(
+        isinstance(epochs, int) and epochs >= 1,
+        "epochs",
+        "an integer of at least 1",
+        epochs,
+        "8 suits digits.",
+    )
+    demand(
+        isinstance(batch_size, int) and batch_size >= 1,
+        "batch_size",
+        "an integer of at least 1",
+        batch_size,
+        "64 suits most.",
+    )
+    demand(lr > 0, "lr", "positive", lr, "0.1 suits SGD, 0.001 AdamW.")
+    demand(
+        optimizer in OPTIMIZERS,
+        "optimizer",
+        f"one of {sorted(OPTIMIZERS)}",
+        optimizer,
+        "Choose one of these.",
+    )
+    demand(
+        callable(schedule) or schedule in SCHEDULES,
+        "schedule",
+        f"one of {sorted(SCHEDULES)} or a callable",
+        schedule,
+        "'cosine' is the default.",
+    )
+    demand(rho >= 0, "sam_rho", "0 or positive", rho, "0.05 is common.")
+    demand(0 <= noise <= 1, "label_noise", "a share in [0, 1]", noise, "0 is none.")
+    demand(len(data) >= 2, "data", "at least 2 examples", len(data), "Add more.")
