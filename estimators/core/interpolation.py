@@ -37,8 +37,9 @@ class Fit:
     members : ndarray of shape (n_kernels, n_points)
         One interpolant a row, in the order of the kernels asked for.
     left_out : ndarray of shape (n_points,)
-        Root mean square of the leave-one-out errors (mean of the kernels but the linear one) at the nearest nodes,
-        lowered with the square of the distance where a node is closer than its own neighbours are to it.
+        Root mean square of the leave-one-out errors (mean of the kernels but the linear one) at the nearest
+        nodes, lowered with the square of the distance where a node is closer than its own neighbours are to
+        it.
     distance : ndarray of shape (n_points,)
         To the nearest node.
     skill : ndarray of shape (n_kernels,)
@@ -83,13 +84,13 @@ def fit_lattice(
 
 
 def _tail(kernel: str, points: Array) -> Array:
-    """Polynomial part that makes the kernel well posed: constant for the linear kernel, affine for the others."""
+    """Polynomial part that makes a kernel well posed: a constant for the linear one, affine for the others."""
     ones = np.ones((len(points), 1))
     return ones if kernel == "linear" else np.hstack([ones, points])
 
 
 def _solve(kernel: Array, tail: Array, values: Array) -> tuple[Array, Array, Array]:
-    """Weights, tail coefficients and leave-one-out errors (Rippa 1999: weight over diagonal of the inverse)."""
+    """Weights, tail coefficients, leave-one-out errors (Rippa 1999: weight / diagonal of the inverse)."""
     n, m = tail.shape
     system = np.zeros((n + m, n + m))
     system[:n, :n], system[:n, n:], system[n:, :n] = kernel, tail, tail.T
@@ -120,8 +121,8 @@ def hessian_of(surface: Array) -> tuple[Array, Array, Array]:
 def stretch_of(surface: Array) -> Array:
     """Linear map (2, 2) of the unit square that evens out how much the surface bends in each direction.
 
-    An error of interpolation grows like |f''|·h², so lengths are scaled by the fourth root of the mean squared
-    Hessian, the direction that bends most keeping its length.
+    An error of interpolation grows like |f''|·h², so lengths are scaled by the fourth root of the mean
+    squared Hessian, the direction that bends most keeping its length.
     """
     a, b, c = hessian_of(surface)
     mixed = float(np.mean(c * (a + b)))

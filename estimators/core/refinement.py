@@ -1,10 +1,11 @@
 """Adaptive surfaces: a whole map of losses from a tenth of its evaluations.
 
-A coarse lattice is evaluated first. Three radial-basis interpolants of the log-loss (thin plate, cubic, linear)
-are then fitted, in coordinates stretched along the direction in which the surface bends most. More points go where
-the interpolants disagree, where leaving a neighbour out would have been wrong, and where the surface bends
-strongly over the gap between evaluated points, until the estimated error is below the tolerance and the points
-added last have confirmed what was predicted for them. Nothing here is random: two runs are equal bit for bit.
+A coarse lattice is evaluated first. Three radial-basis interpolants of the log-loss (thin plate, cubic,
+linear) are then fitted, in coordinates stretched along the direction in which the surface bends most. More
+points go where the interpolants disagree, where leaving a neighbour out would have been wrong, and where the
+surface bends strongly over the gap between evaluated points, until the estimated error is below the
+tolerance and the points added last have confirmed what was predicted for them. Nothing here is random: two
+runs are equal bit for bit.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ class Refinement:
     evaluated : bool ndarray of shape (R1, R2)
     error_estimate : ndarray of shape (R1, R2)
         Estimated |error| of the log of each value (of the value itself where `scale` is "linear"): 0 where
-        evaluated, infinite where it is open whether the value is finite. Meant to bound the true error in nine
-        cells of ten.
+        evaluated, infinite where it is open whether the value is finite. Meant to bound the true error in
+        nine cells of ten.
     n_evaluated : int
     largest_error : float
         Largest estimate as a share of the range of the finite log-losses, without the factor of safety that
@@ -168,7 +169,8 @@ class _Lattice:
             surface = self.prediction.reshape(self.shape)
             self.stretch = stretch_of(surface)
             bend = bend_of(surface).reshape(-1) * np.square(fit.distance)
-            # On a smooth surface the linear kernel is known to be the worse one: its disagreement says less there.
+            # On a smooth surface the linear kernel is known to be the worse one: its disagreement says less
+            # there.
             trust = min(1.0, _LINEAR_TRUST * float(fit.skill[:2].mean() / max(fit.skill[2], 1e-300)))
             apart = np.abs(fit.members[0] - fit.members[1])
             apart = np.maximum(apart, trust * np.abs(fit.members[2] - self.prediction))
@@ -176,7 +178,7 @@ class _Lattice:
         self.score[self.evaluated | self.infinite] = 0.0
 
     def _rescale(self) -> None:
-        """Take logs; exact zeros count as the smallest positive value met, a negative value ends the log scale."""
+        """Take logs: zeros count as the smallest positive value met, a negative value ends the log scale."""
         finite = self.known[np.isfinite(self.known)]
         self.scale = "linear" if (finite < 0).any() or not (finite > 0).any() else "log"
         if self.scale == "linear":

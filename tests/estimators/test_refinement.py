@@ -54,7 +54,7 @@ def test_smooth_maps_reach_the_tolerance_from_a_fraction_of_the_points(shape):
 
 def test_evaluated_nodes_are_exact_and_the_middle_is_one_of_them():
     losses = bowl()
-    rounds, asked = run(losses)
+    rounds, _ = run(losses)
     for state in rounds:
         assert np.array_equal(state.values[state.evaluated], losses[state.evaluated])
         assert (state.error_estimate[state.evaluated] == 0).all()
