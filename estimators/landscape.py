@@ -107,19 +107,17 @@ class Landscape:
         _check_choice("precision", precision, PRECISIONS)
         _check_choice("batch_norm", batch_norm, POLICIES)
         if not isinstance(model, nn.Module):
-            raise TypeError(
-                f"model must be a torch.nn.Module, got {type(model).__name__}. Use load_model(name)."
-            )
+            raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}. Use load_model(name).")
         self.precision, self.batch_norm, self.dtype = precision, batch_norm, PRECISIONS[precision]
         self._patterns = (parameters,) if isinstance(parameters, str) else parameters
-        self._options = dict(
-            loss=loss,
-            batch_size=batch_size,
-            device=device,
-            precision=precision,
-            batch_norm=batch_norm,
-            parameters=parameters,
-        )
+        self._options = {
+            "loss": loss,
+            "batch_size": batch_size,
+            "device": device,
+            "precision": precision,
+            "batch_norm": batch_norm,
+            "parameters": parameters,
+        }
         self.data = load_data(data)
         self._template = copy.deepcopy(model).cpu()
         with torch.random.fork_rng(devices=[]):
@@ -316,11 +314,13 @@ class Landscape:
 
     def minibatch_gradient(self, indices: Any, theta: Tensor | None = None) -> Tensor:
         """Gradient of the mean loss over the examples at `indices`, (P,)."""
+        return self.minibatch_loss_and_gradient(indices, theta)[1]
+
+    def minibatch_loss_and_gradient(self, indices: Any, theta: Tensor | None = None) -> tuple[float, Tensor]:
+        """Mean loss over the examples at `indices` and its gradient, (P,), from one pass."""
         chosen = torch.as_tensor(indices, dtype=torch.long)
         x, y = self._inputs[chosen.to(self._inputs.device)], self._targets[chosen.to(self._targets.device)]
-        return self._loss_and_gradient(theta, list(batches(x, y, self.batch_size, self.device)), len(chosen))[
-            1
-        ]
+        return self._loss_and_gradient(theta, list(batches(x, y, self.batch_size, self.device)), len(chosen))
 
     def hvp(self, v: Tensor, theta: Tensor | None = None) -> Tensor:
         """Hessian-vector products H v, for v of shape (P,) or (P, k)."""
@@ -563,9 +563,7 @@ class Landscape:
         x, y = self._inputs[: min(32, self.batch_size)].to(self.device), self._targets[:32].to(self.device)
         y = y[: len(x)]
         with self._mode():
-            first, second = (
-                totals(self._forward, self.loss_function, iter([(x, y)]), self.device) for _ in range(2)
-            )
+            first, second = (totals(self._forward, self.loss_function, iter([(x, y)]), self.device) for _ in range(2))
         a, b = float(first[0]), float(second[0])
         if np.isfinite(a) and np.isfinite(b) and abs(a - b) > 1e-5 * max(1.0, abs(a)):
             raise ValueError(
@@ -625,9 +623,7 @@ def check_device(device: str) -> torch.device:
     except RuntimeError as error:
         raise ValueError(f"device must be 'auto', 'cpu' or 'cuda', got {device!r}. Use 'auto'.") from error
     if found.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            f"device must be one this machine has, got {device!r} without CUDA. Use 'auto' or 'cpu'."
-        )
+        raise ValueError(f"device must be one this machine has, got {device!r} without CUDA. Use 'auto' or 'cpu'.")
     return found
 
 
