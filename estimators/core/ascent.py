@@ -295,7 +295,12 @@ def ascend(
 
 
 def rise_profile(
-    function: LossAndGradient, theta: torch.Tensor, radii: Iterable[float], **options: object
+    function: LossAndGradient,
+    theta: torch.Tensor,
+    radii: Iterable[float],
+    *,
+    known: Iterable[Ascent] = (),
+    **options: object,
 ) -> list[Ascent]:
     """Largest rise found at each radius, never falling with the radius.
 
@@ -308,6 +313,8 @@ def rise_profile(
         As in `ascend`.
     radii : iterable of float
         Radii, > 0; measured in increasing order.
+    known : iterable of Ascent, optional
+        Answers for some of the radii; they are used instead of a new ascent.
     **options
         Passed to `ascend`.
 
@@ -317,10 +324,13 @@ def rise_profile(
         One a radius, in increasing order of radius.
     """
     found: list[Ascent] = []
+    answers = {answer.rho: answer for answer in known}
     options.setdefault("origin", function(theta))
     for rho in sorted(float(radius) for radius in radii):
         starts = [found[-1].epsilon * (rho / found[-1].rho)] if found and found[-1].rise > 0 else []
-        answer = ascend(function, theta, rho, starts=starts, **options)  # type: ignore[arg-type]
+        answer = answers.get(rho)
+        if answer is None:
+            answer = ascend(function, theta, rho, starts=starts, **options)  # type: ignore[arg-type]
         if found and found[-1].rise > answer.rise:
             answer = replace(answer, rise=found[-1].rise, epsilon=found[-1].epsilon)
         found.append(answer)

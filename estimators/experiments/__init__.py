@@ -1,0 +1,5 @@
+"""Ready experiments: each trains what it needs, measures it over seeds, and judges claims by the numbers."""
+
+from .batch_size import QUANTITIES, BatchSizeResult, batch_size_experiment
+
+__all__ = ["QUANTITIES", "BatchSizeResult", "batch_size_experiment"]

@@ -1,0 +1,350 @@
+"""Small batches against large ones: whether their minima are flatter and generalise better.
+
+Networks that start from the same weights are trained with a small and with a large batch until the training
+loss is the same, over several seeds; then everything the claim speaks of is measured. The verdict on each
+claim is a paired interval over seeds, never an assumption (Keskar et al. 2017 report the claim; Dinh et al.
+2017 and Andriushchenko et al. 2023 report where it fails).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from ..cache import cached_call, check_memory, fingerprint
+from ..core.paired import compare_pairs
+from ..core.ranking import kendall
+from ..core.verdicts import judge_correlation
+from ..data import Examples
+from ..landscape import Landscape
+from ..progress import OnProgress, ignore_progress, part
+from ..results import Result
+from ..sharpness import SharpnessEstimator
+from ..training import train
+
+SMALL, LARGE = "small", "large"
+MEASURES = ("sharpness", "average", "lambda_max", "trace", "pac_bayes")
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One column of the experiment and what the claim says of it.
+
+    Attributes
+    ----------
+    key : str
+        Column of the rows.
+    claimed : {"larger", "smaller", ""}
+        What large batches are claimed to do to it; "" where nothing is claimed.
+    ratio : bool
+        Compared as a ratio.
+    """
+
+    key: str
+    claimed: str = ""
+    ratio: bool = False
+
+
+QUANTITIES = (
+    Quantity("lambda_max", "larger", ratio=True),
+    Quantity("trace", "larger", ratio=True),
+    Quantity("sharpness", "larger", ratio=True),
+    Quantity("average_sharpness", "larger", ratio=True),
+    Quantity("gap_loss", "larger"),
+    Quantity("held_out_accuracy", "smaller"),
+    Quantity("pac_bayes_bound", "larger"),
+    Quantity("sigma_tolerated", "smaller", ratio=True),
+)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class BatchSizeResult(Result):
+    """Rows of single runs and a verdict for each claim.
+
+    Attributes
+    ----------
+    rows : list of dict
+        One training run: ``group`` ("small" or "large"), ``seed``, ``batch_size``, ``lr``, ``epochs``,
+        ``reached``, losses and accuracies on both sets, gaps, and every measure with its error.
+    claims : list of dict
+        For each claim: ``key``, ``claimed``, ``verdict``, ``effect``, ``low``, ``high``, ``ratio``, ``n``,
+        ``confidence``. The last is "flat_generalises": Kendall's τ of λ_max and the generalisation gap over
+        all runs.
+    target_loss : float
+        Training loss both sides were trained to.
+    notes : list of str
+        What limits the comparison.
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    claims: list[dict[str, Any]] = field(default_factory=list)
+    target_loss: float = float("nan")
+    notes: list[str] = field(default_factory=list)
+
+    def values(self, group: str, key: str) -> np.ndarray:
+        """One column of one group, in the order of the seeds."""
+        return np.array([row[key] for row in self.rows if row["group"] == group], dtype=float)
+
+    def summary(self) -> list[dict[str, Any]]:
+        """Mean and standard deviation over seeds, one row a quantity."""
+        keys = ("train_loss", "train_accuracy", "held_out_loss", *(q.key for q in QUANTITIES))
+        rows = []
+        for key in keys:
+            row: dict[str, Any] = {"quantity": key}
+            for group in (SMALL, LARGE):
+                values = self.values(group, key)
+                row[f"{group}_mean"] = float(values.mean()) if values.size else float("nan")
+                row[f"{group}_std"] = float(values.std(ddof=1)) if values.size > 1 else float("nan")
+            rows.append(row)
+        return rows
+
+    def table(self) -> list[dict[str, Any]]:
+        """Give the rows, for a CSV."""
+        return self.rows
+
+
+def batch_size_experiment(
+    make_model: Callable[[int], nn.Module],
+    data: Examples,
+    held_out: Examples,
+    *,
+    small: int = 16,
+    large: int = 256,
+    n_seeds: int = 5,
+    target_loss: float = 0.05,
+    lr: float = 0.05,
+    lr_rule: str = "same",
+    epochs: int = 200,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    estimator: SharpnessEstimator | None = None,
+    confidence: float = 0.95,
+    memory: Any = None,
+    random_state: int = 0,
+    on_progress: OnProgress = ignore_progress,
+    on_partial: Callable[[BatchSizeResult], None] | None = None,
+) -> BatchSizeResult:
+    """Train with small and with large batches to one training loss, measure, compare.
+
+    Parameters
+    ----------
+    make_model : callable
+        ``make_model(seed) -> nn.Module``, freshly initialised; both sides of a pair start from the same
+        weights.
+    data, held_out : Examples
+        What is trained and measured on, and what generalisation is measured on.
+    small, large : int, default=16, 256
+        Batch sizes.
+    n_seeds : int, default=5
+        Pairs; an interval needs at least 2, and a narrow one more.
+    target_loss : float, default=0.05
+        Training stops when the mean training loss is at or below it.
+    lr : float, default=0.05
+        Learning rate of the small batch.
+    lr_rule : {"same", "linear"}, default="same"
+        Learning rate of the large batch: the same (the claim's setting), or scaled by large/small (Goyal et
+        al. 2017), which keeps learning rate over batch size and with it the noise of SGD.
+    epochs : int, default=200
+        Most epochs; a run that has not reached the target by then says so.
+    momentum, weight_decay : float
+        Of SGD; no weight decay by default, so that only the loss decides where training ends.
+    estimator : SharpnessEstimator, optional
+        Settings of the measures; its ``measures`` are set by the experiment.
+    confidence : float, default=0.95
+        Level of each interval; it is not adjusted for the number of claims.
+    memory : None, str or joblib.Memory
+        Finished runs are kept there, so a cancelled experiment goes on where it was.
+    random_state : int, default=0
+        First seed; pair i uses ``random_state + i``.
+    on_progress, on_partial : callable, optional
+        Progress, and the result so far after each run.
+
+    Returns
+    -------
+    BatchSizeResult
+
+    Raises
+    ------
+    ValueError
+        If an argument is not allowed.
+    """
+    _check(small, large, n_seeds, target_loss, lr_rule, len(data))
+    measuring = SharpnessEstimator() if estimator is None else estimator
+    measuring = type(measuring)(**{**measuring.get_params(deep=False), "measures": MEASURES, "memory": None})
+    aside = ("memory", "verbose", "n_jobs")
+    measured_with = {k: v for k, v in measuring.get_params(deep=False).items() if k not in aside}
+    store = check_memory(memory)
+    settings = {
+        "small": small,
+        "large": large,
+        "n_seeds": n_seeds,
+        "target_loss": target_loss,
+        "lr": lr,
+        "lr_rule": lr_rule,
+        "epochs": epochs,
+        "momentum": momentum,
+        "weight_decay": weight_decay,
+        "random_state": random_state,
+        "data": data.name,
+        "n_examples": len(data),
+        "n_held_out": len(held_out),
+    }
+    rows: list[dict[str, Any]] = []
+    result = BatchSizeResult(settings=settings, target_loss=target_loss)
+    plan = [(random_state + pair, group) for pair in range(n_seeds) for group in (SMALL, LARGE)]
+    for done, (seed, group) in enumerate(plan):
+        size = min(small if group == SMALL else large, len(data))
+        rate = lr * (size / small if lr_rule == "linear" and group == LARGE else 1.0)
+        training = {
+            "epochs": epochs,
+            "batch_size": size,
+            "lr": rate,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "schedule": "constant",
+            "stop_at_loss": target_loss,
+            "random_state": seed,
+        }
+        model = make_model(seed)
+        key = fingerprint(
+            dict(model.state_dict()),
+            data.fingerprint,
+            held_out.fingerprint,
+            training,
+            measured_with,
+        )
+        step = part(on_progress, done / len(plan), (done + 1) / len(plan), f"seed {seed}, batch {size}")
+        row = cached_call(store, run_once, key, model, data, held_out, training, measuring, step)
+        rows.append({"group": group, "seed": seed, "batch_size": size, "lr": rate, **row})
+        on_progress(round(1000 * (done + 1) / len(plan)), 1000, f"seed {seed}, batch {size}")
+        result = BatchSizeResult(
+            settings=settings,
+            rows=list(rows),
+            claims=judge(rows, confidence),
+            target_loss=target_loss,
+            notes=_notes(rows, target_loss, lr_rule),
+        )
+        if on_partial is not None:
+            on_partial(result)
+    return result
+
+
+def run_once(
+    model: nn.Module,
+    data: Examples,
+    held_out: Examples,
+    training: dict[str, Any],
+    measuring: SharpnessEstimator,
+    on_progress: OnProgress,
+) -> dict[str, Any]:
+    """Train one network and measure it; returns one row."""
+    run = train(model, data, on_progress=part(on_progress, 0.0, 0.6), **training)
+    found = type(measuring)(**measuring.get_params(deep=False)).fit(
+        run.model, data, initial=model, on_progress=part(on_progress, 0.6, 1.0)
+    )
+    other = Landscape(
+        run.model,
+        held_out,
+        loss=measuring.loss,
+        batch_size=measuring.batch_size,
+        device=measuring.device,
+        precision=measuring.precision,
+    )
+    there = other.evaluate(other.theta[None], [[1.0]])
+    result = found.result_
+    held_loss, held_accuracy = float(there.losses[0]), float(there.accuracies[0])
+    names = ["sharpness", "one_step", "lambda_max", "lambda_max_residual", "trace", "trace_stderr"]
+    names += [
+        "average_sharpness",
+        "average_sharpness_stderr",
+        "pac_bayes_bound",
+        "sigma_tolerated",
+        "gradient_norm",
+    ]
+    return {
+        "epochs": len(run.history["epoch"]),
+        "train_loss": result.loss,
+        "train_accuracy": result.accuracy,
+        "held_out_loss": held_loss,
+        "held_out_accuracy": held_accuracy,
+        "gap_loss": held_loss - result.loss,
+        "gradient_norm": result.gradient_norm,
+        "gap_accuracy": result.accuracy - held_accuracy,
+        "distance": result.pac_bayes["distance"],
+        **{name: float(getattr(result, name)) for name in names},
+    }
+
+
+def judge(rows: Sequence[dict[str, Any]], confidence: float = 0.95) -> list[dict[str, Any]]:
+    """Judge every claim from complete pairs (both batch sizes of a seed)."""
+    by_seed: dict[int, dict[str, dict[str, Any]]] = {}
+    for row in rows:
+        by_seed.setdefault(row["seed"], {})[row["group"]] = row
+    pairs = [pair for pair in by_seed.values() if SMALL in pair and LARGE in pair]
+    claims = []
+    for quantity in QUANTITIES:
+        found = compare_pairs(
+            [pair[LARGE][quantity.key] for pair in pairs],
+            [pair[SMALL][quantity.key] for pair in pairs],
+            quantity.claimed,
+            confidence=confidence,
+            ratio=quantity.ratio,
+        )
+        claims.append({"key": quantity.key, "claimed": quantity.claimed, **asdict(found)})
+    together = kendall(*(np.array([row[k] for row in rows], dtype=float) for k in ("lambda_max", "gap_loss")))
+    verdict = judge_correlation(together.tau, together.low, together.high, together.n, "larger")
+    claims.append(
+        {
+            "key": "flat_generalises",
+            "claimed": "larger",
+            "verdict": verdict.verdict,
+            "effect": together.tau,
+            "low": together.low,
+            "high": together.high,
+            "ratio": False,
+            "n": together.n,
+            "confidence": 0.95,
+        }
+    )
+    return claims
+
+
+def _notes(rows: Sequence[dict[str, Any]], target: float, lr_rule: str) -> list[str]:
+    notes = []
+    late = [row for row in rows if not row["train_loss"] <= 1.5 * target]
+    if late:
+        listed = ", ".join(f"seed {row['seed']} {row['group']} ({row['train_loss']:.3g})" for row in late)
+        notes.append(f"not at the target training loss of {target:g}: {listed}. Raise epochs or the target.")
+    means = {
+        group: np.mean([row["train_loss"] for row in rows if row["group"] == group] or [np.nan])
+        for group in (SMALL, LARGE)
+    }
+    low, high = min(means.values()), max(means.values())
+    if np.isfinite(high) and high > 2 * low:
+        notes.append(
+            f"the two sides end at different training losses ({means[SMALL]:.2g} small, {means[LARGE]:.2g} "
+            "large): part of any difference is that."
+        )
+    if lr_rule == "linear":
+        notes.append("the learning rate is scaled with the batch, so learning rate over batch size is the same.")
+    return notes
+
+
+def _check(small: int, large: int, n_seeds: int, target_loss: float, lr_rule: str, n: int) -> None:
+    if not 1 <= small < large:
+        raise ValueError(
+            f"small and large must be batch sizes with small < large, got {small!r} and {large!r}. "
+            "Use for example 16 and 256."
+        )
+    if small >= n:
+        raise ValueError(f"small must be below the number of examples ({n}), got {small!r}. Lower it.")
+    if n_seeds < 1:
+        raise ValueError(f"n_seeds must be ≥ 1, got {n_seeds!r}. Use 3 or more to see the spread.")
+    if not target_loss > 0:
+        raise ValueError(f"target_loss must be > 0, got {target_loss!r}. Use for example 0.05.")
+    if lr_rule not in ("same", "linear"):
+        raise ValueError(f"lr_rule must be 'same' or 'linear', got {lr_rule!r}. Choose one of them.")
