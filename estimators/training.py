@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .checks import check_device, check_loss
 from .core.batchnorm import batch_norms
 from .core.evaluation import Loss, correct, logits, per_example_losses
 from .data import Examples, load_data
-from .landscape import check_device, check_loss
-from .models import save_checkpoint
+from .models import save_checkpoint, with_provenance
 from .progress import OnProgress, ignore_progress
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -92,6 +92,7 @@ def train(
     device: str = "auto",
     on_progress: OnProgress | None = None,
     on_epoch: Callable[[int, nn.Module, dict[str, float]], None] | None = None,
+    on_step: Callable[[nn.Module], None] | None = None,
 ) -> TrainingRun:
     """Train a copy of `model` and keep its checkpoints on disk.
 
@@ -132,6 +133,8 @@ def train(
         Called after each epoch; may raise `Cancelled`.
     on_epoch : callable or None
         Called as `on_epoch(epoch, network, row)` after each epoch with the live network.
+    on_step : callable or None
+        Called as `on_step(network)` after each step with the live network (exponential means follow it).
 
     Returns
     -------
@@ -143,14 +146,12 @@ def train(
     report = on_progress or ignore_progress
     factor = SCHEDULES[schedule] if isinstance(schedule, str) else schedule
     where, measure = check_device(device), check_loss(loss)
-    folder = (
-        Path(checkpoint_dir) if checkpoint_dir is not None else Path(tempfile.mkdtemp(prefix="loss-atlas-"))
-    )
+    folder = Path(checkpoint_dir) if checkpoint_dir is not None else Path(tempfile.mkdtemp(prefix="loss-atlas-"))
     devices = [where] if where.type == "cuda" else []
     rows: list[dict[str, float]] = []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(random_state)
-        network = copy.deepcopy(model).to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = copy.deepcopy(model).to(where).to(memory_format=torch.channels_last)
         x, y = examples.inputs.to(where), examples.targets.to(where)
         if x.dim() == 4:
             x = x.to(memory_format=torch.channels_last)
@@ -160,9 +161,7 @@ def train(
         step = _Step(
             network,
             measure,
-            OPTIMIZERS[optimizer](
-                [p for p in network.parameters() if p.requires_grad], lr, momentum, weight_decay
-            ),
+            OPTIMIZERS[optimizer]([p for p in network.parameters() if p.requires_grad], lr, momentum, weight_decay),
             sam_rho,
         )
         facts = {
@@ -172,9 +171,7 @@ def train(
             "batch_size": batch_size,
             "random_state": random_state,
         }
-        paths = [
-            save_checkpoint(folder / "epoch-0000.safetensors", network.state_dict(), facts | {"epoch": 0})
-        ]
+        paths = [save_checkpoint(folder / "epoch-0000.safetensors", network.state_dict(), facts | {"epoch": 0})]
         per_epoch = max(1, math.ceil(len(y) / batch_size))
         for epoch in range(1, epochs + 1):
             network.train()
@@ -184,6 +181,8 @@ def train(
                     continue
                 rate = lr * factor(((epoch - 1) * per_epoch + i + 1) / (epochs * per_epoch))
                 values, outputs = step(x[index], y[index], rate)
+                if on_step is not None:
+                    on_step(network)
                 found = correct(outputs, y[index])
                 total += float(values.sum())
                 hits += float("nan") if found is None else float(found.sum())
@@ -220,12 +219,8 @@ def train(
         "loss": loss if isinstance(loss, str) else "custom",
     }
     history = {k: np.array([row[k] for row in rows]) for k in (rows[0] if rows else ())}
-    trained = network.to("cpu").to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
-    trained.provenance = {  # type: ignore[assignment]
-        "architecture": facts["architecture"],
-        "weights": f"trained {len(rows)} epochs (seed {random_state})",
-        "notes": [],
-    }
+    trained = network.to("cpu").to(memory_format=torch.contiguous_format).eval()
+    with_provenance(trained, facts["architecture"], f"trained {len(rows)} epochs (seed {random_state})", [])
     return TrainingRun(trained, paths, history, settings)
 
 

@@ -19,12 +19,21 @@ import copy
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 
 State = Mapping[str, Tensor]
+
+
+class States(Protocol):
+    """What can be asked for its states one at a time: a list of them, or something that reads files."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int, /) -> State: ...
+
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -53,12 +62,8 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def differences(reference: State, other: State) -> list[str]:
     """List every way in which `other` does not fit `reference`: missing, unexpected and reshaped entries."""
-    found = [
-        f"{name}: missing (shape {tuple(reference[name].shape)})" for name in reference if name not in other
-    ]
-    found += [
-        f"{name}: unexpected (shape {tuple(other[name].shape)})" for name in other if name not in reference
-    ]
+    found = [f"{name}: missing (shape {tuple(reference[name].shape)})" for name in reference if name not in other]
+    found += [f"{name}: unexpected (shape {tuple(other[name].shape)})" for name in other if name not in reference]
     found += [
         f"{name}: shape {tuple(other[name].shape)} instead of {tuple(reference[name].shape)}"
         for name in reference
@@ -130,9 +135,7 @@ class _Accumulator:
         return other
 
     def _problems(self, state: State) -> list[str]:
-        shapes = {
-            n: self._copied[n] if n in self._copied else self._sums[self._alias[n]] for n in self._names
-        }
+        shapes = {n: self._copied[n] if n in self._copied else self._sums[self._alias[n]] for n in self._names}
         return differences(shapes, state)
 
     def _untie(self, name: str, held: str, tensor: Tensor, owners: Tensor) -> None:
@@ -256,7 +259,7 @@ class Verdict:
 
 
 def greedy_soup(
-    members: Sequence[State],
+    members: States,
     evaluate: Callable[[State], float],
     *,
     buffers: Collection[str] | None = None,
@@ -269,7 +272,7 @@ def greedy_soup(
 
     Parameters
     ----------
-    members : sequence of mappings
+    members : sequence of mappings, or `States`
         Indexing it gives a state; reading lazily in `__getitem__` keeps memory flat.
     evaluate : callable
         State → score, larger is better; measured on examples that are not those of the final report.
@@ -287,7 +290,9 @@ def greedy_soup(
     """
     if len(members) == 0:
         raise ValueError("members must hold at least one state, got 0. Give the checkpoints to choose from.")
-    own = [float(s) for s in scores] if scores is not None else [float(evaluate(m)) for m in members]
+    own = (
+        [float(s) for s in scores] if scores is not None else [float(evaluate(members[i])) for i in range(len(members))]
+    )
     order = sorted(range(len(members)), key=lambda i: (-_worst_if_nan(own[i]), i))
     soup = RunningMean(buffers)
     soup.update(members[order[0]])

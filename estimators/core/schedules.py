@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 
-def annealed(
-    epoch: float, before: float, swa_lr: float, anneal_epochs: float, shape: str = "cosine"
-) -> float:
+def annealed(epoch: float, before: float, swa_lr: float, anneal_epochs: float, shape: str = "cosine") -> float:
     """Give the learning rate `epoch` epochs after the switch to a constant one (torch's `SWALR`).
 
     Parameters
@@ -45,9 +44,9 @@ def cyclic(epoch: float, high: float, low: float, period: float) -> float:
     return (1 - t) * high + t * low
 
 
-def cosine(progress: float, lr: float) -> float:
-    """Give half a cosine from `lr` at progress 0 to zero at progress 1."""
-    return lr * (1 + math.cos(math.pi * min(1.0, max(0.0, progress)))) / 2
+def cosine(progress: float) -> float:
+    """Fall from 1 to 0 along half a cosine."""
+    return (1 + math.cos(math.pi * min(1.0, max(0.0, progress)))) / 2
 
 
 def swa_learning_rate(
@@ -60,11 +59,12 @@ def swa_learning_rate(
     schedule: str = "constant",
     anneal_epochs: float = 1.0,
     period: float = 1.0,
+    base: Callable[[float], float] = cosine,
 ) -> float:
     """Give the learning rate of a run that collects an average in its last part.
 
-    Until `start` the run is the cosine run it is compared with, step for step; from there it goes to `swa_lr`
-    (``"constant"``) or through cycles from `swa_lr` to a tenth of it (``"cyclic"``).
+    Until `start` it follows `base`, so that the run is step for step the one it is compared with; from there it
+    goes to `swa_lr` (``"constant"``) or through cycles from `swa_lr` to a tenth of it (``"cyclic"``).
 
     Parameters
     ----------
@@ -82,14 +82,16 @@ def swa_learning_rate(
         Length of the way to a constant rate, in epochs.
     period : float, default=1.0
         Length of a cycle, in epochs.
+    base : callable, default=cosine
+        Factor on `lr` before the switch, as a function of progress.
 
     Returns
     -------
     float
     """
     if progress < start:
-        return cosine(progress, lr)
-    return SCHEDULES[schedule]((progress - start) * epochs, cosine(start, lr), swa_lr, anneal_epochs, period)
+        return lr * base(progress)
+    return SCHEDULES[schedule]((progress - start) * epochs, lr * base(start), swa_lr, anneal_epochs, period)
 
 
 SCHEDULES = {

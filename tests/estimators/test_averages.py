@@ -259,10 +259,10 @@ def test_cyclic_schedule_is_izmailovs_sawtooth():
 def test_swa_run_is_the_cosine_run_until_the_switch(schedule):
     kwargs = {"lr": 0.1, "swa_lr": 0.05, "epochs": 20, "start": 0.75, "schedule": schedule}
     for progress in (0.0, 0.3, 0.7499):
-        assert swa_learning_rate(progress, **kwargs) == cosine(progress, 0.1)
-    assert swa_learning_rate(0.75, **kwargs) == pytest.approx(
-        cosine(0.75, 0.1) if schedule == "constant" else 0.05
-    )
+        assert swa_learning_rate(progress, **kwargs) == 0.1 * cosine(progress)
+        assert swa_learning_rate(progress, **kwargs, base=lambda p: p) == 0.1 * progress
+    at = swa_learning_rate(0.75, **kwargs)
+    assert at == pytest.approx(0.1 * cosine(0.75) if schedule == "constant" else 0.05)
     after = [swa_learning_rate(p, **kwargs) for p in (0.81, 0.9, 0.99)]
     if schedule == "constant":
         assert after == pytest.approx([0.05] * 3)
