@@ -1,8 +1,11 @@
 """Loss Atlas: scikit-learn-style estimators of the loss landscape of image classifiers."""
 
+from .connectivity import ModeConnector
 from .data import Examples, data_settings, load_data
 from .landscape import Evaluation, Landscape
+from .minima_map import MapResult, MinimaMapper
 from .models import load_model, read_checkpoint, save_checkpoint
+from .path_result import PathResult
 from .progress import Cancelled
 from .results import Result
 from .training import TrainingRun, train
@@ -12,6 +15,10 @@ __all__ = [
     "Evaluation",
     "Examples",
     "Landscape",
+    "MapResult",
+    "MinimaMapper",
+    "ModeConnector",
+    "PathResult",
     "Result",
     "TrainingRun",
     "data_settings",

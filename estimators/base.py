@@ -47,9 +47,7 @@ class LandscapeEstimator(TransformerMixin, BaseEstimator):
     def _generator(self, offset: int = 0) -> torch.Generator:
         """Make a CPU generator seeded by `random_state`, apart from the global one."""
         seed = (
-            self.random_state
-            if getattr(self, "random_state", None) is not None
-            else np.random.SeedSequence().entropy
+            self.random_state if getattr(self, "random_state", None) is not None else np.random.SeedSequence().entropy
         )
         return torch.Generator().manual_seed((int(seed) + 0x9E3779B9 * offset) % 2**63)  # type: ignore[arg-type]
 
@@ -142,10 +140,7 @@ def evaluate_points(
         for i in missing:
             take(i, cached_call(memory, evaluate_chunk, keys[i], land, stacked, table[where[i]]))
     elif missing:
-        jobs = (
-            delayed(cached_call)(memory, evaluate_chunk, keys[i], land, stacked, table[where[i]])
-            for i in missing
-        )
+        jobs = (delayed(cached_call)(memory, evaluate_chunk, keys[i], land, stacked, table[where[i]]) for i in missing)
         for i, evaluation in zip(missing, Parallel(n_jobs=n_jobs, return_as="generator")(jobs), strict=True):
             take(i, evaluation)
     return Evaluation(losses, accuracies)

@@ -63,9 +63,9 @@ def fingerprint(*parts: object) -> str:
 
 def _update(digest: Any, part: object) -> None:
     if isinstance(part, Tensor):
-        array = part.detach().cpu().contiguous()
-        _head(digest, f"array {str(array.dtype).removeprefix('torch.')} {tuple(array.shape)}")
-        digest.update(array.reshape(-1).view(torch.uint8).numpy() if array.numel() else b"")
+        tensor = part.detach().cpu().contiguous()
+        _head(digest, f"array {str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}")
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy() if tensor.numel() else b"")
     elif isinstance(part, np.ndarray):
         array = np.ascontiguousarray(part)
         _head(digest, f"array {array.dtype} {array.shape}")
@@ -107,9 +107,7 @@ def describe_callable(function: Callable) -> str:
 
 
 def _code_bytes(code: Any) -> bytes:
-    constants = b"".join(
-        _code_bytes(c) if hasattr(c, "co_code") else repr(c).encode() for c in code.co_consts
-    )
+    constants = b"".join(_code_bytes(c) if hasattr(c, "co_code") else repr(c).encode() for c in code.co_consts)
     return code.co_code + constants + repr(code.co_names).encode()
 
 

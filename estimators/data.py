@@ -209,9 +209,7 @@ def _open(path: Path, channels: int) -> np.ndarray:
         with Image.open(path) as image:
             pixels = np.asarray(image.convert("RGB" if channels == 3 else "L"), dtype=np.float32) / 255.0
     except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(
-            f"Every image must be readable, got {str(path)!r}: {error}. Remove or replace it."
-        ) from error
+        raise ValueError(f"Every image must be readable, got {str(path)!r}: {error}. Remove or replace it.") from error
     return pixels.transpose(2, 0, 1) if channels == 3 else pixels[None]
 
 
@@ -219,9 +217,7 @@ def _read_image(path: Path, size: int, channels: int) -> Tensor:
     image = torch.from_numpy(np.ascontiguousarray(_open(path, channels)))
     if image.shape[-2:] == (size, size):
         return image
-    return F.interpolate(
-        image[None], size=(size, size), mode="bilinear", antialias=True, align_corners=False
-    )[0]
+    return F.interpolate(image[None], size=(size, size), mode="bilinear", antialias=True, align_corners=False)[0]
 
 
 def _normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -231,7 +227,7 @@ def _normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> T
 
 
 def _split(targets: np.ndarray, split: str) -> Tensor:
-    """Indices of a fixed stratified split, sorted."""
+    """Give the indices of a fixed stratified split, sorted."""
     everything = np.arange(len(targets))
     if split == "all":
         return torch.from_numpy(everything)
@@ -281,9 +277,7 @@ def _check(examples: Examples) -> Examples:
             f"inputs and targets must have equal lengths, got {len(x)} and {len(y)}. Pair them one to one."
         )
     if len(y) < 2:
-        raise ValueError(
-            f"data must hold at least 2 examples, got {len(y)}. A landscape is a mean over many."
-        )
+        raise ValueError(f"data must hold at least 2 examples, got {len(y)}. A landscape is a mean over many.")
     if not y.is_floating_point() and y.dtype != torch.int64:
         y = y.long()
     return Examples(x, y, examples.class_names, examples.name, examples.split)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,17 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from . import cache
-from .core.batchnorm import POLICIES, batch_norms, batch_statistics, recompute_statistics
+from .checks import check_choice, check_device, check_loss, check_positive_integer
+from .core.batchnorm import POLICIES, batch_norms
 from .core.evaluation import LOSSES, Loss, batches, logits, per_example_losses, totals
-from .core.folding import fold_batch_norm
-from .core.parameters import FlatParameters
-from .core.products import HessianGraph, OutputGraph, double_backward
+from .core.network import Network
+from .core.products import HessianGraph, OutputGraph
 from .data import Examples, load_data
 from .models import compatible_state_dict, describe_module, read_checkpoint
 from .progress import OnProgress, ignore_progress
 
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
-GRAPH_BYTES_PER_ACTIVATION = 3.0  # a kept double-backward graph, in multiples of the forward's activations
 
 
 @dataclass(frozen=True)
@@ -75,8 +73,8 @@ class Landscape:
         The model's own point, in the order of `torch.nn.utils.parameters_to_vector`, tied weights once.
     names, shapes, slices : tuple, tuple, dict
         The parameters in θ, their shapes, and where each lies.
-    n_parameters : int
-        P.
+    n_parameters, n_examples, n_classes : int
+        P, N, and the width of the model's output.
     settings : dict
         Everything a picture has to say about itself.
     fingerprint : str
@@ -102,13 +100,13 @@ class Landscape:
         parameters: str | Sequence[str] | None = None,
     ) -> None:
         self.loss_function = check_loss(loss)
-        self.batch_size = _check_positive("batch_size", batch_size)
+        self.batch_size = check_positive_integer("batch_size", batch_size, "Use 512 when in doubt.")
         self.device = check_device(device)
-        _check_choice("precision", precision, PRECISIONS)
-        _check_choice("batch_norm", batch_norm, POLICIES)
+        self.precision = check_choice("precision", precision, PRECISIONS)
+        self.batch_norm = check_choice("batch_norm", batch_norm, POLICIES)
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}. Use load_model(name).")
-        self.precision, self.batch_norm, self.dtype = precision, batch_norm, PRECISIONS[precision]
+        self.dtype = PRECISIONS[precision]
         self._patterns = (parameters,) if isinstance(parameters, str) else parameters
         self._options = {
             "loss": loss,
@@ -120,28 +118,18 @@ class Landscape:
         }
         self.data = load_data(data)
         self._template = copy.deepcopy(model).cpu()
+        self._model_fingerprint: str | None = None
+        self._origin: Landscape | None = None
+        self._inputs, self._targets = self._place(self.data)
         with torch.random.fork_rng(devices=[]):
-            self._module = copy.deepcopy(model).to(self.device, self.dtype).eval()
-            self._flat = FlatParameters(self._module, self._patterns)
-            self._inputs, self._targets = self._place(self.data)
-            self._statistics_inputs, self._statistics_targets = self._inputs, self._targets
-            self._origin_fingerprint = self.data.fingerprint
+            module = copy.deepcopy(model).to(self.device, self.dtype).eval()
+            patterns = None if self._patterns is None else tuple(self._patterns)
+            self._network = Network(module, patterns, batch_norm, precision == "bfloat16")
+            self._network.statistics_batches = lambda: (x for x, _ in self._batches())
             self._check_outputs()
-            self._forward_module: nn.Module = self._module
-            self.fold_note = "no batch norm"
-            if batch_norms(self._module):
-                self.fold_note = f"not folded: batch_norm={batch_norm!r}"
-                if batch_norm == "frozen":
-                    tolerance = 1e-4 if self.dtype == torch.float32 else 1e-9
-                    self._forward_module, self.fold_note = fold_batch_norm(
-                        self._module, self._inputs[:8].to(self.device), tolerance
-                    )
-            self.theta = self._flat.read()
-            self._at: Tensor | None = self.theta
-            self._graphs: list | None = None
-            self._graph_kind = ""
-            self._shared = _Shared(self)
-            self._refresh_statistics()
+            self._network.fold(self.sample_inputs(8))
+            self.theta = self._network.flat.read()
+            self._network.move(self.theta)
             self._probe_determinism()
 
     # -- what it is -------------------------------------------------------------------------------------
@@ -149,22 +137,22 @@ class Landscape:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the parameters in θ; of tied ones, the first."""
-        return self._flat.names
+        return self._network.flat.names
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
         """Shapes of the parameters in θ."""
-        return self._flat.shapes
+        return self._network.flat.shapes
 
     @property
     def slices(self) -> dict[str, slice]:
         """Where each parameter lies in θ."""
-        return self._flat.slices
+        return self._network.flat.slices
 
     @property
     def n_parameters(self) -> int:
         """P, the length of θ."""
-        return self._flat.n
+        return self._network.flat.n
 
     @property
     def n_examples(self) -> int:
@@ -172,14 +160,9 @@ class Landscape:
         return len(self._targets)
 
     @property
-    def n_classes(self) -> int:
-        """Width of the model's output."""
-        return self._n_outputs
-
-    @property
     def has_batch_norm(self) -> bool:
         """Whether the model has batch-norm layers with running statistics."""
-        return bool(batch_norms(self._module))
+        return self._network.has_batch_norm
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -199,20 +182,21 @@ class Landscape:
             "batch_size": self.batch_size,
             "precision": self.precision,
             "device": str(self.device),
-            "fold": self.fold_note,
+            "fold": self._network.fold_note,
             "torch": torch.__version__,
         }
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the architecture, all parameters and buffers, the data and what changes the number."""
-        if self._shared.fingerprint is None:
+        if self._model_fingerprint is None:
             state = {k: v for k, v in self._template.state_dict().items() if isinstance(v, Tensor)}
-            self._shared.fingerprint = cache.fingerprint(describe_module(self._template), state)
+            self._model_fingerprint = cache.fingerprint(describe_module(self._template), state)
+        origin = self._origin or self
         return cache.fingerprint(
-            self._shared.fingerprint,
+            self._model_fingerprint,
             self.data.fingerprint,
-            self._origin_fingerprint,
+            origin.data.fingerprint,
             self.loss_function,
             self.batch_size,
             self.precision,
@@ -228,9 +212,9 @@ class Landscape:
         share one working copy of the network.
         """
         other = copy.copy(self)
+        other._origin = self._origin or self
         other.data = load_data(data)
         other._inputs, other._targets = other._place(other.data)
-        other._graphs = None
         other._check_outputs()
         return other
 
@@ -272,19 +256,16 @@ class Landscape:
             Losses and accuracies, each (n,).
         """
         stacked = torch.stack(list(anchors)) if not isinstance(anchors, Tensor) else anchors
-        internal = self._flat.to_internal(stacked.to(self._flat.flat))
-        weights = torch.as_tensor(np.asarray(coefficients), dtype=self._flat.flat.dtype)
+        network = self._network
+        internal = network.flat.to_internal(stacked.to(network.flat.flat))
+        weights = torch.as_tensor(np.asarray(coefficients), dtype=network.flat.flat.dtype)
         results = []
-        self._drop_graphs()
-        self._shared.release_graphs()
-        try:
+        network.leave()
+        for i, row in enumerate(weights):
             with torch.no_grad():
-                for i, row in enumerate(weights):
-                    self._combine(internal, row)
-                    results.append(self._totals())
-                    on_progress(i + 1, len(weights), "points")
-        finally:
-            self._at = None
+                network.combine(internal, row)
+                results.append(self._totals())
+            on_progress(i + 1, len(weights), "points")
         if not results:
             return Evaluation(np.empty(0), np.empty(0))
         table = torch.stack(results).cpu().numpy() / self.n_examples
@@ -298,9 +279,9 @@ class Landscape:
     @torch.no_grad()
     def outputs(self, theta: Tensor | None = None) -> Tensor:
         """Class scores at θ, (N, C)."""
-        self._go(theta)
-        with self._mode():
-            return torch.cat([logits(self._forward(x)).to(self.dtype) for x, _ in self._batches()])
+        self._network.move(self._vector(theta))
+        with self._network.policy():
+            return torch.cat([self._network.scores(x) for x, _ in self._batches()])
 
     # -- derivatives ------------------------------------------------------------------------------------
 
@@ -332,7 +313,7 @@ class Landscape:
 
     def fisher_vp(self, v: Tensor, theta: Tensor | None = None, kind: str = "empirical") -> Tensor:
         """Fisher products F v, for v of shape (P,) or (P, k) and kind "empirical" or "model"."""
-        _check_choice("kind", kind, {"empirical": 0, "model": 0})
+        check_choice("kind", kind, ("empirical", "model"))
         return self._product("outputs", v, theta, lambda graph, pieces, keep: graph.fisher(pieces, kind))
 
     # -- points -----------------------------------------------------------------------------------------
@@ -358,36 +339,38 @@ class Landscape:
         elif isinstance(other, str | os.PathLike):
             other, _ = read_checkpoint(other)
         state = compatible_state_dict(self._template, other)
-        return self._flat.join([state[name].to(self.theta) for name in self.names])
+        return self._network.flat.join([state[name].to(self.theta) for name in self.names])
 
     def state_dict(self, theta: Tensor | None = None) -> dict[str, Tensor]:
         """State dict of the network at θ, on the CPU; buffers follow the batch-norm policy."""
         return {k: v.detach().clone() for k, v in self.model_at(theta).state_dict().items()}
 
     def model_at(self, theta: Tensor | None = None) -> nn.Module:
-        """A fresh module at θ, on the CPU, in the mode and precision of the model given."""
+        """Build a fresh module at θ, on the CPU, in the mode and precision of the model given."""
         fresh = copy.deepcopy(self._template)
         named = dict(fresh.named_parameters(remove_duplicate=False))
         with torch.no_grad():
-            for name, value in zip(self.names, self._flat.split(self._vector(theta)), strict=True):
+            for name, value in zip(self.names, self._network.flat.split(self._vector(theta)), strict=True):
                 named[name].copy_(value.cpu())
             if self.batch_norm != "frozen" and batch_norms(fresh):
-                self._go(theta)
-                self._estimate_statistics()
-                ours = dict(self._module.named_buffers())
+                self._network.leave()
+                self._network.flat.load(self._vector(theta))
+                self._network.estimate_statistics()
+                ours = dict(self._network.module.named_buffers())
                 for name, buffer in fresh.named_buffers():
                     buffer.copy_(ours[name].cpu())
-                self._refresh_statistics()
         return fresh
 
     # -- inside -----------------------------------------------------------------------------------------
 
     def __reduce__(self) -> tuple:
         # views into one buffer do not survive pickling: rebuild from the plain parts
-        if self._inputs is not self._statistics_inputs:
-            origin = Examples(self._statistics_inputs.cpu(), self._statistics_targets.cpu(), ())
-            return _rebuild, (self._template, origin, self._options, self.data)
-        return _rebuild, (self._template, self.data, self._options, None)
+        origin = self._origin or self
+        return _rebuild, (self._template, origin.data, self._options, None if self._origin is None else self.data)
+
+    def sample_inputs(self, n: int) -> Tensor:
+        """First n inputs, on the device."""
+        return self._inputs[:n].to(self.device)
 
     def _vector(self, theta: Tensor | None) -> Tensor:
         return self.theta if theta is None else self.point(theta)
@@ -405,69 +388,10 @@ class Landscape:
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         return batches(self._inputs, self._targets, self.batch_size, self.device)
 
-    def _forward(self, x: Tensor) -> object:
-        if self.precision == "bfloat16":
-            with torch.autocast(self.device.type, torch.bfloat16):
-                return self._forward_module(x)
-        return self._forward_module(x)
-
-    @contextmanager
-    def _mode(self) -> Iterator[None]:
-        if self.batch_norm == "batch":
-            with batch_statistics(self._module):
-                yield
-        else:
-            yield
-
-    def _combine(self, internal: Tensor, row: Tensor) -> None:
-        """Write `row @ internal` into the flat buffer, exactly an anchor when the row is a unit vector."""
-        flat, written = self._flat.flat, False
-        for weight, anchor in zip(row.tolist(), internal, strict=True):
-            if weight == 0.0:
-                continue
-            if not written:
-                torch.mul(anchor, weight, out=flat)
-                written = True
-            else:
-                flat.add_(anchor, alpha=weight)
-        if not written:
-            flat.zero_()
-        self._refresh_statistics()
-
-    def _go(self, theta: Tensor | None) -> bool:
-        """Move the working network to θ; tell whether it was there already."""
-        vector = self._vector(theta)
-        shared = self._shared
-        if shared.at is not None and (shared.at is vector or torch.equal(shared.at, vector)):
-            return True
-        shared.release_graphs()
-        self._flat.load(vector)
-        self._refresh_statistics()
-        shared.at = vector.clone() if vector is not self.theta else vector
-        return False
-
-    @property
-    def _at(self) -> Tensor | None:
-        return self._shared.at
-
-    @_at.setter
-    def _at(self, value: Tensor | None) -> None:
-        if not hasattr(self, "_shared"):
-            self._shared = _Shared(self)
-        self._shared.at = value
-
-    def _refresh_statistics(self) -> None:
-        if self.batch_norm == "recompute":
-            self._estimate_statistics()
-
-    def _estimate_statistics(self) -> None:
-        data = batches(self._statistics_inputs, self._statistics_targets, self.batch_size, self.device)
-        recompute_statistics(self._module, (x for x, _ in data), self._forward)
-
     def _totals(self) -> Tensor:
         try:
-            with self._mode():
-                return totals(self._forward, self.loss_function, self._batches(), self.device)
+            with self._network.policy():
+                return totals(self._network.forward, self.loss_function, self._batches(), self.device)
         except torch.cuda.OutOfMemoryError:
             if self.batch_size == 1:
                 raise
@@ -478,16 +402,16 @@ class Landscape:
     def _loss_and_gradient(
         self, theta: Tensor | None, data: list[tuple[Tensor, Tensor]], n: int
     ) -> tuple[float, Tensor]:
-        self._go(theta)
-        total, gradient = torch.zeros((), dtype=torch.float64, device=self.device), None
-        with self._mode(), torch.enable_grad():
+        network = self._network
+        network.move(self._vector(theta))
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        gradient = torch.zeros_like(self.theta)
+        with network.policy(), torch.enable_grad():
             for x, y in data:
-                losses = per_example_losses(self.loss_function, logits(self._forward(x)).to(self.dtype), y)
-                parts = torch.autograd.grad(losses.sum(), self._flat.parameters, allow_unused=True)
+                losses = per_example_losses(self.loss_function, network.scores(x), y)
+                parts = torch.autograd.grad(losses.sum(), network.flat.parameters, allow_unused=True)
                 total += losses.detach().sum(dtype=torch.float64)
-                joined = self._flat.join(parts)
-                gradient = joined if gradient is None else gradient.add_(joined)
-        assert gradient is not None
+                gradient += network.flat.join(parts)
         return (total / n).item(), gradient.div_(n)
 
     def _product(self, kind: str, v: Tensor, theta: Tensor | None, apply: Callable) -> Tensor:
@@ -497,153 +421,56 @@ class Landscape:
                 f"v must have shape ({self.n_parameters},) or ({self.n_parameters}, k), got {tuple(vectors.shape)}. "
                 "Vectors have the order of Landscape.theta."
             )
-        self._go(theta)
+        network = self._network
+        network.move(self._vector(theta))
         columns = vectors[:, None] if vectors.dim() == 1 else vectors
-        pieces = [self._flat.split(column.contiguous()) for column in columns.T]
+        pieces = [network.flat.split(column.contiguous()) for column in columns.T]
         out = torch.zeros_like(columns)
-        with self._mode():
-            for graph, keep in self._walk_graphs(kind):
+        with network.policy():
+            for graph, keep in network.graphs(self, kind, self.n_examples, lambda: self._build_graphs(kind)):
                 for j, split in enumerate(pieces):
-                    out[:, j] += self._flat.join(apply(graph, split, keep or j + 1 < len(pieces)))
+                    out[:, j] += network.flat.join(apply(graph, split, keep or j + 1 < len(pieces)))
         out /= self.n_examples
         return out[:, 0] if vectors.dim() == 1 else out
 
-    def _walk_graphs(self, kind: str) -> Iterator[tuple[Any, bool]]:
-        """Yield each batch's backward graph, kept for the next product at the same θ where memory allows."""
+    def _build_graphs(self, kind: str) -> Iterator[HessianGraph | OutputGraph]:
         build = HessianGraph if kind == "hessian" else OutputGraph
-        if self._graphs is not None and self._graph_kind == kind:
-            yield from ((graph, True) for graph in self._graphs)
-            return
-        self._drop_graphs()
-        self._shared.release_graphs()
-        keep = self._graphs_fit()
-        kept = []
         for x, y in self._batches():
-            graph = build(self._forward_in_dtype, self.loss_function, self._flat.parameters, x, y)
-            if keep:
-                kept.append(graph)
-            yield graph, keep
-        if keep:
-            self._graphs, self._graph_kind = kept, kind
-            self._shared.graph_owners.append(self)
-
-    def _forward_in_dtype(self, x: Tensor) -> Tensor:
-        return logits(self._forward(x)).to(self.dtype)
-
-    def _graphs_fit(self) -> bool:
-        available = free_memory(self.device)
-        needed = self._shared.activation_bytes(self) * self.n_examples * GRAPH_BYTES_PER_ACTIVATION
-        return needed < 0.5 * available
-
-    def _drop_graphs(self) -> None:
-        self._graphs = None
+            yield build(self._network.scores, self.loss_function, self._network.flat.parameters, x, y)
 
     def _check_outputs(self) -> None:
         """Run a few examples, so that a wrong shape or label is said before hours of work."""
-        x, y = self._inputs[:2].to(self.device), self._targets
+        y = self._targets
         try:
             with torch.no_grad():
-                outputs = logits(self._module(x))
+                outputs = logits(self._network.module(self.sample_inputs(2)))
         except (RuntimeError, AssertionError, ValueError, IndexError) as error:
             raise ValueError(
                 f"The model must accept inputs of shape {tuple(self._inputs.shape[1:])}, got an error: {error}. "
                 "Check image_size and channels of the data, and img_size of the model."
             ) from error
-        self._n_outputs = outputs.shape[-1] if outputs.dim() > 1 else 1
+        self.n_classes = outputs.shape[-1] if outputs.dim() > 1 else 1
         if self.loss_function is LOSSES["cross_entropy"] and not y.is_floating_point():
             low, high = int(y.min()), int(y.max())
-            if low < 0 or high >= self._n_outputs:
+            if low < 0 or high >= self.n_classes:
                 raise ValueError(
-                    f"targets must be classes 0 to {self._n_outputs - 1} (the model has {self._n_outputs} outputs), "
+                    f"targets must be classes 0 to {self.n_classes - 1} (the model has {self.n_classes} outputs), "
                     f"got values from {low} to {high}. Load the model with num_classes={max(high + 1, 2)} "
                     "or fix the labels."
                 )
 
     def _probe_determinism(self) -> None:
-        x, y = self._inputs[: min(32, self.batch_size)].to(self.device), self._targets[:32].to(self.device)
-        y = y[: len(x)]
-        with self._mode():
-            first, second = (totals(self._forward, self.loss_function, iter([(x, y)]), self.device) for _ in range(2))
+        x, y = next(batches(self._inputs, self._targets, min(32, self.batch_size), self.device))
+        with self._network.policy():
+            first, second = (
+                totals(self._network.forward, self.loss_function, iter([(x, y)]), self.device) for _ in range(2)
+            )
         a, b = float(first[0]), float(second[0])
         if np.isfinite(a) and np.isfinite(b) and abs(a - b) > 1e-5 * max(1.0, abs(a)):
             raise ValueError(
                 f"The model must give the same loss twice at the same weights, got {a:.6g} and {b:.6g}. "
                 "It draws random numbers in eval mode: switch that off."
             )
-
-
-class _Shared:
-    """What landscapes on one working network share: where it stands and whose graphs hang on it."""
-
-    def __init__(self, owner: Landscape) -> None:
-        self.at: Tensor | None = None
-        self.fingerprint: str | None = None
-        self.graph_owners: list[Landscape] = []
-        self._activation_bytes: float | None = None
-
-    def release_graphs(self) -> None:
-        for landscape in self.graph_owners:
-            landscape._drop_graphs()
-        self.graph_owners.clear()
-
-    def activation_bytes(self, landscape: Landscape) -> float:
-        """Bytes that autograd keeps for one example, measured on a few."""
-        if self._activation_bytes is None:
-            x = landscape._inputs[:4].to(landscape.device)
-            seen: dict[int, int] = {}
-
-            def pack(tensor: Tensor) -> Tensor:
-                if not isinstance(tensor, nn.Parameter):
-                    seen[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-                return tensor
-
-            with (
-                torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t),
-                double_backward(),
-                torch.enable_grad(),
-            ):  # type: ignore[attr-defined]
-                landscape._forward(x)
-            self._activation_bytes = sum(seen.values()) / len(x)
-        return self._activation_bytes
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that can still be allocated on the device."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 2**32
-
-
-def check_device(device: str) -> torch.device:
-    """Turn "auto" or a device name into a device that exists."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        found = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"device must be 'auto', 'cpu' or 'cuda', got {device!r}. Use 'auto'.") from error
-    if found.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device must be one this machine has, got {device!r} without CUDA. Use 'auto' or 'cpu'.")
-    return found
-
-
-def check_loss(loss: str | Loss) -> Loss:
-    """Turn a loss's name or a callable into a per-example loss."""
-    if callable(loss):
-        return loss
-    _check_choice("loss", loss, LOSSES)
-    return LOSSES[loss]
-
-
-def _check_choice(name: str, value: object, allowed: Any) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {sorted(allowed)}, got {value!r}. Choose one of these.")
-
-
-def _check_positive(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name} must be a positive integer, got {value!r}. Use 512 when in doubt.")
-    return int(value)
 
 
 def _rebuild(model: nn.Module, data: Examples, options: dict, other: Examples | None) -> Landscape:

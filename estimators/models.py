@@ -75,9 +75,7 @@ def load_model(
             + (f"Did you mean {', '.join(near)}?" if near else "See timm.list_models().")
         )
     if checkpoint is not None and pretrained:
-        raise ValueError(
-            "pretrained must be False when a checkpoint is given, got True. Choose one source of weights."
-        )
+        raise ValueError("pretrained must be False when a checkpoint is given, got True. Choose one source of weights.")
     if num_classes is not None and num_classes < 1:
         raise ValueError(
             f"num_classes must be at least 1, got {num_classes!r}. Give the number of classes of the data."
@@ -111,8 +109,13 @@ def load_model(
         weights = f"file {Path(checkpoint).name}"  # type: ignore[arg-type]
     else:
         weights = "timm pretrained" if pretrained else f"random (seed {random_state})"
-    model.provenance = {"architecture": name, "weights": weights, "notes": notes}
-    return model.eval()
+    return with_provenance(model.eval(), name, weights, notes)
+
+
+def with_provenance(model: nn.Module, architecture: str, weights: str, notes: list[str]) -> nn.Module:
+    """Note on a module where it comes from: the `.provenance` that captions are made of."""
+    model.__dict__["provenance"] = {"architecture": architecture, "weights": weights, "notes": list(notes)}
+    return model
 
 
 def takes_image_size(name: str) -> bool:
@@ -197,13 +200,9 @@ def clean_state_dict(content: Any, source: str = "the checkpoint") -> tuple[dict
             break
         notes.append(f"took the entry {key!r}")
         content = content[key]
-    state = (
-        {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
-    )
+    state = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
     if not state:
-        raise ValueError(
-            f"A checkpoint must hold named tensors, got none in {source!r}. Save model.state_dict()."
-        )
+        raise ValueError(f"A checkpoint must hold named tensors, got none in {source!r}. Save model.state_dict().")
     stripped = True
     while stripped:
         stripped = False

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from .core.directions import Frame
-from .landscape import Landscape, free_memory
+from .core.network import free_memory
+from .landscape import Landscape
 from .models import compatible_state_dict, read_checkpoint
 
 

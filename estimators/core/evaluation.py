@@ -62,9 +62,7 @@ def correct(outputs: Tensor, targets: Tensor) -> Tensor | None:
     return outputs.argmax(1) == targets
 
 
-def batches(
-    inputs: Tensor, targets: Tensor, size: int, device: torch.device
-) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(inputs: Tensor, targets: Tensor, size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
     """Walk the examples in their order; what does not lie on `device` is streamed to it."""
     for start in range(0, len(targets), size):
         x, y = inputs[start : start + size], targets[start : start + size]
@@ -88,9 +86,9 @@ def totals(
     total = torch.zeros(2, dtype=torch.float64, device=device)
     for x, y in data:
         outputs = logits(forward(x))
-        total[0] += per_example_losses(
-            loss, outputs.float() if outputs.dtype == torch.bfloat16 else outputs, y
-        ).sum(dtype=torch.float64)
+        total[0] += per_example_losses(loss, outputs.float() if outputs.dtype == torch.bfloat16 else outputs, y).sum(
+            dtype=torch.float64
+        )
         hits = correct(outputs, y)
         total[1] += float("nan") if hits is None else hits.sum()
     return total

@@ -11,21 +11,24 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 class FoldedConvolution(nn.Module):
     """A convolution and the batch norm it alone feeds, computed as one convolution."""
 
-    def __init__(self, conv: nn.Module, norm: _BatchNorm) -> None:
+    inverse_deviation: Tensor
+    shift: Tensor
+
+    def __init__(self, conv: Convolution, norm: _BatchNorm) -> None:
         super().__init__()
         self.conv, self.norm = conv, norm
-        spatial = (1,) * (conv.weight.dim() - 1)  # type: ignore[operator, union-attr]
-        self._filter_shape = (-1, *spatial)
-        inverse = (norm.running_var.double() + norm.eps).rsqrt()  # type: ignore[union-attr]
-        shift = -norm.running_mean.double()  # type: ignore[union-attr]
-        self.register_buffer("inverse_deviation", inverse.to(conv.weight.dtype), persistent=False)  # type: ignore[union-attr, arg-type]
-        self.register_buffer("shift", shift.to(conv.weight.dtype), persistent=False)  # type: ignore[union-attr, arg-type]
+        self._filter_shape = (-1,) + (1,) * (conv.weight.dim() - 1)
+        assert norm.running_mean is not None and norm.running_var is not None
+        inverse = (norm.running_var.double() + norm.eps).rsqrt()
+        self.register_buffer("inverse_deviation", inverse.to(conv.weight.dtype), persistent=False)
+        self.register_buffer("shift", -norm.running_mean.clone(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve with the folded weight and bias."""
@@ -33,7 +36,7 @@ class FoldedConvolution(nn.Module):
         scale = self.inverse_deviation if norm.weight is None else norm.weight * self.inverse_deviation
         shift = self.shift if conv.bias is None else self.shift + conv.bias
         bias = shift * scale if norm.bias is None else torch.addcmul(norm.bias, shift, scale)
-        return conv._conv_forward(x, conv.weight * scale.view(self._filter_shape), bias)  # type: ignore[operator, union-attr]
+        return conv._conv_forward(x, conv.weight * scale.view(self._filter_shape), bias)
 
 
 class _Tracer(fx.Tracer):
@@ -76,9 +79,7 @@ def fold_batch_norm(module: nn.Module, example: Tensor, tolerance: float = 1e-4)
         traced.recompile()
         with torch.no_grad():
             expected, found = _first_tensor(module(example)), _first_tensor(traced(example))
-    except (
-        Exception
-    ) as error:  # tracing runs foreign code: whatever it raises is reported and nothing is folded
+    except Exception as error:  # tracing runs foreign code: whatever it raises is reported and nothing is folded
         return (
             module,
             f"not folded: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
@@ -119,9 +120,7 @@ def _fold_pair(traced: fx.GraphModule, conv_node: fx.Node, norm_node: fx.Node) -
     norm = traced.get_submodule(str(norm_node.target))
     traced.add_submodule(str(conv_node.target), FoldedConvolution(conv, norm))  # type: ignore[arg-type]
     # timm's BatchNormAct2d is a batch norm that also holds a drop layer and the activation: those stay
-    rest = [
-        getattr(norm, name) for name in ("drop", "act") if isinstance(getattr(norm, name, None), nn.Module)
-    ]
+    rest = [getattr(norm, name) for name in ("drop", "act") if isinstance(getattr(norm, name, None), nn.Module)]
     rest = [m for m in rest if not isinstance(m, nn.Identity)]
     if not rest:
         norm_node.replace_all_uses_with(conv_node)

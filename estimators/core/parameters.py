@@ -85,8 +85,7 @@ class FlatParameters:
     def split(self, vector: Tensor) -> list[Tensor]:
         """Cut a public vector (P,) into tensors of the parameters' shapes (views)."""
         return [
-            piece.view(shape)
-            for piece, shape in zip(torch.split(vector, self.sizes), self.shapes, strict=True)
+            piece.view(shape) for piece, shape in zip(torch.split(vector, list(self.sizes)), self.shapes, strict=True)
         ]
 
     def join(self, tensors: Iterable[Tensor | None]) -> Tensor:
@@ -99,9 +98,7 @@ class FlatParameters:
         )
 
 
-def tied_groups(
-    module: nn.Module, patterns: Iterable[str] | None = None
-) -> list[tuple[list[str], list[nn.Parameter]]]:
+def tied_groups(module: nn.Module, patterns: Iterable[str] | None = None) -> list[tuple[list[str], list[nn.Parameter]]]:
     """Group the trainable parameters that share memory.
 
     Parameters

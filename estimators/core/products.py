@@ -10,6 +10,8 @@ network with a double backward works.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +22,7 @@ from .evaluation import Loss, cross_entropy, logits, mean_squared_error, per_exa
 Tensors = Sequence[Tensor | None]
 
 
-def double_backward() -> object:
+def double_backward() -> AbstractContextManager:
     """Context in which attention has a second derivative (the fused kernels have none)."""
     return sdpa_kernel(SDPBackend.MATH)
 
@@ -40,11 +42,9 @@ class HessianGraph:
         The batch.
     """
 
-    def __init__(
-        self, forward: Callable, loss: Loss, parameters: Sequence[Tensor], x: Tensor, y: Tensor
-    ) -> None:
+    def __init__(self, forward: Callable, loss: Loss, parameters: Sequence[Tensor], x: Tensor, y: Tensor) -> None:
         self.parameters = list(parameters)
-        with double_backward(), torch.enable_grad():  # type: ignore[attr-defined]
+        with double_backward(), torch.enable_grad():
             total = per_example_losses(loss, logits(forward(x)), y).sum()
             self.gradients = _gradients(total, self.parameters, create_graph=True)
         used = [i for i, g in enumerate(self.gradients) if g is not None and g.requires_grad]
@@ -55,18 +55,16 @@ class HessianGraph:
         if not self._used:
             return [None] * len(self.parameters)
         outputs = [self.gradients[i] for i in self._used]
-        with double_backward():  # type: ignore[attr-defined]
+        with double_backward():
             return _gradients(outputs, self.parameters, [pieces[i] for i in self._used], retain_graph=keep)
 
 
 class OutputGraph:
     """One batch's outputs z with the graphs of Jᵀu and J v, for Gauss-Newton and Fisher products."""
 
-    def __init__(
-        self, forward: Callable, loss: Loss, parameters: Sequence[Tensor], x: Tensor, y: Tensor
-    ) -> None:
+    def __init__(self, forward: Callable, loss: Loss, parameters: Sequence[Tensor], x: Tensor, y: Tensor) -> None:
         self.parameters, self.loss, self.targets = list(parameters), loss, y
-        with double_backward(), torch.enable_grad():  # type: ignore[attr-defined]
+        with double_backward(), torch.enable_grad():
             self.outputs = logits(forward(x))
             self._u = torch.zeros_like(self.outputs, requires_grad=True)
             self._pulled = _gradients(self.outputs, self.parameters, self._u, create_graph=True)
@@ -74,7 +72,7 @@ class OutputGraph:
 
     def push(self, pieces: Sequence[Tensor]) -> Tensor:
         """J v, of the outputs' shape."""
-        with double_backward():  # type: ignore[attr-defined]
+        with double_backward():
             pushed = _gradients(
                 [self._pulled[i] for i in self._used],
                 [self._u],
@@ -85,14 +83,12 @@ class OutputGraph:
 
     def pull(self, w: Tensor) -> Tensors:
         """Jᵀ w, of the parameters' shapes."""
-        with double_backward():  # type: ignore[attr-defined]
+        with double_backward():
             return _gradients(self.outputs, self.parameters, w, retain_graph=True)
 
     def gauss_newton(self, pieces: Sequence[Tensor]) -> Tensors:
         """Σ Jᵀ (∂²ℓ/∂z²) J v over the batch."""
-        return self.pull(
-            output_hessian_product(self.loss, self.outputs.detach(), self.targets, self.push(pieces))
-        )
+        return self.pull(output_hessian_product(self.loss, self.outputs.detach(), self.targets, self.push(pieces)))
 
     def fisher(self, pieces: Sequence[Tensor], kind: str) -> Tensors:
         """Σ g (gᵀ v) over the batch, for `kind` "empirical" or "model"."""
@@ -136,11 +132,9 @@ def model_fisher_product(loss: Loss, z: Tensor, v: Tensor) -> Tensor:
     )
 
 
-def _gradients(
-    outputs: object, inputs: Sequence[Tensor], grad_outputs: object = None, **options: bool
-) -> Tensors:
+def _gradients(outputs: Any, inputs: Sequence[Tensor], grad_outputs: Any = None, **options: bool) -> Tensors:
     try:
-        return torch.autograd.grad(outputs, inputs, grad_outputs, allow_unused=True, **options)  # type: ignore[arg-type]
+        return torch.autograd.grad(outputs, inputs, grad_outputs, allow_unused=True, **options)
     except (RuntimeError, NotImplementedError) as error:
         text = str(error)
         if "derivative for" in text or "does not require grad" in text or "not implemented" in text:

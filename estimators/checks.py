@@ -1,0 +1,43 @@
+"""Arguments checked with one shape of message: what must hold, what came, what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+
+from .core.evaluation import LOSSES, Loss
+
+
+def check_choice(name: str, value: object, allowed: Iterable[str]) -> str:
+    """Insist on one of a few names."""
+    choices = sorted(allowed)
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} must be one of {choices}, got {value!r}. Choose one of these.")
+    return value
+
+
+def check_positive_integer(name: str, value: object, hint: str = "") -> int:
+    """Insist on an integer of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}. {hint}".rstrip())
+    return int(value)
+
+
+def check_device(device: str) -> torch.device:
+    """Turn "auto" or a device name into a device that this machine has."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device must be 'auto', 'cpu' or 'cuda', got {device!r}. Use 'auto'.") from error
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device must be one this machine has, got {device!r} without CUDA. Use 'auto' or 'cpu'.")
+    return found
+
+
+def check_loss(loss: str | Loss) -> Loss:
+    """Turn a loss's name or a callable into a per-example loss."""
+    return loss if callable(loss) else LOSSES[check_choice("loss", loss, LOSSES)]

@@ -1,0 +1,166 @@
+"""The working copy of a network: it stands at one point θ, under one batch-norm policy, and can be moved."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from .batchnorm import batch_norms, batch_statistics, recompute_statistics
+from .evaluation import logits
+from .folding import fold_batch_norm
+from .parameters import FlatParameters
+from .products import double_backward
+
+GRAPH_PER_ACTIVATION = 3.0  # size of a kept double-backward graph, in multiples of the forward's activations
+
+
+class Network:
+    """A private module whose parameters lie in one flat buffer.
+
+    Parameters
+    ----------
+    module : nn.Module
+        In eval mode, on its device and in its dtype; owned and changed by this object.
+    patterns : iterable of str or None
+        Which parameters make up θ, see :class:`FlatParameters`.
+    batch_norm : str
+        A key of :data:`batchnorm.POLICIES`.
+    mixed : bool
+        Whether the forward pass runs in bfloat16.
+    """
+
+    def __init__(self, module: nn.Module, patterns: tuple[str, ...] | None, batch_norm: str, mixed: bool) -> None:
+        self.module, self.batch_norm, self.mixed = module, batch_norm, mixed
+        self.flat = FlatParameters(module, patterns)
+        self.has_batch_norm = bool(batch_norms(module))
+        self.statistics_batches: Callable[[], Iterator[Tensor]] = lambda: iter(())
+        self.fold_note = f"not folded: batch_norm={batch_norm!r}" if self.has_batch_norm else "no batch norm"
+        self._forward: nn.Module = module
+        self._position: Tensor | None = None
+        self._graphs: tuple[object, str, list] | None = None
+        self._activation_bytes: float | None = None
+
+    def fold(self, example: Tensor) -> None:
+        """Fold batch norm into the convolutions where the policy allows and the outputs agree."""
+        if self.has_batch_norm and self.batch_norm == "frozen":
+            tolerance = 1e-4 if self.flat.flat.dtype == torch.float32 else 1e-9
+            self._forward, self.fold_note = fold_batch_norm(self.module, example, tolerance)
+
+    # -- where it stands ----------------------------------------------------------------------------------
+
+    def move(self, theta: Tensor) -> None:
+        """Go to θ, (P,) in public layout; statistics follow the policy."""
+        if self._position is not None and (self._position is theta or torch.equal(self._position, theta)):
+            return
+        self.leave()
+        self.flat.load(theta)
+        self.refresh_statistics()
+        self._position = theta.clone()
+
+    def combine(self, internal: Tensor, row: Tensor) -> None:
+        """Go to `row @ internal`, (K,) times (K, P) in buffer layout; exactly an anchor when `row` is a unit vector."""
+        flat, written = self.flat.flat, False
+        for weight, anchor in zip(row.tolist(), internal, strict=True):
+            if weight == 0.0:
+                continue
+            if written:
+                flat.add_(anchor, alpha=weight)
+            else:
+                torch.mul(anchor, weight, out=flat)
+                written = True
+        if not written:
+            flat.zero_()
+        self.refresh_statistics()
+
+    def leave(self) -> None:
+        """Forget the point and the graphs that hang on it: the buffer is about to be written."""
+        self._position = self._graphs = None
+
+    def refresh_statistics(self) -> None:
+        """Re-estimate batch-norm statistics where the policy says so."""
+        if self.batch_norm == "recompute":
+            self.estimate_statistics()
+
+    def estimate_statistics(self) -> None:
+        """Re-estimate batch-norm statistics at the present point."""
+        recompute_statistics(self.module, self.statistics_batches(), self.forward)
+
+    # -- what it computes ---------------------------------------------------------------------------------
+
+    def forward(self, x: Tensor) -> object:
+        """Give the model's output."""
+        if self.mixed:
+            with torch.autocast(x.device.type, torch.bfloat16):
+                return self._forward(x)
+        return self._forward(x)
+
+    def scores(self, x: Tensor) -> Tensor:
+        """Give the class scores (N, C), in the dtype of θ."""
+        return logits(self.forward(x)).to(self.flat.flat.dtype)
+
+    @contextmanager
+    def policy(self) -> Iterator[None]:
+        """Run forward passes under the batch-norm policy."""
+        if self.batch_norm == "batch" and self.has_batch_norm:
+            with batch_statistics(self.module):
+                yield
+        else:
+            yield
+
+    # -- backward graphs kept between products ------------------------------------------------------------
+
+    def graphs(
+        self, owner: object, kind: str, n_examples: int, build: Callable[[], Iterator]
+    ) -> Iterator[tuple[object, bool]]:
+        """Yield each batch's backward graph and whether it is kept for the next product at the same point.
+
+        Graphs are kept when the memory they are estimated to need is at most half of what is free.
+        """
+        if self._graphs is not None and self._graphs[0] is owner and self._graphs[1] == kind:
+            yield from ((graph, True) for graph in self._graphs[2])
+            return
+        self._graphs = None
+        keep = self._bytes_per_example(owner) * n_examples * GRAPH_PER_ACTIVATION < 0.5 * free_memory(self.device)
+        kept = []
+        for graph in build():
+            if keep:
+                kept.append(graph)
+            yield graph, keep
+        if keep:
+            self._graphs = (owner, kind, kept)
+
+    @property
+    def device(self) -> torch.device:
+        """Where θ lies."""
+        return self.flat.flat.device
+
+    def _bytes_per_example(self, owner: object) -> float:
+        """Bytes that autograd keeps for one example, measured on a few."""
+        if self._activation_bytes is None:
+            x: Tensor = owner.sample_inputs(4)  # type: ignore[attr-defined]
+            seen: dict[int, int] = {}
+
+            def pack(tensor: Tensor) -> Tensor:
+                if not isinstance(tensor, nn.Parameter):
+                    storage = tensor.untyped_storage()
+                    seen[storage.data_ptr()] = storage.nbytes()
+                return tensor
+
+            hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t)
+            with hooks, double_backward(), torch.enable_grad(), self.policy():
+                self.forward(x)
+            self._activation_bytes = sum(seen.values()) / len(x)
+        return self._activation_bytes
+
+
+def free_memory(device: torch.device) -> int:
+    """Count the bytes that can still be allocated on the device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return 4 * 2**30  # not known on this system: assume a small machine
