@@ -162,9 +162,7 @@ def match_weights(
     )
 
 
-def largest_change(
-    module: nn.Module, before: State, after: State, inputs: Any, tolerance: float = 1e-4
-) -> float:
+def largest_change(module: nn.Module, before: State, after: State, inputs: Any, tolerance: float = 1e-4) -> float:
     """Largest relative change of a network's outputs when its weights are reordered.
 
     Parameters

@@ -51,8 +51,7 @@ class Propagation:
         statistics = {
             node.args[i]
             for node in self.traced.graph.nodes
-            if _operation(node)
-            in ("native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm")
+            if _operation(node) in ("native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm")
             for i in (3, 4)
         }
         names = [*self.parameters, *self.buffers]
@@ -190,9 +189,7 @@ def _reduce(p: Propagation, node: Node, a: dict[str, Any]) -> Any:
     dims = a.get("dim")
     dims = [dims] if isinstance(dims, int) else list(dims or range(len(source)))
     gone = {d % len(source) for d in dims} if source else set()
-    axes = [
-        p.vars.new(1) if i in gone else v for i, v in enumerate(source) if i not in gone or a.get("keepdim")
-    ]
+    axes = [p.vars.new(1) if i in gone else v for i, v in enumerate(source) if i not in gone or a.get("keepdim")]
     return [axes, axes] if isinstance(node.meta["val"], (tuple, list)) else axes
 
 

@@ -56,9 +56,7 @@ class Symmetry:
         Reason → how many parameter axes it pins; what the derivation could not see through.
     """
 
-    def __init__(
-        self, variables: AxisVariables, axes: dict[str, list[int]], parameters: Sequence[str]
-    ) -> None:
+    def __init__(self, variables: AxisVariables, axes: dict[str, list[int]], parameters: Sequence[str]) -> None:
         self.variables = variables
         self.axes = axes
         self.groups: dict[int, list[tuple[str, int]]] = {}

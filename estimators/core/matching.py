@@ -58,9 +58,7 @@ def reorder(
     return block
 
 
-def inner_product(
-    a: State, b: State, symmetry: Symmetry, permutations: Permutations, names: list[str]
-) -> float:
+def inner_product(a: State, b: State, symmetry: Symmetry, permutations: Permutations, names: list[str]) -> float:
     """Inner product of A with the reordered B over the tensors named."""
     total = 0.0
     for name in names:
@@ -157,9 +155,7 @@ def _gains(
                 continue
             for dim in (d for d, g in enumerate(groups) if g == group):
                 left = x.movedim(dim, 0).reshape(size, -1)
-                right = (
-                    reorder(y, groups, permutations, symmetry, skip=(dim,)).movedim(dim, 0).reshape(size, -1)
-                )
+                right = reorder(y, groups, permutations, symmetry, skip=(dim,)).movedim(dim, 0).reshape(size, -1)
                 gains += (left @ right.T).double().cpu()
     return gains.numpy()
 

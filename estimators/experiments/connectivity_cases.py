@@ -1,0 +1,280 @@
+"""The lecture's three cases of mode connectivity, trained and measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from ..base import LandscapeEstimator
+from ..connectivity import ModeConnector
+from ..data import Examples, load_data
+from ..models import describe_module, load_model
+from ..progress import OnProgress, part
+from ..training import train
+from .cases_result import CasesResult, judge, summarise
+
+CASES = ("same start", "different starts", "fine-tuned")
+#: How two ends are joined: name → changed parameters of `ModeConnector`.
+JOINTS: dict[str, dict[str, Any]] = {
+    "linear": {},
+    "aligned": {"align": "weights"},
+    "bezier": {"path": "bezier"},
+    "polychain": {"path": "polychain"},
+}
+
+
+class ConnectivityCases(LandscapeEstimator):
+    """Train the pairs of the lecture's table and join them by straight, aligned and curved paths.
+
+    - *same start*: one network trained for ``split_steps`` steps, then twice to the end with different orders
+      of the data (Frankle et al. 2020);
+    - *different starts*: two initialisations;
+    - *fine-tuned*: two children of one fully trained parent, trained on with different orders of the data
+      (Neyshabur et al. 2020).
+
+    Parameters
+    ----------
+    n_seeds : int, default=3
+        Pairs of each case.
+    split_steps : int, default=0
+        Steps before the two of the first case part; 0 shares the initialisation alone.
+    train_epochs, train_lr, train_batch_size, weight_decay : int, float, int, float
+        Training of every network.
+    fine_tune_epochs, fine_tune_lr : int, float
+        Training of the children.
+    joints : tuple of str, default=("linear", "aligned", "bezier")
+        Some of ``JOINTS``.
+    n_points, epochs, lr : int, int, float
+        Of `ModeConnector`.
+    tolerance : float, default=0.1
+        Rise over the worse end, in the unit of the loss, up to which two ends count as joined.
+    loss, batch_size, device, precision, batch_norm, memory, n_jobs, random_state, verbose
+        As in `ModeConnector`; ``memory`` keeps every trained network and every path.
+
+    Attributes
+    ----------
+    result_ : CasesResult
+        Each of its fields is also an attribute with a trailing underscore.
+    """
+
+    result_: CasesResult
+
+    def __init__(
+        self,
+        *,
+        n_seeds: int = 3,
+        split_steps: int = 0,
+        train_epochs: int = 8,
+        train_lr: float = 0.1,
+        train_batch_size: int = 64,
+        weight_decay: float = 5e-4,
+        fine_tune_epochs: int = 4,
+        fine_tune_lr: float = 0.02,
+        joints: tuple[str, ...] = ("linear", "aligned", "bezier"),
+        n_points: int = 21,
+        epochs: int = 15,
+        lr: float = 0.1,
+        tolerance: float = 0.1,
+        loss: Any = "cross_entropy",
+        batch_size: int = 512,
+        device: str = "auto",
+        precision: str = "float32",
+        batch_norm: str = "recompute",
+        memory: Any = None,
+        n_jobs: int = 1,
+        random_state: int = 0,
+        verbose: int = 0,
+    ) -> None:
+        self.n_seeds = n_seeds
+        self.split_steps = split_steps
+        self.train_epochs = train_epochs
+        self.train_lr = train_lr
+        self.train_batch_size = train_batch_size
+        self.weight_decay = weight_decay
+        self.fine_tune_epochs = fine_tune_epochs
+        self.fine_tune_lr = fine_tune_lr
+        self.joints = joints
+        self.n_points = n_points
+        self.epochs = epochs
+        self.lr = lr
+        self.tolerance = tolerance
+        self.loss = loss
+        self.batch_size = batch_size
+        self.device = device
+        self.precision = precision
+        self.batch_norm = batch_norm
+        self.memory = memory
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(
+        self,
+        make_model: str | Callable[[int], nn.Module],
+        data: Any,
+        *,
+        held_out: Any = None,
+        on_progress: OnProgress | None = None,
+        on_partial: Callable[[CasesResult], None] | None = None,
+    ) -> ConnectivityCases:
+        """Train and join the pairs.
+
+        Parameters
+        ----------
+        make_model : str or callable
+            A timm name, or seed → a freshly initialised module (which must depend on the seed alone).
+        data : Examples, (inputs, targets), Dataset or DataLoader
+            Training examples, on which paths are measured too.
+        held_out : like `data`, optional
+            Other examples to measure the paths on.
+        on_progress, on_partial : callable, optional
+            ``on_progress(done, total, message)``; ``on_partial(result)`` after each pair.
+
+        Returns
+        -------
+        ConnectivityCases
+        """
+        self._check()
+        examples = load_data(data)
+        build = _builder(make_model, examples) if isinstance(make_model, str) else make_model
+        report = self._progress(on_progress, "three cases")
+        jobs = [(case, seed) for seed in range(int(self.n_seeds)) for case in CASES]
+        rows: list[dict[str, Any]] = []
+        profiles: list[np.ndarray] = []
+        settings: dict[str, Any] = {}
+        for done, (case, seed) in enumerate(jobs):
+            step = part(report, done / len(jobs), (done + 1) / len(jobs))
+            step(0, 1, f"{case}, pair {seed + 1} of {self.n_seeds}: training")
+            pair = self._pair(case, seed, build, examples, part(step, 0.0, 0.4))
+            for k, joint in enumerate(self.joints):
+                share = 0.6 / len(self.joints)
+                name = f"{case}, pair {seed + 1} of {self.n_seeds}: {joint}"
+                connector = self._connector(joint)
+                connector.fit(
+                    pair,
+                    examples,
+                    held_out=held_out,
+                    on_progress=part(step, 0.4 + k * share, 0.4 + (k + 1) * share, name),
+                )
+                rows.append({"case": case, "seed": seed, "path": joint, **_numbers(connector.result_)})
+                profiles.append(connector.losses_)
+                settings = connector.result_.settings
+            if on_partial is not None:
+                on_partial(self._result(rows, profiles, settings))
+        self.n_features_in_ = connector.n_features_in_
+        self._publish(self._result(rows, profiles, settings))
+        report(1, 1, "done")
+        return self
+
+    # -- inside -----------------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        if not isinstance(self.n_seeds, int) or self.n_seeds < 1:
+            raise ValueError(f"n_seeds must be a whole number from 1, got {self.n_seeds!r}. Use 3 when in doubt.")
+        if not isinstance(self.split_steps, int) or self.split_steps < 0:
+            raise ValueError(
+                f"split_steps must be a whole number from 0, got {self.split_steps!r}. 0 shares the start."
+            )
+        unknown = [j for j in self.joints if j not in JOINTS]
+        if unknown or not self.joints:
+            raise ValueError(f"joints must be some of {', '.join(JOINTS)}, got {self.joints!r}. Choose from these.")
+
+    def _connector(self, joint: str) -> ModeConnector:
+        known = ModeConnector().get_params()
+        own = {k: v for k, v in self.get_params().items() if k in known and k != "train_batch_size"}
+        return ModeConnector(**{**own, **JOINTS[joint], "compare": False, "verbose": 0})
+
+    def _pair(
+        self, case: str, seed: int, build: Callable[[int], nn.Module], data: Examples, report: OnProgress
+    ) -> tuple[nn.Module, nn.Module]:
+        """Train two networks of one case; the numbers of seeds never meet between pairs."""
+        first = 1000 * int(self.random_state) + 10 * seed
+        full = {"epochs": int(self.train_epochs), "lr": float(self.train_lr)}
+        if case == "different starts":
+            starts, orders = [build(first), build(first + 1)], (first, first + 1)
+        elif case == "same start":
+            common = self._first_steps(build(first), data, first)
+            starts, orders = [common, common], (first + 2, first + 3)
+        else:
+            parent = self._train(build(first), data, first, part(report, 0.0, 0.4), **full)
+            full = {"epochs": int(self.fine_tune_epochs), "lr": float(self.fine_tune_lr)}
+            starts, orders = [parent, parent], (first + 4, first + 5)
+        steps = (part(report, 0.4, 0.7), part(report, 0.7, 1.0))
+        a, b = (
+            self._train(start, data, order, step, **full)
+            for start, order, step in zip(starts, orders, steps, strict=True)
+        )
+        return a, b
+
+    def _first_steps(self, model: nn.Module, data: Examples, seed: int) -> nn.Module:
+        """Train for exactly ``split_steps`` steps at the first step size."""
+        size = int(self.train_batch_size)
+        epochs, rest = divmod(int(self.split_steps), max(1, len(data) // size))
+        constant = {"lr": float(self.train_lr), "schedule": "constant"}
+        ignore = part(lambda *_: None, 0.0, 1.0)
+        if epochs:
+            # whole batches alone, so that an epoch is the number of steps it was counted as
+            model = self._train(
+                model, data.subset(len(data) // size * size, seed), seed, ignore, epochs=epochs, **constant
+            )
+        if rest:
+            model = self._train(model, data.subset(rest * size, seed + 7), seed, ignore, epochs=1, **constant)
+        return model
+
+    def _train(self, model: nn.Module, data: Examples, seed: int, report: OnProgress, **options: Any) -> nn.Module:
+        """Train a copy, or load it when the same training was done before."""
+        options = {
+            "batch_size": int(self.train_batch_size),
+            "weight_decay": float(self.weight_decay),
+            "random_state": seed,
+            "device": self.device,
+            **options,
+        }
+        key = ("trained", describe_module(model), model.state_dict(), data.fingerprint, options)
+        return self._cached(_trained, key, model, data, options, report)
+
+    def _result(self, rows: list[dict[str, Any]], profiles: list[np.ndarray], settings: dict[str, Any]) -> CasesResult:
+        settings = {
+            **settings,
+            "n_seeds": self.n_seeds,
+            "split_steps": self.split_steps,
+            "joints": list(self.joints),
+        }
+        summary = summarise(rows, float(self.tolerance))
+        return CasesResult(
+            settings=settings,
+            rows=list(rows),
+            t=np.linspace(0.0, 1.0, int(self.n_points)),
+            profiles=np.array(profiles),
+            summary=summary,
+            verdicts=judge(summary),
+            tolerance=float(self.tolerance),
+        )
+
+
+def _numbers(result: Any) -> dict[str, float]:
+    numbers = {
+        "barrier": result.barrier,
+        "rise": result.rise_over_endpoints,
+        "distance": result.distance,
+        "loss_a": result.losses[0],
+        "loss_b": result.losses[-1],
+        "accuracy_a": result.accuracies[0],
+        "accuracy_b": result.accuracies[-1],
+    }
+    if len(result.held_out_losses):
+        chord = (1 - result.t) * result.held_out_losses[0] + result.t * result.held_out_losses[-1]
+        numbers["held_out_barrier"] = np.max(result.held_out_losses - chord)
+    return {name: float(value) for name, value in numbers.items()}
+
+
+def _builder(name: str, data: Examples) -> Callable[[int], nn.Module]:
+    classes = max(len(data.class_names), int(data.targets.max()) + 1)
+    return lambda seed: load_model(name, num_classes=classes, image_size=int(data.inputs.shape[-1]), random_state=seed)
+
+
+def _trained(model: nn.Module, data: Examples, options: Mapping[str, Any], report: OnProgress) -> nn.Module:
+    return train(model, data, on_progress=report, **options).model
