@@ -211,7 +211,9 @@ class Landscape:
         Under "recompute" the batch-norm statistics still come from this landscape's own examples. The two
         share one working copy of the network.
         """
-        other = copy.copy(self)
+        # copy.copy would go through __reduce__ and build a second network, with statistics of the wrong examples
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
         other._origin = self._origin or self
         other.data = load_data(data)
         other._inputs, other._targets = other._place(other.data)
