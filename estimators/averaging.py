@@ -241,7 +241,8 @@ class SWAAverager(LandscapeEstimator, auto_wrap_output_keys=None):
                     "partial_fit(path, model=load_model(name, num_classes=…))."
                 )
             self._carrier = architecture(given)
-            self._buffers, self._mean = buffer_names(self._carrier), self._new_mean()
+            self._buffers = buffer_names(self._carrier)
+            self._mean = self._new_mean()
         state = read_state(checkpoint, self._carrier, f"checkpoint {self._mean.n}")
         self._carrier.load_state_dict(state)
         if data is not None:
