@@ -107,10 +107,8 @@ def load_data(
 
     Returns
     -------
-
-    Examples
-    --------
-        With `len`, `.fingerprint` and `.subset`.
+    :class:`Examples`
+        Fixed tensors; `len`, `.fingerprint` and `.subset` work on them.
 
     Raises
     ------

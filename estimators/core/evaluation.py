@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -36,7 +36,7 @@ def logits(output: object) -> Tensor:
         )
     if hasattr(output, "logits"):
         return logits(output.logits)
-    if isinstance(output, Sequence) and len(output):
+    if isinstance(output, tuple | list) and len(output):
         return logits(output[0])
     raise TypeError(
         "The model must return a tensor, a tuple, a dict or an object with `.logits`, got "
