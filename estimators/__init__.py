@@ -8,6 +8,8 @@ from .models import load_model, read_checkpoint, save_checkpoint
 from .path_result import PathResult
 from .progress import Cancelled
 from .results import Result
+from .surface import SurfaceMapper
+from .surface_result import SurfaceResult
 from .training import TrainingRun, train
 
 __all__ = [
@@ -20,6 +22,8 @@ __all__ = [
     "ModeConnector",
     "PathResult",
     "Result",
+    "SurfaceMapper",
+    "SurfaceResult",
     "TrainingRun",
     "data_settings",
     "load_data",

@@ -193,9 +193,7 @@ class SurfaceMapper(SurfaceAnalysis):
         self._held_out = None if held_out is None else self._land.on(held_out)
         self._refuse_costly(sizes)
         members = [m for g in groups for m in g.members]
-        points = read_points(
-            self._land, members if self.directions in ("trajectory", "models", "linear") else []
-        )
+        points = read_points(self._land, members if self.directions in ("trajectory", "models", "linear") else [])
         self._planes = [
             DIRECTIONS[self.directions](self._request(points, seed, progress)) for seed in range(self.n_seeds)
         ]
@@ -217,9 +215,7 @@ class SurfaceMapper(SurfaceAnalysis):
         self._run(work(), progress, on_partial)
         return self
 
-    def finish(
-        self, *, on_progress: OnProgress | None = None, on_partial: OnPartial | None = None
-    ) -> SurfaceMapper:
+    def finish(self, *, on_progress: OnProgress | None = None, on_partial: OnPartial | None = None) -> SurfaceMapper:
         """Evaluate exactly what was interpolated, or what a cancelled `fit` left."""
         check_is_fitted(self, "result_")
         self._run(self._evaluate_all(), self._progress(on_progress, "surface"), on_partial)

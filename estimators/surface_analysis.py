@@ -47,9 +47,7 @@ class SurfaceAnalysis(SurfaceWork):
             raise ValueError(f"n_dims must be 2 for a map of convexity, got {self.n_dims}. Fit a plane.")
         progress = self._progress(on_progress, "convexity")
         plane, land = self._planes[0], self._land
-        picked = [
-            a[np.unique(np.round(np.linspace(0, len(a) - 1, resolution)).astype(int))] for a in self.axes_
-        ]
+        picked = [a[np.unique(np.round(np.linspace(0, len(a) - 1, resolution)).astype(int))] for a in self.axes_]
         shape = (len(picked[0]), len(picked[1]))
         out: dict[str, Any] = {
             name: np.full(shape, np.nan) for name in ("ratio", "lambda_min", "lambda_max", "residual")

@@ -64,9 +64,7 @@ def panels_of(planes: Sequence[Plane], axes: Sequence[Array]) -> tuple[tuple[int
     if len(sizes) == 2:
         return sizes, [Panel(planes[0], lattice, centre, np.arange(len(mesh)), mesh)]
     every = np.arange(len(mesh)).reshape(-1, sizes[2])
-    slices = sorted(
-        range(sizes[2]), key=lambda k: (abs(k - zero[2]), k)
-    )  # the slice of the centre comes first
+    slices = sorted(range(sizes[2]), key=lambda k: (abs(k - zero[2]), k))  # the slice of the centre comes first
     return sizes, [Panel(planes[0], lattice, centre, every[:, k], mesh[every[:, k]]) for k in slices]
 
 
@@ -100,9 +98,7 @@ class Canvas:
         if known.all() or not 16 <= known.sum() <= _LARGEST_FILL:
             return
         for name in self.exact:
-            self._show(
-                panel, name, _complete(name, self.exact[name][panel.nodes].reshape(panel.shape), known)
-            )
+            self._show(panel, name, _complete(name, self.exact[name][panel.nodes].reshape(panel.shape), known))
 
     def refine(self, panel: Panel, state: Refinement) -> None:
         """Take over one round of refinement: its values, its errors and the other quantities filled in."""

@@ -43,9 +43,7 @@ def groups_of(models: Any, kind: str = "") -> list[Group]:
         return [Group("model", (models,), False)]
     if kind == "trajectory" and not any(_is_sequence(m) or hasattr(m, "checkpoints") for m in models):
         return [Group("trajectory", tuple(models), True)]
-    names = [
-        os.path.splitext(os.path.basename(m))[0] if isinstance(m, str | os.PathLike) else "" for m in models
-    ]
+    names = [os.path.splitext(os.path.basename(m))[0] if isinstance(m, str | os.PathLike) else "" for m in models]
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
     return [
         _group(name or (alphabet[k] if k < len(alphabet) else f"model {k + 1}"), m)
@@ -66,9 +64,7 @@ def _is_sequence(value: Any) -> bool:
 
 def _is_labelled(value: Any) -> bool:
     """Tell a mapping of labels to models from a state dict, whose values are tensors."""
-    return isinstance(value, Mapping) and not any(
-        isinstance(v, Tensor) and v.dim() != 1 for v in value.values()
-    )
+    return isinstance(value, Mapping) and not any(isinstance(v, Tensor) and v.dim() != 1 for v in value.values())
 
 
 def template_of(models: Any, groups: Sequence[Group], architecture: nn.Module | None) -> nn.Module:
@@ -113,11 +109,7 @@ def read_points(land: Landscape, members: Sequence[Any]) -> Tensor:
             f"models must fit into memory, got {len(members)} of {land.n_parameters:,} parameters: "
             f"{size / 2**30:.1f} GiB, with {available / 2**30:.1f} GiB free. Give fewer checkpoints."
         )
-    return (
-        torch.stack([land.point(m) for m in members])
-        if members
-        else land.theta.new_empty((0, land.n_parameters))
-    )
+    return torch.stack([land.point(m) for m in members]) if members else land.theta.new_empty((0, land.n_parameters))
 
 
 def measure(
@@ -143,8 +135,7 @@ def measure(
         losses.append(where.loss(theta))
         accuracies.append(where.accuracy(theta))
     columns: dict[str, list[float]] = {
-        name: [float(v) for v in coordinates[:, k]]
-        for k, name in enumerate(("x", "y", "z")[: coordinates.shape[1]])
+        name: [float(v) for v in coordinates[:, k]] for k, name in enumerate(("x", "y", "z")[: coordinates.shape[1]])
     }
     columns |= {"loss": losses, "accuracy": accuracies, "distance": [float(d) for d in distances]}
     if group.is_trajectory:

@@ -16,7 +16,7 @@ from .core.directions import NORMALIZATIONS
 from .core.lattice import axis_through_zero, axis_through_zero_and_one
 from .core.refinement import refine
 from .landscape import Landscape
-from .progress import Cancelled, OnProgress
+from .progress import Cancelled, OnProgress, ignore_progress
 from .surface_canvas import Canvas, Panel
 from .surface_models import Group, measure
 from .surface_planes import DIRECTIONS, EIGENVECTORS, Plane, Request
@@ -55,6 +55,13 @@ class SurfaceWork(LandscapeEstimator):
     _canvas: Canvas
     _groups: list[Group]
     _placed: dict[str, list[dict[str, Any]]]
+    _template: Any
+    _axis_values: list[NDArray[np.float64]]
+    _tick: OnProgress
+    _sketched: Panel | None
+    _largest_error: float
+    _converged: bool
+    _cosine: float
 
     def _check(self) -> tuple[int, ...]:
         """Check the settings; give the points along each direction."""
@@ -71,16 +78,12 @@ class SurfaceWork(LandscapeEstimator):
         if not 0 < self.tolerance < 1:
             raise ValueError(f"tolerance must lie between 0 and 1, got {self.tolerance!r}. Use 0.01 for 1 %.")
         if isinstance(self.span, str) and self.span != "auto":
-            raise ValueError(
-                f"span must be a number, one for each direction or 'auto', got {self.span!r}. Use 1.0."
-            )
+            raise ValueError(f"span must be a number, one for each direction or 'auto', got {self.span!r}. Use 1.0.")
         if self.span != "auto" and min(self._per_axis("span", self.span)) <= 0:
             raise ValueError(f"span must be positive, got {self.span!r}. Use 1.0 or 'auto'.")
         sizes = tuple(self._per_axis("resolution", self.resolution))
         if any(int(n) != n or n < 3 for n in sizes):
-            raise ValueError(
-                f"resolution must be whole numbers from 3, got {self.resolution!r}. Use 21 or (31, 11)."
-            )
+            raise ValueError(f"resolution must be whole numbers from 3, got {self.resolution!r}. Use 21 or (31, 11).")
         return tuple(int(n) for n in sizes)
 
     def _per_axis(self, name: str, value: Any) -> list[float]:
@@ -199,8 +202,7 @@ class SurfaceWork(LandscapeEstimator):
                 local = order[start:stop]
                 if not self._canvas.evaluated[panel.nodes[local]].all():
                     self._ask(panel, local)
-                    if stop < len(order):
-                        self._canvas.sketch(panel)
+                    self._sketched = panel
                     yield total
         self._largest_error, self._converged = 0.0, True
 
@@ -236,15 +238,24 @@ class SurfaceWork(LandscapeEstimator):
             progress(min(self._canvas.n_evaluated + done, total), total, "points")
 
         self._tick = tick
+        self._sketched = None
         try:
             for total in work:
                 progress(min(self._canvas.n_evaluated, total), max(total, 1), "points")
                 if on_partial is not None:
-                    on_partial(self._freeze())
+                    on_partial(self._picture())
         except Cancelled:
-            self._publish(self._freeze())
+            self._publish(self._picture())
             raise
+        finally:
+            self._tick = ignore_progress
         self._publish(self._freeze())
+
+    def _picture(self) -> SurfaceResult:
+        """Freeze the map as it is, the rest of the panel in work interpolated."""
+        if self._sketched is not None:
+            self._canvas.sketch(self._sketched)
+        return self._freeze()
 
     def _freeze(self) -> SurfaceResult:
         canvas, plane = self._canvas, self._planes[0]
