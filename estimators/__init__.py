@@ -8,6 +8,8 @@ from .models import load_model, read_checkpoint, save_checkpoint
 from .path_result import PathResult
 from .progress import Cancelled
 from .results import Result
+from .sharpness import SharpnessEstimator
+from .sharpness_result import SharpnessResult
 from .surface import SurfaceMapper
 from .surface_result import SurfaceResult
 from .training import TrainingRun, train
@@ -22,6 +24,8 @@ __all__ = [
     "ModeConnector",
     "PathResult",
     "Result",
+    "SharpnessEstimator",
+    "SharpnessResult",
     "SurfaceMapper",
     "SurfaceResult",
     "TrainingRun",

@@ -56,9 +56,9 @@ def render() -> None:
 
 
 def page_name(page: str) -> str:
-    """Return the title of a page; its own name for one that is gone."""
+    """Return the title of a page (``page`` or ``page.view``); its own name for one that is gone."""
     try:
-        return texts("navigation")(page)
+        return texts("navigation")(page.partition(".")[0])
     except KeyError:
         return page
 
@@ -116,7 +116,7 @@ def reopen(run: runs.Run) -> None:
         st.error(str(error))
         return
     jobs.adopt(run.page, run.title, result, run.info.get("config", {}), run.id)
-    widgets.go_to(run.page)
+    widgets.go_to(run.page.partition(".")[0])
 
 
 def everything(run: runs.Run) -> bytes:

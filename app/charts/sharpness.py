@@ -1,0 +1,282 @@
+"""Charts of sharpness: rise against radius and noise, measures side by side, the batch experiment.
+
+The first functions take ``(label, result)`` pairs, so that pinned models share axes and keep their colours;
+a result has the fields of ``estimators.SharpnessResult``. :func:`experiment` takes a ``BatchSizeResult``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from app.charts import theme
+from app.texts import texts
+
+Labelled = Sequence[tuple[str, Any]]
+text = texts("sharpness")
+
+BEST, ONE_STEP, QUADRATIC = "best", "one_step", "quadratic"
+DASHES = {BEST: [1, 0], ONE_STEP: [6, 3], QUADRATIC: [2, 3]}
+GROUP_COLORS = {"small": theme.CATEGORICAL[2], "large": theme.CATEGORICAL[1]}
+
+# Measures in the order of the panels: the field, its error, and how many errors the bar reaches.
+PANELS = (
+    ("lambda_max", "lambda_max_residual", 1),
+    ("trace", "trace_stderr", 2),
+    ("sharpness", None, 0),
+    ("average_sharpness", "average_sharpness_stderr", 2),
+    ("m_sharpness", "m_sharpness_stderr", 2),
+    ("sigma_tolerated", None, 0),
+    ("pac_bayes_bound", None, 0),
+)
+EXPERIMENT_PANELS = (
+    "train_loss",
+    "lambda_max",
+    "trace",
+    "sharpness",
+    "average_sharpness",
+    "gap_loss",
+    "held_out_accuracy",
+    "pac_bayes_bound",
+)
+
+
+def rise_profile(
+    results: Labelled, *, log: bool = True, quadratic: bool = True, height: int = theme.HEIGHT
+) -> alt.LayerChart:
+    """Draw the loss rise against the radius of the ball.
+
+    The solid line is the largest rise found, the dashed one the single SAM step; the band between them is
+    what the ascent found beyond that step. Dotted: the second-order prediction ρ²λ_max/2. The ring marks ρ.
+
+    Parameters
+    ----------
+    results : sequence of (str, SharpnessResult)
+        Models in the order of their colours.
+    log : bool, default=True
+        Both axes logarithmic; rises that are not positive are then left out.
+    quadratic : bool, default=True
+        Draw the prediction where λ_max was measured.
+    """
+    lines, bands, marks = [], [], []
+    for label, result in results:
+        radius, rise, step = result.profile_radius, result.profile_rise, result.profile_one_step
+        rho = float(result.settings.get("rho", np.nan))
+        lines += [(label, BEST, r, v) for r, v in zip(radius, rise, strict=True)]
+        lines += [(label, ONE_STEP, r, v) for r, v in zip(radius, step, strict=True)]
+        bands += [(label, r, low, high) for r, low, high in zip(radius, step, rise, strict=True)]
+        if quadratic and np.isfinite(result.quadratic_rise):
+            lines += [(label, QUADRATIC, r, result.quadratic_rise * (r / rho) ** 2) for r in radius]
+        if len(radius) and np.isfinite(result.sharpness):
+            marks.append((label, rho, result.sharpness))
+    line = pd.DataFrame(lines, columns=["model", "what", "radius", "rise"])
+    band = pd.DataFrame(bands, columns=["model", "radius", "low", "high"])
+    mark = pd.DataFrame(marks, columns=["model", "radius", "rise"])
+    line, mark = line[_drawable(line["rise"], log)], mark[_drawable(mark["rise"], log)]
+    band = band[_drawable(band["low"], log) & _drawable(band["high"], log)]
+    line = line.assign(curve=line["what"].map({what: text(f"curve.{what}") for what in DASHES}))
+    # A prediction far from every measured rise would squeeze the measurement: the axis follows the measured.
+    measured = line[line["what"] != QUADRATIC]["rise"]
+    domain: dict[str, Any] = {}
+    if len(measured):
+        low, high = float(measured.min()), float(measured.max())
+        domain["domain"] = [low / 1.5, high * 1.5] if log else [min(low, 0.0), high * 1.05]
+    relative = {bool(result.settings.get("adaptive")) for _, result in results} == {True}
+    x = alt.X(
+        "radius:Q",
+        title=text("axis.radius.adaptive" if relative else "axis.radius"),
+        scale=theme.axis_scale(log, nice=False),
+    )
+    scale = theme.axis_scale(log, nice=False, **domain)
+    y = alt.Y("rise:Q", title=text("axis.rise"), scale=scale)
+    color = _colors(results)
+    used = [what for what in DASHES if what in set(line["what"])]
+    dash = alt.StrokeDash(
+        "curve:N",
+        title=None,
+        scale=alt.Scale(domain=[text(f"curve.{w}") for w in used], range=[DASHES[w] for w in used]),
+        legend=alt.Legend(orient="top", symbolSize=260),
+    )
+    numbers = [
+        alt.Tooltip("radius:Q", title="ρ", format=".3g"),
+        alt.Tooltip("rise:Q", title=text("axis.rise"), format=".4g"),
+    ]
+    name = alt.Tooltip("model:N", title=text("model"))
+    base, best = alt.Chart(line), alt.Chart(line[line["what"] == BEST])
+    layers = [
+        alt.Chart(band)
+        .mark_area(opacity=0.15, clip=True)
+        .encode(x=x, y=alt.Y("low:Q", title=text("axis.rise"), scale=scale), y2="high:Q", color=color),
+        base.mark_line(strokeWidth=2, clip=True).encode(x=x, y=y, color=color, strokeDash=dash),
+        best.mark_point(filled=True, size=36, clip=True).encode(
+            x=x, y=y, color=color, tooltip=[name, *numbers]
+        ),
+        alt.Chart(mark).mark_point(size=170, strokeWidth=2, clip=True).encode(x=x, y=y, color=color),
+    ]
+    said = "; ".join(f"{label}: {rise:.3g} at ρ = {rho:.3g}" for label, rho, rise in marks)
+    return theme.describe(
+        alt.layer(*layers), text("alt.rise", count=len(results), said=said or "…"), height=height
+    )
+
+
+def noise_profile(results: Labelled, *, log: bool = True, height: int = theme.HEIGHT_SMALL) -> alt.LayerChart:
+    """Draw the mean rise under Gaussian noise against σ, with a band of two standard errors.
+
+    With ``log`` a band that reaches zero is cut at a tenth of its mean: a logarithm has no place for it.
+    """
+    rows = [
+        (label, s, m, e)
+        for label, result in results
+        for s, m, e in zip(result.noise_sigma, result.noise_average, result.noise_stderr, strict=True)
+    ]
+    table = pd.DataFrame(rows, columns=["model", "sigma", "mean", "stderr"])
+    table = table[_drawable(table["mean"], log)]
+    low = table["mean"] - 2 * table["stderr"]
+    table = table.assign(
+        high=table["mean"] + 2 * table["stderr"], low=np.maximum(low, table["mean"] / 10) if log else low
+    )
+    filtered = {result.settings.get("noise") for _, result in results} == {"filter"}
+    x = alt.X(
+        "sigma:Q",
+        title=text("axis.sigma.filter" if filtered else "axis.sigma"),
+        scale=theme.axis_scale(log, nice=False),
+    )
+    scale, title, color = theme.axis_scale(log), text("axis.mean_rise"), _colors(results)
+    y = alt.Y("mean:Q", title=title, scale=scale)
+    tooltip = [
+        alt.Tooltip("model:N", title=text("model")),
+        alt.Tooltip("sigma:Q", title="σ", format=".3g"),
+        alt.Tooltip("mean:Q", title=title, format=".4g"),
+        alt.Tooltip("stderr:Q", title=text("stderr"), format=".2g"),
+    ]
+    base = alt.Chart(table)
+    layers = [
+        base.mark_area(opacity=0.2).encode(
+            x=x, y=alt.Y("low:Q", title=title, scale=scale), y2="high:Q", color=color
+        ),
+        base.mark_line(strokeWidth=2).encode(x=x, y=y, color=color),
+        base.mark_point(filled=True, size=36).encode(x=x, y=y, color=color, tooltip=tooltip),
+    ]
+    return theme.describe(alt.layer(*layers), text("alt.noise", count=len(results)), height=height)
+
+
+def measures(results: Labelled, *, columns: int = 2, width: int = 220) -> alt.ConcatChart:
+    """Draw every measure as dots with error bars: a panel a measure, a row a model."""
+    labels = [label for label, _ in results]
+    panels, shown = [], []
+    for name, error, reach in PANELS:
+        rows = [
+            (label, float(getattr(result, name)), 0.0 if error is None else float(getattr(result, error)))
+            for label, result in results
+            if np.isfinite(getattr(result, name))
+        ]
+        if not rows:
+            continue
+        title = text(f"panel.{name}")
+        shown.append(title)
+        table = pd.DataFrame(rows, columns=["model", "value", "error"])
+        bar = reach * table["error"].fillna(0.0)
+        table = table.assign(low=table["value"] - bar, high=table["value"] + bar)
+        y = alt.Y("model:N", title=None, sort=labels, axis=alt.Axis(labelLimit=130, grid=True, ticks=False))
+        scale = alt.Scale(zero=bool((table["low"] >= 0).all()))
+        x = alt.X("value:Q", title=title, scale=scale, axis=alt.Axis(tickCount=4))
+        color = _colors(results, legend=False)
+        tooltip = [
+            alt.Tooltip("model:N", title=text("model")),
+            alt.Tooltip("value:Q", title=title, format=".4g"),
+        ]
+        if error is not None:
+            tooltip.append(alt.Tooltip("error:Q", title=text(f"error.{name}"), format=".2g"))
+        dots = (
+            alt.Chart(table)
+            .mark_point(filled=True, size=80, opacity=1)
+            .encode(x=x, y=y, color=color, tooltip=tooltip)
+        )
+        bars = (
+            alt.Chart(table)
+            .mark_rule(strokeWidth=2)
+            .encode(x=alt.X("low:Q", title=title, scale=scale), x2="high:Q", y=y, color=color)
+        )
+        panels.append(alt.layer(bars, dots).properties(width=width, height=max(40, 28 * len(labels))))
+    chart = alt.concat(*panels, columns=columns, spacing=20).resolve_scale(x="independent", y="independent")
+    return theme.describe(chart, text("alt.measures", models=", ".join(labels), names=", ".join(shown)))
+
+
+def experiment(result: Any, *, columns: int = 4, width: int = 130, height: int = 165) -> alt.ConcatChart:
+    """Draw the batch-size experiment: a panel a quantity, a dot a run, a line a seed, bars mean and spread.
+
+    Parameters
+    ----------
+    result : BatchSizeResult
+        Partial or final; at least one row.
+    """
+    rows = pd.DataFrame(result.rows)
+    order = [group for group in GROUP_COLORS if group in set(rows["group"])]
+    sizes = {group: int(rows[rows["group"] == group]["batch_size"].iloc[0]) for group in order}
+    panels = []
+    for key in EXPERIMENT_PANELS:
+        table = rows[["group", "seed", "batch_size", key]].rename(columns={key: "value"})
+        table = table[np.isfinite(table["value"].astype(float))]
+        if len(table):
+            panels.append(_experiment_panel(table, text(f"column.{key}"), width, height))
+    chart = alt.concat(*panels, columns=columns, spacing=24).resolve_scale(
+        x="independent", y="independent", color="shared"
+    )
+    batches = ", ".join(str(sizes[group]) for group in order)
+    return theme.describe(chart, text("alt.experiment", runs=len(rows), sizes=batches))
+
+
+def _experiment_panel(table: pd.DataFrame, title: str, width: int, height: int) -> alt.LayerChart:
+    values = table["value"].astype(float)
+    log = bool((values > 0).all()) and float(values.max()) > 8 * float(values.min())
+    scale = theme.axis_scale(log)
+    spread = table.groupby(["group", "batch_size"])["value"].agg(["mean", "std"]).reset_index()
+    reach = spread["std"].fillna(0.0)
+    low = spread["mean"] - reach
+    spread = spread.assign(
+        high=spread["mean"] + reach, low=np.maximum(low, float(values.min()) / 2) if log else low
+    )
+    x = alt.X("batch_size:O", title=text("axis.batch_size"), axis=alt.Axis(labelAngle=0))
+    axis = alt.Axis(tickCount=4, format="~g")
+
+    def y(field: str) -> alt.Y:
+        return alt.Y(f"{field}:Q", title=None, scale=scale, axis=axis)
+
+    color = alt.Color(
+        "group:N",
+        legend=None,
+        scale=alt.Scale(domain=list(GROUP_COLORS), range=list(GROUP_COLORS.values())),
+    )
+    tooltip = [
+        alt.Tooltip("seed:N", title=text("seed")),
+        alt.Tooltip("batch_size:O", title=text("axis.batch_size")),
+        alt.Tooltip("value:Q", title=title, format=".4g"),
+    ]
+    runs, means = alt.Chart(table), alt.Chart(spread)
+    panel = alt.layer(
+        runs.mark_line(color=theme.NEUTRAL, opacity=0.4, strokeWidth=1).encode(
+            x=x, y=y("value"), detail="seed:N"
+        ),
+        runs.mark_point(filled=True, size=40, opacity=0.6).encode(
+            x=x, y=y("value"), color=color, tooltip=tooltip
+        ),
+        means.mark_rule(strokeWidth=2.5).encode(x=x, y=y("low"), y2="high:Q", color=color),
+        means.mark_tick(thickness=3, size=26).encode(x=x, y=y("mean"), color=color),
+    )
+    heading = alt.TitleParams(title, fontSize=12, anchor="start", limit=width + 40)
+    return panel.properties(width=width, height=height, title=heading)
+
+
+def _colors(results: Labelled, *, legend: bool = True) -> alt.Color:
+    labels = [label for label, _ in results]
+    scale = alt.Scale(domain=labels, range=[theme.CATEGORICAL[i % 8] for i in range(len(labels))])
+    wanted = alt.Legend(orient="top", labelLimit=260) if legend and len(labels) > 1 else None
+    return alt.Color("model:N", title=None, scale=scale, legend=wanted)
+
+
+def _drawable(values: pd.Series, log: bool) -> pd.Series:
+    return np.isfinite(values) & ((values > 0) | (not log))
