@@ -77,4 +77,7 @@ def recompute_statistics(
         for m, (training, momentum) in zip(layers, saved, strict=True):
             m.train(training)
             m.momentum = momentum
+    for m in layers:
+        # an overflowed variance would switch its channel off and leave a finite, meaningless loss: let it be seen
+        m.running_var.masked_fill_(m.running_var.isinf(), float("nan"))  # type: ignore[union-attr]
     return len(layers)
