@@ -233,7 +233,8 @@ class MinimaMapper(LandscapeEstimator):
                 result.barriers[a, b], result.rises[a, b] = values["barrier"], values["rise"]
                 result.distances[a, b], result.profiles[a, b] = values["distance"], profile
             if on_partial is not None and done + 1 < len(pairs):
-                on_partial(replace(result, clusters=connected_groups(result.rises, self.tolerance)))
+                so_far = {name: getattr(result, name).copy() for name in ("barriers", "rises", "distances", "profiles")}
+                on_partial(replace(result, **so_far, clusters=connected_groups(result.rises, self.tolerance)))
         coordinates, share = classical_scaling(LAYOUTS[self.layout](result))
         groups = connected_groups(result.rises, self.tolerance)
         self.n_features_in_ = land.n_parameters
