@@ -43,16 +43,17 @@ def render() -> None:
     """Draw the page."""
     text = texts(PAGE)
     left, right = widgets.page_header(PAGE, text)
-    _follow_newest()
+    # Streamlit wants either a default or a value set from outside, not both.
+    start_at = {} if _follow_newest() else {"default": "point"}
     with left:
         view = st.segmented_control(
             text("view"),
             ["point", "batch"],
             format_func=lambda v: text("view." + v),
-            default="point",
             required=True,
             label_visibility="collapsed",
             width="stretch",
+            **start_at,
             **bound(PAGE, "view"),
         )
     if view == "batch":
@@ -251,13 +252,16 @@ def cell(result: Any, name: str, error: str | None) -> str:
     return f"{shown} ± {spread:.2g}" if np.isfinite(spread) else shown
 
 
-def _follow_newest() -> None:
-    """Open the view of a job that appeared since the last look (a run reopened from Runs)."""
+def _follow_newest() -> bool:
+    """Open the view of a job that appeared since the last look (a run reopened from Runs); tell whether it did."""
     found = [(job, view) for page, view in ((PAGE, "point"), (BATCH, "batch")) if (job := jobs.latest(page))]
     if not found:
-        return
+        return False
     newest, view = max(found, key=lambda pair: pair[0].created)
-    if recall(PAGE, "newest") != newest.id:
-        if newest.run_id is not None and not newest.keep:
-            st.session_state[key(PAGE, "view")] = view
-        remember(PAGE, "newest", newest.id)
+    if recall(PAGE, "newest") == newest.id:
+        return False
+    remember(PAGE, "newest", newest.id)
+    reopened = newest.run_id is not None and not newest.keep
+    if reopened:
+        st.session_state[key(PAGE, "view")] = view
+    return reopened

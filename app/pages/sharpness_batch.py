@@ -15,6 +15,7 @@ from app.catalog import RANDOM, DataSpec, PointSpec, class_names
 from app.charts import sharpness as charts
 from app.state import bound
 from app.texts import texts
+from app.widgets.pickers import architecture_picker
 
 PAGE = "sharpness.batch"
 DEFINITIONS = ("pairs", "worst", "average", "curvature", "pac")
@@ -27,7 +28,7 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
     with left:
         data = widgets.data_picker(PAGE)
         st.markdown(f"**{text('batch.architecture')}**")
-        name = widgets.architecture_picker(PAGE)
+        name = architecture_picker(PAGE)
         params = settings(data)
         ready = data is not None and name is not None and params is not None
         point = None

@@ -177,7 +177,7 @@ def batch_size_experiment(
         If an argument is not allowed.
     """
     _check(small, large, n_seeds, target_loss, lr_rule, len(data))
-    measuring = SharpnessEstimator() if estimator is None else estimator
+    measuring = SharpnessEstimator(n_probes=6) if estimator is None else estimator
     measuring = type(measuring)(**{**measuring.get_params(deep=False), "measures": MEASURES, "memory": None})
     aside = ("memory", "verbose", "n_jobs")
     measured_with = {k: v for k, v in measuring.get_params(deep=False).items() if k not in aside}
