@@ -1,10 +1,12 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
 from torch import nn
 
-from estimators import Landscape, MinimaMapper, ModeConnector, Result
+from estimators import Landscape, MinimaMapper, ModeConnector, Result, train
 
 
 def net(seed=0, outputs=3):
@@ -23,11 +25,12 @@ def data():
 
 
 @pytest.fixture(scope="module")
-def models():
-    near = net(0)
+def models(data):
+    a, b, c = (train(net(seed), data, epochs=40, batch_size=10, random_state=seed).model for seed in (0, 1, 2))
+    near = copy.deepcopy(a)
     with torch.no_grad():
         near[3].bias.add_(0.01)
-    return {"a": net(0), "near a": near, "b": net(1), "c": net(2)}
+    return {"a": a, "near a": near, "b": b, "c": c}
 
 
 def test_pairs_agree_with_the_connector(data, models):
