@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from .average_measures import Gauge
 from .average_members import select
@@ -42,6 +42,8 @@ class Outcome:
         One row an epoch and role.
     values_of : dict
         Last values by role.
+    states : dict
+        State dicts by role, with statistics estimated again where the policy says so.
     """
 
     run: TrainingRun
@@ -51,6 +53,7 @@ class Outcome:
     rows: list[dict[str, Any]]
     history: list[dict[str, Any]]
     values_of: dict[str, dict[str, float]]
+    states: dict[str, dict[str, Tensor]]
 
 
 def run_schedule(
@@ -61,6 +64,7 @@ def run_schedule(
     training: dict[str, Any],
     checkpoint_dir: str | os.PathLike | None,
     compare: bool,
+    trace: bool,
     report: OnProgress,
     on_partial: Callable[[AverageResult], None] | None,
 ) -> Outcome:
@@ -78,6 +82,8 @@ def run_schedule(
         Where the epochs go.
     compare : bool
         Whether the plain run is trained too.
+    trace : bool
+        Whether points are measured after every epoch; otherwise at the end alone (and collected points too).
     report, on_partial : callable
         Progress, and the result so far after each epoch.
     """
@@ -111,9 +117,12 @@ def run_schedule(
 
     def on_epoch(epoch: int, network: nn.Module, row: dict[str, float]) -> None:
         state = network.state_dict()
-        record("iterate", epoch, row["lr"], gauge.values(gauge.land.point(state)))
         if epoch in collected:
             swa.update(state)
+        if trace or epoch in collected:
+            record("iterate", epoch, row["lr"], gauge.values(gauge.land.point(state)))
+        if not (trace or epoch == epochs):
+            return
         if swa.n:
             record("swa", epoch, row["lr"], gauge.values(gauge.land.point(swa.state())))
         record("ema", epoch, row["lr"], gauge.values(gauge.land.point(ema.state())))
@@ -149,6 +158,8 @@ def run_schedule(
         first = min(collected)
 
         def on_plain_epoch(epoch: int, network: nn.Module, row: dict[str, float]) -> None:
+            if not (trace or epoch == epochs):
+                return
             if epoch < first:  # the two runs are one until the switch
                 values = {k: iterates[epoch - 1][k] for k in keys}
             else:
@@ -164,8 +175,14 @@ def run_schedule(
             **shared,
         )
         rows.append({"name": "SGD without averaging", "role": "sgd", **latest["sgd"]})
+    points = {"iterate": run.model.state_dict(), "ema": ema.state()}
+    if swa.n:
+        points["swa"] = swa.state()
+    if plain is not None:
+        points["sgd"] = plain.model.state_dict()
+    states = {role: gauge.land.state_dict(gauge.land.point(state)) for role, state in points.items()}
     mean: RunningMean | ExponentialMean = swa if estimator.method == "swa" else ema
-    return Outcome(run, plain, gauge, mean, rows, history, latest)
+    return Outcome(run, plain, gauge, mean, rows, history, latest, states)
 
 
 OTHER = {"ema": "exponential mean", "swa": "running mean"}

@@ -22,7 +22,7 @@ from .models import save_checkpoint
 from .progress import OnProgress, part
 
 
-class SWAAverager(LandscapeEstimator, auto_wrap_output_keys=None):
+class SWAAverager(LandscapeEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     """Average the weights of several networks of one architecture, and say what that changed.
 
     ``fit`` averages checkpoints that exist, ``train`` makes them itself, ``partial_fit`` takes them in one at a
@@ -76,6 +76,8 @@ class SWAAverager(LandscapeEstimator, auto_wrap_output_keys=None):
         Of ``train`` only: the run whose points were averaged, with its checkpoints on disk.
     plain_run_ : TrainingRun or None
         Of ``train(compare=True)``: the run without averaging.
+    states_ : dict of str to state dict
+        Of ``train`` only: "iterate", "swa", "ema" and, with ``compare``, "sgd".
 
     References
     ----------
@@ -88,6 +90,8 @@ class SWAAverager(LandscapeEstimator, auto_wrap_output_keys=None):
     >>> swa.transform(model), swa.result_.row("average")["held_out_accuracy"]  # doctest: +SKIP
     >>> SWAAverager(method="greedy_soup").fit(paths, data, model=model, held_out=test)  # doctest: +SKIP
     """
+
+    result_: AverageResult
 
     def __init__(
         self,
@@ -274,6 +278,7 @@ class SWAAverager(LandscapeEstimator, auto_wrap_output_keys=None):
         held_out: Any = None,
         checkpoint_dir: str | os.PathLike | None = None,
         compare: bool = False,
+        trace: bool = True,
         on_progress: OnProgress | None = None,
         on_partial: Callable[[AverageResult], None] | None = None,
     ) -> SWAAverager:
@@ -301,6 +306,8 @@ class SWAAverager(LandscapeEstimator, auto_wrap_output_keys=None):
         compare : bool, default=False
             Train the plain cosine run to its end too, from the same seed: it shares every step with this one
             until `start`. Its end point is reported with role "sgd".
+        trace : bool, default=True
+            Measure after every epoch; False measures the end (and the collected points) alone, which is faster.
         on_progress, on_partial : callable, optional
             Progress, and the result so far after each epoch.
 
@@ -324,8 +331,10 @@ class SWAAverager(LandscapeEstimator, auto_wrap_output_keys=None):
             "random_state": self.random_state,
             "device": self.device,
         }
-        outcome = run_schedule(self, model, data, held_out, training, checkpoint_dir, compare, report, on_partial)
-        self.run_, self.plain_run_ = outcome.run, outcome.plain
+        outcome = run_schedule(
+            self, model, data, held_out, training, checkpoint_dir, compare, trace, report, on_partial
+        )
+        self.run_, self.plain_run_, self.states_ = outcome.run, outcome.plain, outcome.states
         self._mean, self._buffers = outcome.mean, buffer_names(outcome.gauge.base)
         self._carrier = outcome.gauge.base
         self._publish_average(

@@ -1,0 +1,335 @@
+"""Averaging against plain training at equal epochs: whether the average is flatter and generalises better.
+
+For each seed two runs share every step until the switch; one goes on with a cosine to zero, the other with a
+constant (or cyclic) learning rate, and its points are averaged. The exponential mean follows the second run.
+Everything the claim speaks of is then measured at all three, with batch-norm statistics estimated again at each,
+and judged by paired differences over seeds (Izmailov et al. 2018 report the claim).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..averaging import SWAAverager
+from ..cache import cached_call, check_memory, fingerprint
+from ..core.average_case import average_rise, filter_scale
+from ..core.lanczos import lanczos_eigenpairs
+from ..core.paired import compare_pairs
+from ..data import Examples, load_data
+from ..landscape import Landscape
+from ..progress import OnProgress, ignore_progress, part
+from ..results import Result
+
+PLAIN, SWA, EMA = "sgd", "swa", "ema"
+GROUPS = (PLAIN, SWA, EMA)
+SIGMA = 0.1  # of the average-case sharpness, relative to the size of each filter
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One column of the experiment and what averaging is claimed to do to it.
+
+    Attributes
+    ----------
+    key : str
+        Column of the rows.
+    claimed : {"larger", "smaller"}
+        The claim.
+    ratio : bool
+        Compared as a ratio.
+    """
+
+    key: str
+    claimed: str
+    ratio: bool = False
+
+
+QUANTITIES = (
+    Quantity("held_out_accuracy", "larger"),
+    Quantity("held_out_loss", "smaller"),
+    Quantity("lambda_max", "smaller", ratio=True),
+    Quantity("average_sharpness", "smaller", ratio=True),
+)
+
+
+@dataclass(frozen=True)
+class SwaComparisonResult(Result):
+    """Rows of single seeds and a verdict for each claim.
+
+    Attributes
+    ----------
+    rows : list of dict
+        One a seed and group ("sgd", "swa", "ema"): ``seed``, ``group``, losses and accuracies on both sets,
+        ``lambda_max`` with ``lambda_max_residual``, ``average_sharpness`` with ``average_sharpness_stderr``,
+        and ``distance`` from the end of the plain run.
+    claims : list of dict
+        One a group and quantity: ``group``, ``key``, ``claimed``, ``verdict``, ``effect``, ``low``, ``high``,
+        ``ratio``, ``n``, ``confidence``. The pairs are the seeds; the other side is always "sgd".
+    notes : list of str
+        What limits the comparison.
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    claims: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def values(self, group: str, key: str) -> np.ndarray:
+        """One column of one group, in the order of the seeds."""
+        return np.array([row[key] for row in self.rows if row["group"] == group], dtype=float)
+
+    def summary(self) -> list[dict[str, Any]]:
+        """Mean and standard deviation over seeds, one row a quantity."""
+        out = []
+        for key in ("train_loss", "train_accuracy", *(q.key for q in QUANTITIES), "distance"):
+            row: dict[str, Any] = {"quantity": key}
+            for group in GROUPS:
+                values = self.values(group, key)
+                row[f"{group}_mean"] = float(values.mean()) if values.size else float("nan")
+                row[f"{group}_std"] = float(values.std(ddof=1)) if values.size > 1 else float("nan")
+            out.append(row)
+        return out
+
+    def table(self) -> list[dict[str, Any]]:
+        """Give the rows, for a CSV."""
+        return self.rows
+
+
+def noisy_digits(
+    seed: int, *, n_samples: int = 300, label_noise: float = 0.2, pixel_noise: float = 0.0, image_size: int = 32
+) -> tuple[Examples, Examples]:
+    """Draw a small training set of digits with wrong labels or noisy pixels, and the held-out digits.
+
+    Parameters
+    ----------
+    seed : int
+        Of the choice of examples and of the noise.
+    n_samples : int, default=300
+        Training examples.
+    label_noise : float, default=0.2
+        Share of training labels replaced by another class. Held-out labels are the true ones.
+    pixel_noise : float, default=0.0
+        Standard deviation of Gaussian noise on every pixel after normalisation, on both sets.
+    image_size : int, default=32
+        Side in pixels.
+
+    Returns
+    -------
+    data, held_out : Examples
+    """
+    if not 0 <= label_noise <= 1:
+        raise ValueError(f"label_noise must be in [0, 1], got {label_noise!r}. It is a share of the labels.")
+    if not pixel_noise >= 0:
+        raise ValueError(f"pixel_noise must be 0 or more, got {pixel_noise!r}. It is a standard deviation.")
+    data = load_data("digits", n_samples=n_samples, image_size=image_size, random_state=seed)
+    held_out = load_data("digits", split="test", image_size=image_size)
+    generator = torch.Generator().manual_seed(seed)
+    targets = data.targets.clone()
+    chosen = torch.randperm(len(targets), generator=generator)[: round(label_noise * len(targets))]
+    # A shift by 1 to 9 classes is never the true label.
+    targets[chosen] = (targets[chosen] + torch.randint(1, 10, (len(chosen),), generator=generator)) % 10
+
+    def blur(inputs: Tensor) -> Tensor:
+        return inputs + pixel_noise * torch.randn(inputs.shape, generator=generator) if pixel_noise else inputs
+
+    noisy = Examples(blur(data.inputs), targets, data.class_names, "noisy digits", "train")
+    return noisy, Examples(blur(held_out.inputs), held_out.targets, held_out.class_names, "noisy digits", "test")
+
+
+def swa_experiment(
+    make_model: Callable[[int], nn.Module],
+    make_data: Callable[[int], tuple[Examples, Examples]] = noisy_digits,
+    *,
+    n_seeds: int = 10,
+    epochs: int = 40,
+    lr: float = 0.1,
+    batch_size: int = 64,
+    momentum: float = 0.9,
+    weight_decay: float = 5e-4,
+    estimator: SWAAverager | None = None,
+    n_draws: int = 16,
+    sigma: float = SIGMA,
+    confidence: float = 0.95,
+    memory: Any = None,
+    random_state: int = 0,
+    on_progress: OnProgress = ignore_progress,
+    on_partial: Callable[[SwaComparisonResult], None] | None = None,
+) -> SwaComparisonResult:
+    """Train with and without averaging over several seeds, measure, compare.
+
+    Parameters
+    ----------
+    make_model : callable
+        ``make_model(seed) -> nn.Module``, freshly initialised.
+    make_data : callable, default=noisy_digits
+        ``make_data(seed) -> (data, held_out)``.
+    n_seeds : int, default=10
+        Pairs; an interval needs at least 2.
+    epochs, lr, batch_size, momentum, weight_decay
+        Of both runs, see :meth:`SWAAverager.train`.
+    estimator : SWAAverager, optional
+        Settings of the averaging.
+    n_draws, sigma : int, float
+        Of the average-case sharpness: mean loss rise under Gaussian noise of standard deviation `sigma` times
+        the root mean square of each filter.
+    confidence : float, default=0.95
+        Level of each interval; not adjusted for the number of claims.
+    memory : None, str or joblib.Memory
+        Finished seeds are kept there.
+    random_state : int, default=0
+        First seed; pair i uses ``random_state + i`` for sample, noise, initial weights and order.
+    on_progress, on_partial : callable, optional
+        Progress, and the result so far after each seed.
+
+    Returns
+    -------
+    SwaComparisonResult
+    """
+    if isinstance(n_seeds, bool) or not isinstance(n_seeds, int | np.integer) or n_seeds < 1:
+        raise ValueError(f"n_seeds must be a whole number from 1, got {n_seeds!r}. Use 10 to see the spread.")
+    template = SWAAverager() if estimator is None else estimator
+    averager = template.get_params(deep=False) | {"method": "swa", "memory": None}
+    training = {
+        "epochs": epochs,
+        "lr": lr,
+        "batch_size": batch_size,
+        "momentum": momentum,
+        "weight_decay": weight_decay,
+    }
+    measure = {"n_draws": n_draws, "sigma": sigma}
+    store = check_memory(memory)
+    rows: list[dict[str, Any]] = []
+    result = SwaComparisonResult()
+    for done in range(n_seeds):
+        seed = random_state + done
+        model, (data, held_out) = make_model(seed), make_data(seed)
+        step = part(on_progress, done / n_seeds, (done + 1) / n_seeds, f"seed {seed}")
+        settings = {k: v for k, v in averager.items() if k not in ("memory", "verbose", "n_jobs")}
+        key = fingerprint(
+            "swa comparison",
+            dict(model.state_dict()),
+            data.fingerprint,
+            held_out.fingerprint,
+            training,
+            measure,
+            settings,
+            seed,
+        )
+        found = cached_call(store, run_seed, key, model, data, held_out, averager, training, measure, seed, step)
+        rows += [{"seed": seed, **row} for row in found]
+        on_progress(round(1000 * (done + 1) / n_seeds), 1000, f"seed {seed}")
+        result = SwaComparisonResult(
+            settings={
+                **training,
+                **{k: settings[k] for k in ("start", "every", "swa_lr", "schedule", "decay")},
+                **measure,
+                "n_seeds": n_seeds,
+                "random_state": random_state,
+                "data": data.name,
+                "n_examples": len(data),
+                "n_held_out": len(held_out),
+                "batch_norm": "recompute",
+            },
+            rows=list(rows),
+            claims=judge(rows, confidence),
+            notes=_notes(rows),
+        )
+        if on_partial is not None:
+            on_partial(result)
+    return result
+
+
+def run_seed(
+    model: nn.Module,
+    data: Examples,
+    held_out: Examples,
+    averager: dict[str, Any],
+    training: dict[str, Any],
+    measure: dict[str, Any],
+    seed: int,
+    on_progress: OnProgress,
+) -> list[dict[str, Any]]:
+    """Train both runs of one seed and measure the three points; returns three rows."""
+    fitted = SWAAverager(**{**averager, "random_state": seed}).train(
+        model,
+        data,
+        held_out=held_out,
+        compare=True,
+        trace=False,
+        on_progress=part(on_progress, 0.0, 0.5),
+        **training,
+    )
+    land = fitted._landscape(model, data, batch_norm="recompute")
+    end = land.point(fitted.states_[PLAIN])
+    rows = []
+    for i, group in enumerate(GROUPS):
+        report = fitted.result_.row("average" if group == SWA else group)
+        at = Landscape(_loaded(model, fitted.states_[group]), data, device=fitted.device, loss=fitted.loss)
+        rise = average_rise(
+            lambda theta, at=at: at.loss(theta),  # type: ignore[misc]
+            at.theta,
+            measure["sigma"],
+            n_draws=measure["n_draws"],
+            scale=filter_scale(at.theta, at.shapes, at.names),
+            random_state=seed,
+        )
+        top = lanczos_eigenpairs(at.hvp, at.n_parameters, 1, ends="largest", tol=1e-2, like=at.theta)
+        rows.append(
+            {
+                "group": group,
+                **{k: report[k] for k in ("train_loss", "train_accuracy", "held_out_loss", "held_out_accuracy")},
+                "lambda_max": float(top.values[0]),
+                "lambda_max_residual": float(top.residuals[0]),
+                "average_sharpness": float(rise.mean),
+                "average_sharpness_stderr": float(rise.stderr),
+                "distance": float((at.theta.double() - end.double()).norm()),
+            }
+        )
+        part(on_progress, 0.5, 1.0)(i + 1, len(GROUPS), f"measured {group}")
+    return rows
+
+
+def judge(rows: Sequence[dict[str, Any]], confidence: float = 0.95) -> list[dict[str, Any]]:
+    """Judge every claim for both averages, from paired differences over the seeds."""
+    by_group = {g: {row["seed"]: row for row in rows if row["group"] == g} for g in GROUPS}
+    seeds = [s for s in by_group[PLAIN] if all(s in by_group[g] for g in GROUPS)]
+    claims = []
+    for group in (SWA, EMA):
+        for q in QUANTITIES:
+            found = compare_pairs(
+                [by_group[group][s][q.key] for s in seeds],
+                [by_group[PLAIN][s][q.key] for s in seeds],
+                q.claimed,
+                confidence=confidence,
+                ratio=q.ratio,
+            )
+            claims.append({"group": group, "key": q.key, "claimed": q.claimed, **asdict(found)})
+    return claims
+
+
+def _loaded(model: nn.Module, state: dict[str, Tensor]) -> nn.Module:
+    loaded = copy.deepcopy(model)
+    loaded.load_state_dict(state)
+    return loaded
+
+
+def _notes(rows: Sequence[dict[str, Any]]) -> list[str]:
+    notes = []
+    means = {g: np.mean([r["train_loss"] for r in rows if r["group"] == g] or [np.nan]) for g in GROUPS}
+    low, high = min(means.values()), max(means.values())
+    if np.isfinite(high) and high > 2 * low:
+        listed = ", ".join(f"{g} {v:.2g}" for g, v in means.items())
+        notes.append(
+            f"The points end at different training losses ({listed} nats): curvature grows or falls with the "
+            "training loss too, so part of any difference is that."
+        )
+    loose = [r for r in rows if not r["lambda_max_residual"] <= 0.05 * abs(r["lambda_max"])]
+    if loose:
+        notes.append(f"The largest eigenvalue of {len(loose)} of {len(rows)} points is not settled to 5 %.")
+    return notes
