@@ -19,7 +19,7 @@ from app import library
 if TYPE_CHECKING:
     from torch import nn
 
-    from estimators import Examples
+    from estimators.data import Examples
 
 SMALL = "Small and quick"
 ALL = "All families"
@@ -46,9 +46,7 @@ QUICK_NAMES = (
     "tinynet_e",
     "convnext_atto",
 )
-IMAGE_SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
-)
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
 
 
 # ---- architectures ----
@@ -116,6 +114,9 @@ class DataSpec:
     image_size : int
         Pixels on a side after resizing.
     seed : int
+        Of the draw.
+    mean, std : tuple of float or None
+        Normalisation of the pixels, where a pretrained model wants another one than ImageNet's.
     """
 
     source: str = "digits"
@@ -123,18 +124,30 @@ class DataSpec:
     n_samples: int | None = 512
     image_size: int = 32
     seed: int = 0
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
 
     def load(self) -> Examples:
         """Return the examples themselves."""
-        from estimators import load_data
+        from estimators.data import load_data
 
-        return load_data(
-            self.source,
-            image_size=self.image_size,
-            n_samples=self.n_samples,
-            split=self.split,
-            random_state=self.seed,
-        )
+        return load_data(self.source, **self._arguments())
+
+    def _arguments(self) -> dict[str, Any]:
+        arguments: dict[str, Any] = {
+            "image_size": self.image_size,
+            "n_samples": self.n_samples,
+            "split": self.split,
+            "random_state": self.seed,
+        }
+        return arguments | ({"mean": self.mean, "std": self.std} if self.mean and self.std else {})
+
+    def for_point(self, point: PointSpec) -> DataSpec:
+        """Return the same images, normalised as a pretrained architecture was trained to see them."""
+        if point.weights != PRETRAINED:
+            return self
+        mean, std = normalisation(point.architecture)
+        return replace(self, mean=mean, std=std)
 
     def held_out(self, n_samples: int | None = 512) -> DataSpec:
         """Return the other split of the same source."""
@@ -149,10 +162,8 @@ class DataSpec:
 
     def code(self, name: str = "data") -> str:
         """Return the Python line that builds it."""
-        return (
-            f"{name} = load_data({self.source!r}, image_size={self.image_size}, n_samples={self.n_samples}, "
-            f"split={self.split!r}, random_state={self.seed})"
-        )
+        listed = ", ".join(f"{key}={value!r}" for key, value in self._arguments().items())
+        return f"{name} = load_data({self.source!r}, {listed})"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields, for JSON."""
@@ -171,6 +182,33 @@ def class_names(source: str) -> tuple[str, ...]:
             folder = folder / split
             break
     return tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")))
+
+
+DIGITS = {"train": 1437, "test": 360, "all": 1797}
+SPLIT_FOLDERS = {"train": ("train", "training"), "test": ("test", "val", "valid", "validation")}
+
+
+def available(source: str, split: str) -> int:
+    """Return how many images a split holds, as ``load_data`` splits it (a fifth is held out)."""
+    if source == "digits":
+        return DIGITS[split]
+    folder = Path(source).expanduser()
+    own = next((folder / name for name in SPLIT_FOLDERS.get(split, ()) if (folder / name).is_dir()), None)
+    count = sum(path.suffix.lower() in IMAGE_SUFFIXES for path in (own or folder).glob("*/**/*"))
+    if own is not None or split == "all":
+        return count
+    held_out = -(-count // 5)
+    return held_out if split == "test" else count - held_out
+
+
+def normalisation(architecture: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation of the pixels that timm's weights of an architecture expect."""
+    import timm
+
+    config = timm.get_pretrained_cfg(architecture)
+    if config is None:
+        return (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    return tuple(config.mean), tuple(config.std)
 
 
 def check_source(source: str) -> str | None:
@@ -263,7 +301,7 @@ class PointSpec:
 
     def load(self) -> nn.Module:
         """Return the network at this point."""
-        from estimators import load_model
+        from estimators.models import load_model
 
         return load_model(self.architecture, **self._arguments())
 

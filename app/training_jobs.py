@@ -42,9 +42,7 @@ class TrainingResult:
         return cls(history, notes["checkpoint_id"], notes["name"], notes["settings"])
 
 
-def train(
-    handle: jobs.Handle, name: str, point: PointSpec, data: DataSpec, settings: dict[str, Any]
-) -> TrainingResult:
+def train(handle: jobs.Handle, name: str, point: PointSpec, data: DataSpec, settings: dict[str, Any]) -> TrainingResult:
     """Train one network and add it to the library; runs in the worker thread.
 
     Parameters
@@ -59,12 +57,20 @@ def train(
     settings : dict
         Keyword arguments of :func:`estimators.train`.
     """
-    from estimators import Landscape, save_checkpoint
-    from estimators import train as fit
+    from estimators.landscape import Landscape
+    from estimators.models import save_checkpoint
+    from estimators.training import train as fit
 
     held_out_spec = data.held_out(None)
     examples, held_out = data.load(), held_out_spec.load()
     model = point.load()
+    rows: list[dict[str, float]] = []
+
+    def on_epoch(epoch: int, network: Any, row: dict[str, float]) -> None:
+        rows.append(row)
+        history = {key: np.array([past[key] for past in rows]) for key in row}
+        handle.partial(TrainingResult(history, name=name))
+
     with TemporaryDirectory(prefix=".partial-", dir=workspace.root()) as folder:
         run = fit(
             model,
@@ -72,7 +78,7 @@ def train(
             held_out=held_out,
             checkpoint_dir=Path(folder) / "epochs",
             on_progress=handle.progress,
-            on_partial=lambda history: handle.partial(TrainingResult(history, name=name)),
+            on_epoch=on_epoch,
             **settings,
         )
         land = Landscape(run.model, examples, batch_norm="frozen")
@@ -90,6 +96,7 @@ def train(
             "held_out_loss": outside.loss(),
             "accuracy": outside.accuracy(),
             "parameters": land.n_parameters,
+            "held_out_examples": len(held_out),
         }
         weights = Path(folder) / library.WEIGHTS
         save_checkpoint(weights, run.model.state_dict(), meta)
@@ -131,6 +138,4 @@ def submit_quick_start() -> None:
     data = DataSpec(n_samples=None)
     for seed in (0, 1):
         name = library.unused_name(f"digits-{'ab'[seed]}")
-        submit(
-            name, PointSpec(seed=seed), data, {"epochs": 8, "batch_size": 64, "lr": 0.1, "random_state": seed}
-        )
+        submit(name, PointSpec(seed=seed), data, {"epochs": 8, "batch_size": 64, "lr": 0.1, "random_state": seed})

@@ -11,8 +11,8 @@ import pandas as pd
 from app.charts import theme
 
 SERIES = {
-    "loss": [("train_loss", "training"), ("held_out_loss", "held out")],
-    "accuracy": [("train_accuracy", "training"), ("held_out_accuracy", "held out")],
+    "loss": [("loss", "training"), ("held_out_loss", "held out")],
+    "accuracy": [("accuracy", "training"), ("held_out_accuracy", "held out")],
 }
 
 
@@ -24,7 +24,7 @@ def curves(
     Parameters
     ----------
     history : mapping
-        Arrays of one length: ``epoch``, ``train_loss``, ``train_accuracy`` and, optionally, ``held_out_*``.
+        Arrays of one length: ``epoch``, ``loss``, ``accuracy`` and, optionally, ``held_out_*``.
     kind : {"loss", "accuracy"}
     log : bool, default=False
         Logarithmic loss.

@@ -34,7 +34,7 @@ def render() -> None:
 def inputs(text: Any) -> None:
     """Write the inputs of a training and queue it."""
     slot = st.container()
-    data = data_picker(PAGE, samples=1347)
+    data = data_picker(PAGE, samples=1437, splits=("train", "test"))
     with slot:
         point = point_picker(PAGE, data, label=text("start"), default=TIMM)
     st.markdown(f"**{text('training')}**")

@@ -44,6 +44,7 @@ EN = {
     "split.all": "All",
     "samples": "Images",
     "samples.help": "Drawn once and kept in a fixed order, so that two measurements are comparable. Cost grows in proportion.",
+    "samples.all": "All {count:,} of this split are used.",
     "image_size": "Pixels",
     "image_size.help": "Side of the square images after resizing.",
     # engine

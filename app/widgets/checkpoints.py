@@ -97,10 +97,7 @@ def add_file(page: str) -> None:
         data = data_picker(f"{page}-import")
         point = file_point(f"{page}-import", data, FILE)
         name = st.text_input(text("name"), key=f"{page}.import.name")
-        if (
-            st.button(text("import.run"), key=f"{page}.import.go", disabled=point is None)
-            and point is not None
-        ):
+        if st.button(text("import.run"), key=f"{page}.import.go", disabled=point is None) and point is not None:
             kept = library.add_checkpoint(
                 point.checkpoint or Path(),
                 {

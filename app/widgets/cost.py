@@ -21,9 +21,7 @@ def _measured() -> dict[Any, float | str]:
     return {}
 
 
-def cost(
-    points: int, spec: PointSpec, data: DataSpec, settings: dict[str, Any], *, passes: float = 1.0
-) -> None:
+def cost(points: int, spec: PointSpec, data: DataSpec, settings: dict[str, Any], *, passes: float = 1.0) -> None:
     """Say how long ``points`` evaluations will take; one is measured in the background the first time.
 
     Parameters
@@ -76,7 +74,7 @@ def _measure(identity: Any, spec: PointSpec, data: DataSpec, settings: dict[str,
 
 def _milliseconds(spec: PointSpec, data: DataSpec, settings: dict[str, Any]) -> float:
     """Time one evaluation: the best of three after a warm-up."""
-    from estimators import Landscape
+    from estimators.landscape import Landscape
 
     accepted = ("loss", "batch_size", "device", "precision", "batch_norm")
     land = Landscape(spec.load(), data.load(), **{k: v for k, v in settings.items() if k in accepted})

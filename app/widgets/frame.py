@@ -68,18 +68,12 @@ def settings_line(result: Any, **more: Any) -> None:
     """Write in one line what a result was computed with: data, examples, batch-norm policy, seed."""
     text = texts("common")
     settings = {**getattr(result, "settings", {}), **more}
-    parts = [
-        f"{text('setting.' + name)} {settings[name]}"
-        for name in _ENGINE_KEYS
-        if settings.get(name) is not None
-    ]
+    parts = [f"{text('setting.' + name)} {settings[name]}" for name in _ENGINE_KEYS if settings.get(name) is not None]
     if parts:
         st.caption(" · ".join(parts))
 
 
-def definitions(
-    items: Sequence[tuple[str, str, str]], *, label: str | None = None, expanded: bool = False
-) -> None:
+def definitions(items: Sequence[tuple[str, str, str]], *, label: str | None = None, expanded: bool = False) -> None:
     """Explain numbers in a fold: ``(term, what it is, paper)`` each."""
     with st.expander(label or texts("common")("definitions"), icon=":material/menu_book:", expanded=expanded):
         for term, meaning, source in items:

@@ -50,12 +50,8 @@ def job_panel(
         if callable(empty):
             empty()
         else:
-            with st.container(
-                border=True, height=220, horizontal_alignment="center", vertical_alignment="center"
-            ):
-                st.markdown(
-                    f":gray[:material/landscape: {empty or texts('common')('nothing_yet')}]", width="content"
-                )
+            with st.container(border=True, height=220, horizontal_alignment="center", vertical_alignment="center"):
+                st.markdown(f":gray[:material/landscape: {empty or texts('common')('nothing_yet')}]", width="content")
         return
     watched = job.id if job.live else None
 

@@ -42,9 +42,7 @@ def downloads(
     if chart is not None:
         dark = st.context.theme.type == "dark"
         for kind in ("png", "svg", "pdf"):
-            files.append(
-                (kind.upper(), f"{name}.{kind}", lambda kind=kind: export.chart_bytes(chart, kind, dark=dark))
-            )
+            files.append((kind.upper(), f"{name}.{kind}", lambda kind=kind: export.chart_bytes(chart, kind, dark=dark)))
     if result is not None or table is not None:
         files.append(
             (
@@ -56,9 +54,7 @@ def downloads(
     if result is not None:
         files.append(("NPZ", f"{name}.npz", lambda: export.result_npz(result)))
     if chart is not None:
-        files.append(
-            (text("download.chart_json"), f"{name}.vl.json", lambda: export.chart_bytes(chart, "json"))
-        )
+        files.append((text("download.chart_json"), f"{name}.vl.json", lambda: export.chart_bytes(chart, "json")))
     files += [(file.rpartition(".")[2].upper(), file, make) for file, make in (more or {}).items()]
     with st.popover(text("download"), icon=":material/download:", key=f"downloads-{key or name}"):
         with st.container(horizontal=True):

@@ -35,7 +35,13 @@ class Inputs:
         return self.data is not None and all(point is not None for point in self.points)
 
 
-def inputs(page: str, labels: tuple[str, ...] | None = None, *, epochs: bool = False) -> Inputs:
+def inputs(
+    page: str,
+    labels: tuple[str, ...] | None = None,
+    *,
+    epochs: bool = False,
+    policies: tuple[str, ...] = ("frozen", "recompute", "batch"),
+) -> Inputs:
     """Write model pickers, the data picker and the engine settings of a page.
 
     Parameters
@@ -45,6 +51,8 @@ def inputs(page: str, labels: tuple[str, ...] | None = None, *, epochs: bool = F
         One heading for each model; one model called "Model" by default.
     epochs : bool, default=False
         Offer the training epochs of a library checkpoint too.
+    policies : tuple of str
+        Batch-norm policies the page's estimator takes, its usual one first.
     """
     text = texts("common")
     labels = labels or (text("model"),)
@@ -52,13 +60,13 @@ def inputs(page: str, labels: tuple[str, ...] | None = None, *, epochs: bool = F
     data = data_picker(page)
     with model_slot:
         points = tuple(
-            point_picker(
-                page, data, label=label, role="abcdef"[number] if len(labels) > 1 else "m", epochs=epochs
-            )
+            point_picker(page, data, label=label, role="abcdef"[number] if len(labels) > 1 else "m", epochs=epochs)
             for number, label in enumerate(labels)
         )
+    if data is not None and points[0] is not None:
+        data = data.for_point(points[0])
     with st.expander(text("engine"), icon=":material/tune:"):
-        settings = engine_settings(page)
+        settings = engine_settings(page, policies)
     return Inputs(points, data, settings)
 
 
@@ -187,9 +195,7 @@ def _timm_point(page: str, data: DataSpec | None, role: str) -> PointSpec | None
     if weights == catalog.PRETRAINED:
         st.caption(text("weights.pretrained.help"))
     else:
-        seed = int(
-            st.number_input(text("seed"), min_value=0, value=0, step=1, **bound(page, f"{role}.seed")) or 0
-        )
+        seed = int(st.number_input(text("seed"), min_value=0, value=0, step=1, **bound(page, f"{role}.seed")) or 0)
     if name is None or data is None:
         return None
     return PointSpec(name, str(weights), len(catalog.class_names(data.source)), data.image_size, seed)
@@ -247,7 +253,13 @@ def quick_start(page: str, role: str = "m") -> None:
 # ---- data and engine ----
 
 
-def data_picker(page: str, *, split: str = "train", samples: int = 512) -> DataSpec | None:
+def data_picker(
+    page: str,
+    *,
+    split: str = "train",
+    samples: int = 512,
+    splits: tuple[str, ...] = ("train", "test", "all"),
+) -> DataSpec | None:
     """Choose the examples the loss is measured on; None, with the reason beside it, while that is wrong."""
     text = texts("common")
     st.markdown(f"**{text('data')}**")
@@ -263,17 +275,15 @@ def data_picker(page: str, *, split: str = "train", samples: int = 512) -> DataS
     )
     source = "digits"
     if kind == "folder":
-        source = st.text_input(
-            text("data.path"), placeholder="/home/me/pictures", **kept(page, "data.path")
-        ).strip()
+        source = st.text_input(text("data.path"), placeholder="/home/me/pictures", **kept(page, "data.path")).strip()
         problem = catalog.check_source(source) if source else text("data.path.missing")
         if problem:
             (st.error if source else st.caption)(problem)
     row = st.columns([1.35, 1, 1])
     used = row[0].selectbox(
         text("split"),
-        ["train", "test", "all"],
-        index=["train", "test", "all"].index(split),
+        splits,
+        index=splits.index(split),
         format_func=lambda s: text("split." + s),
         **bound(page, "split"),
     )
@@ -296,15 +306,18 @@ def data_picker(page: str, *, split: str = "train", samples: int = 512) -> DataS
     )
     if kind == "folder" and (not source or catalog.check_source(source)):
         return None
-    return DataSpec(source, str(used), int(count), int(size))
+    there = catalog.available(source, str(used))
+    if count > there:
+        st.caption(text("samples.all", count=there))
+    return DataSpec(source, str(used), int(count) if count < there else None, int(size))
 
 
-def engine_settings(page: str) -> dict[str, Any]:
-    """Choose what every estimator takes: loss, batch-norm policy, precision, batch size, seed."""
+def engine_settings(page: str, policies: tuple[str, ...] = ("frozen", "recompute", "batch")) -> dict[str, Any]:
+    """Choose what every estimator takes: loss, batch-norm policy (of ``policies``), precision, batch size, seed."""
     text = texts("common")
     policy = st.selectbox(
         text("batch_norm"),
-        ["frozen", "recompute", "batch"],
+        list(policies),
         format_func=lambda p: text("batch_norm." + p),
         help=text("batch_norm.help"),
         **bound(page, "batch_norm"),
@@ -316,9 +329,7 @@ def engine_settings(page: str) -> dict[str, Any]:
         **bound(page, "precision"),
     )
     row = st.columns(2)
-    batch = row[0].number_input(
-        text("batch_size"), min_value=1, value=512, step=64, **bound(page, "batch_size")
-    )
+    batch = row[0].number_input(text("batch_size"), min_value=1, value=512, step=64, **bound(page, "batch_size"))
     seed = row[1].number_input(text("random_state"), min_value=0, value=0, step=1, **bound(page, "seed"))
     return {
         "batch_norm": str(policy),

@@ -186,7 +186,7 @@ def test_pretrained_weights_without_a_network_say_what_to_do():
 def test_a_file_that_is_no_checkpoint_is_refused_beside_the_upload(tmp_path):
     at = page("workbench").run()
     at.get_by_key("workbench.m.from").set_value("file").run()
-    at.file_uploader(key="workbench.m.file").upload(("weights.pth", b"this is not a checkpoint")).run()
+    at.file_uploader(key="workbench.m.file").upload("weights.pth", b"this is not a checkpoint").run()
     assert not at.exception
     assert len(at.error) == 1
     assert at.button(key="workbench.run").disabled
