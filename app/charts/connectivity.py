@@ -1,0 +1,223 @@
+"""Charts of one path: loss along it, the plane it lies in, the training of its bends.
+
+Functions take a ``PathResult`` of ``estimators`` and return an Altair chart.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from app.charts import surface, theme
+from app.texts import texts
+
+text = texts("connectivity")
+
+STRAIGHT, ALIGNED, CURVED, CHAIN = (theme.CATEGORICAL[i] for i in (1, 2, 0, 4))
+COLORS = {"straight": STRAIGHT, "aligned": ALIGNED, "linear": STRAIGHT, "bezier": CURVED, "polychain": CHAIN}
+QUANTITIES = {"losses": theme.LOSS_TITLE, "accuracies": theme.ACCURACY_TITLE}
+
+
+def series(result: Any, quantity: str = "losses", on: str = "train") -> dict[str, np.ndarray]:
+    """Return the lines a path result holds, by what joins the ends: straight, straight after matching, the path."""
+    if on == "held_out":
+        found = {path_name(result): getattr(result, f"held_out_{quantity}")}
+    else:
+        found = {
+            "straight": getattr(result, f"straight_{quantity}"),
+            "aligned": getattr(result, f"aligned_{quantity}"),
+            path_name(result): getattr(result, quantity),
+        }
+    return {name: np.asarray(values, float) for name, values in found.items() if len(values)}
+
+
+def path_name(result: Any) -> str:
+    """Return the key of a path's own line; a straight line after matching has the key of matched ones."""
+    if result.path == "linear":
+        return "aligned" if result.align else "straight"
+    return str(result.path)
+
+
+def profile(
+    result: Any, *, quantity: str = "losses", on: str = "train", log: bool = False, at: float | None = None
+) -> alt.LayerChart:
+    """Draw loss or accuracy along a path, beside the straight lines it replaces.
+
+    Parameters
+    ----------
+    result : PathResult
+    quantity : {"losses", "accuracies"}
+    on : {"train", "held_out"}
+        Held-out values are known along the path alone.
+    log : bool, default=False
+        Logarithmic loss.
+    at : float, optional
+        Position to mark.
+    """
+    if quantity not in QUANTITIES:
+        raise ValueError(f"quantity must be losses or accuracies, got {quantity!r}. Choose one of them.")
+    lines = series(result, quantity, on)
+    names = {key: text(f"series.{key}") for key in lines}
+    table = pd.concat(
+        [pd.DataFrame({"t": result.t, "value": values, "path": names[key]}) for key, values in lines.items()]
+        or [pd.DataFrame({"t": [], "value": [], "path": []})]
+    )
+    log = log and quantity == "losses"
+    table = table[np.isfinite(table["value"]) & ((table["value"] > 0) | (not log))]
+    title = QUANTITIES[quantity]
+    across, up = alt.Scale(domain=[0, 1], nice=False), theme.axis_scale(log)
+    x = alt.X("t:Q", title=text("chart.t"), scale=across)
+    y = alt.Y("value:Q", title=title, scale=up)
+    color = alt.Color(
+        "path:N",
+        title=None,
+        scale=alt.Scale(domain=list(names.values()), range=[COLORS[key] for key in names]),
+        legend=alt.Legend(orient="top"),
+    )
+    form = theme.LOSS_FORMAT if quantity == "losses" else theme.ACCURACY_FORMAT
+    tooltip = [
+        alt.Tooltip("path:N"),
+        alt.Tooltip("t:Q", format=".2f"),
+        alt.Tooltip("value:Q", title=title, format=form),
+    ]
+    layers: list[alt.Chart] = []
+    if quantity == "losses" and on == "train" and len(result.losses):
+        layers.append(_allowed(result, across, up))
+    base = alt.Chart(table).encode(x=x, y=y, color=color)
+    layers += [
+        base.mark_line(strokeWidth=2.2),
+        base.mark_point(filled=True, size=34, opacity=1).encode(tooltip=tooltip),
+    ]
+    if quantity == "losses" and on == "train":
+        layers += _barrier_marks(result, lines, x, up)
+    if at is not None:
+        layers.append(
+            alt.Chart(pd.DataFrame({"t": [at]})).mark_rule(color=theme.NEUTRAL, strokeDash=[3, 3]).encode(x=x)
+        )
+    heights = ", ".join(f"{names[key]} from {v.min():.3g} to {v.max():.3g}" for key, v in lines.items())
+    return theme.describe(
+        alt.layer(*layers), f"{title} along the path, {text('chart.on.' + on)}: {heights}.", height=theme.HEIGHT
+    )
+
+
+def _allowed(result: Any, across: alt.Scale, up: alt.Scale) -> alt.Chart:
+    """Return the band between the worse end and the allowed rise above it."""
+    worse = float(max(result.losses[0], result.losses[-1]))
+    band = pd.DataFrame({"low": [worse], "high": [worse + result.tolerance], "from": [0.0], "to": [1.0]})
+    return (
+        alt.Chart(band[np.isfinite(band["low"])])
+        .mark_rect(color=theme.NEUTRAL, opacity=0.16)
+        .encode(
+            x=alt.X("from:Q", title=text("chart.t"), scale=across),
+            x2="to:Q",
+            y=alt.Y("low:Q", title=theme.LOSS_TITLE, scale=up),
+            y2="high:Q",
+            tooltip=[alt.Tooltip("high:Q", title=text("chart.tolerance"), format=".3g")],
+        )
+    )
+
+
+def _barrier_marks(result: Any, lines: dict[str, np.ndarray], x: alt.X, up: alt.Scale) -> list[alt.Chart]:
+    """Return, for each line, a rule from the chord to the loss where the line is highest over it."""
+    rows = []
+    for key, values in lines.items():
+        chord = (1 - result.t) * values[0] + result.t * values[-1]
+        rise = values - chord
+        if np.isfinite(rise).all() and rise.max() > 0:
+            k = int(rise.argmax())
+            if chord[k] > 0:
+                rows.append(
+                    {"t": result.t[k], "low": chord[k], "high": values[k], "label": f"{rise[k]:.3g}", "key": key}
+                )
+    if not rows:
+        return []
+    marks = pd.DataFrame(rows)
+    shade = alt.Color("key:N", scale=alt.Scale(domain=list(lines), range=[COLORS[k] for k in lines]), legend=None)
+    base = alt.Chart(marks).encode(x=x, color=shade)
+    tooltip = [alt.Tooltip("label:N", title=text("chart.barrier"))]
+    low = alt.Y("low:Q", title=theme.LOSS_TITLE, scale=up)
+    high = alt.Y("high:Q", title=theme.LOSS_TITLE, scale=up)
+    return [
+        base.mark_rule(strokeDash=[5, 3], strokeWidth=1.6).encode(y=low, y2="high:Q", tooltip=tooltip),
+        base.mark_text(dy=-11, fontSize=12, fontWeight="bold").encode(y=high, text="label:N"),
+    ]
+
+
+def plane(
+    result: Any, *, log: bool = True, levels: int = 12, scheme: str = "viridis", at: float | None = None
+) -> alt.LayerChart:
+    """Draw the plane through A, B and the bends: the loss in it, the straight and the curved path, the ends.
+
+    Parameters
+    ----------
+    result : PathResult
+        With ``plane_anchors``; without a map of the loss the paths alone are drawn.
+    log, levels, scheme
+        As in :func:`app.charts.surface.heat_map`.
+    at : float, optional
+        Position on the path to mark.
+    """
+    corners, path = np.asarray(result.plane_anchors, float), np.asarray(result.plane_path, float)
+    names = ["A", *(f"bend {i + 1}" if len(corners) > 3 else "bend" for i in range(len(corners) - 2)), "B"]
+    markers = [{"label": name, "x": x, "y": y} for name, (x, y) in zip(names, corners, strict=True)]
+    if at is not None:
+        x, y = (np.interp(at, result.t, path[:, d]) for d in (0, 1))
+        markers.append({"label": f"t = {at:.2f}", "x": float(x), "y": float(y)})
+    trajectories = [{"label": text("series.straight"), "x": corners[[0, -1], 0], "y": corners[[0, -1], 1]}]
+    if len(corners) > 2:
+        label = text("series." + result.path)
+        trajectories.append({"label": label, "x": path[:, 0], "y": path[:, 1], "loss": result.losses})
+    titles = (text("chart.plane_x"), text("chart.plane_y"))
+    if len(result.plane_x):
+        drawn = SimpleNamespace(
+            axes=(result.plane_x, result.plane_y),
+            losses=result.plane_losses,
+            accuracies=result.plane_accuracies,
+            markers=markers,
+            trajectories=trajectories,
+            axis_titles=titles,
+        )
+        chart = surface.heat_map(drawn, log=log, levels=levels, scheme=scheme, height=theme.SQUARE)
+    else:
+        chart = _paths_alone(markers, trajectories, titles)
+    described = f"Plane through A and B, {result.distance:.3g} apart, with the {result.path} path."
+    return theme.describe(chart, described, height=theme.SQUARE)
+
+
+def _paths_alone(markers: list[dict], trajectories: list[dict], titles: tuple[str, str]) -> alt.LayerChart:
+    lines = pd.concat(
+        [
+            pd.DataFrame({"x": p["x"], "y": p["y"], "path": p["label"]}).assign(order=range(len(p["x"])))
+            for p in trajectories
+        ]
+    )
+    x, y = (alt.X("x:Q", title=titles[0]), alt.Y("y:Q", title=titles[1]))
+    points = alt.Chart(pd.DataFrame(markers)).encode(x=x, y=y)
+    names = [p["label"] for p in trajectories]
+    color = alt.Color("path:N", title=None, scale=alt.Scale(domain=names, range=[STRAIGHT, CURVED]))
+    return alt.layer(
+        alt.Chart(lines).mark_line(strokeWidth=2).encode(x=x, y=y, color=color, order="order:Q"),
+        points.mark_point(filled=True, size=90, color=theme.ACCENT, opacity=1),
+        points.mark_text(dy=-14, fontWeight="bold", color=theme.ACCENT).encode(text="label:N"),
+    )
+
+
+def training(result: Any) -> alt.Chart:
+    """Draw the loss of the training of the bends by epoch."""
+    losses = np.asarray(result.history_losses, float)
+    table = pd.DataFrame({"epoch": np.arange(1, len(losses) + 1), "loss": losses})
+    chart = (
+        alt.Chart(table)
+        .mark_line(point=True, color=COLORS[result.path], strokeWidth=2)
+        .encode(
+            x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d")),
+            y=alt.Y("loss:Q", title="mean loss at random t (nats)", scale=theme.axis_scale(True)),
+            tooltip=[alt.Tooltip("epoch:Q"), alt.Tooltip("loss:Q", format=theme.LOSS_FORMAT)],
+        )
+    )
+    described = f"Training loss of the bends over {len(losses)} epochs, from {losses[0]:.3g} to {losses[-1]:.3g}."
+    return theme.describe(chart, described, height=theme.HEIGHT_SMALL)
