@@ -47,6 +47,7 @@ class HessianGraph:
         with double_backward(), torch.enable_grad():
             total = per_example_losses(loss, logits(forward(x)), y).sum()
             self.gradients = _gradients(total, self.parameters, create_graph=True)
+        _refuse_broken_graph(self.gradients, total)
         used = [i for i, g in enumerate(self.gradients) if g is not None and g.requires_grad]
         self._used = used
 
@@ -68,6 +69,7 @@ class OutputGraph:
             self.outputs = logits(forward(x))
             self._u = torch.zeros_like(self.outputs, requires_grad=True)
             self._pulled = _gradients(self.outputs, self.parameters, self._u, create_graph=True)
+        _refuse_broken_graph(self._pulled, self.outputs)
         self._used = [i for i, g in enumerate(self._pulled) if g is not None and g.requires_grad]
 
     def push(self, pieces: Sequence[Tensor]) -> Tensor:
@@ -129,6 +131,30 @@ def model_fisher_product(loss: Loss, z: Tensor, v: Tensor) -> Tensor:
     raise ValueError(
         "kind must be 'empirical' for a loss that is not the log-likelihood of a known distribution, got 'model'. "
         "Use loss='cross_entropy' or 'mse', or the empirical Fisher."
+    )
+
+
+def _nodes(roots: Sequence[Tensor | None]) -> set:
+    """Collect every node of the graphs that end in `roots`."""
+    seen: set = set()
+    waiting = [root.grad_fn for root in roots if root is not None and root.grad_fn is not None]
+    while waiting:
+        node = waiting.pop()
+        if node not in seen:
+            seen.add(node)
+            waiting += [following for following, _ in node.next_functions if following is not None]
+    return seen
+
+
+def _refuse_broken_graph(gradients: Tensors, value: Tensor) -> None:
+    """Raise where a `once_differentiable` function cuts the graph: autograd prunes its error node and says 0."""
+    if all(node.name() != "torch::autograd::Error" for node in _nodes(gradients)):
+        return
+    names = {node.name().removesuffix("Backward") for node in _nodes([value]) if hasattr(node, "_forward_cls")}
+    raise ValueError(
+        "The model must have a second derivative (double backward) for curvature, and it does not: its custom "
+        f"autograd function {' or '.join(sorted(names)) or 'of unknown name'} is once_differentiable. Replace that "
+        "operation by one written in plain PyTorch operations, or use measures that need no Hessian."
     )
 
 

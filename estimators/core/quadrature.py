@@ -204,6 +204,7 @@ def spectral_density(
     rules = [gauss_rule(jacobi) for jacobi in jacobis]
     seen = np.concatenate([known, *(nodes for nodes, _ in rules)])
     threshold = tol * float(np.abs(seen).max()) if threshold is None else float(threshold)
+    threshold = max(threshold, float(np.finfo(float).tiny))  # so that the zero operator counts as zero
     rest = np.concatenate([nodes for nodes, _ in rules]) if rules else known
     fractions, spread, bracket = _fractions(jacobis, known, size, threshold)
     grid, density, density_stderr, sigma = _density(rules, known, size, n_grid)

@@ -99,3 +99,15 @@ def test_bad_dimensions(dimensions):
 def test_bad_sample_count():
     with pytest.raises(ValueError, match="n_samples must be at least 1, got 0"):
         minimum_probability((2,), n_samples=0)
+
+
+def test_result_that_can_be_kept(tmp_path):
+    from estimators import Result, random_critical_points
+
+    partial = []
+    found = random_critical_points((1, 2), n_samples=3000, on_partial=partial.append)
+    direct = minimum_probability((1, 2), n_samples=3000)
+    np.testing.assert_array_equal(found.n_minima, direct.n_minima)
+    assert partial[0].n_samples.tolist() == [2000, 2000]
+    loaded = Result.load(found.save(tmp_path / "goe.npz"))
+    np.testing.assert_array_equal(loaded.high, found.high)
