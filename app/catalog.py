@@ -29,6 +29,7 @@ QUICK_NAMES = (
     "test_vit",
     "test_convnext",
     "test_efficientnet",
+    "deep_thin_resnet",
     "test_mambaout",
     "test_nfnet",
     "test_byobnet",
@@ -56,6 +57,8 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".
 def architectures() -> tuple[str, ...]:
     """Return every timm architecture, the small and quick ones first."""
     import timm
+
+    import estimators.variants  # noqa: F401  registers deep_thin_resnet with timm
 
     names = timm.list_models()
     known = set(names)

@@ -154,6 +154,12 @@ def _rest(row: Row, changes: Iterable[str], settings: Iterable[str]) -> str:
     return json.dumps([row["architecture"], kept, training], sort_keys=True)
 
 
+def plain(value: Any) -> dict[str, Any]:
+    """Give a dataclass's fields with None for an unknown number, so that rows compare and become JSON."""
+    fields = asdict(value)
+    return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in fields.items()}
+
+
 def _groups(rows: Sequence[Row], changes: Iterable[str], settings: Iterable[str]) -> list[list[Row]]:
     groups: dict[str, list[Row]] = {}
     for row in rows:
@@ -237,14 +243,17 @@ def judge_claims(rows: Sequence[Row], gap: str = "gap") -> list[dict[str, Any]]:
     list of dict
         One for each claim with at least one measurement: key, section, statement, verdict (the measurements'
         common verdict, "not clear here" where they disagree) and measurements (a list: measure, claimed,
-        verdict, reason, difference, low, high, n).
+        kind ("difference", "tau" or "trend"), verdict, reason, difference, low, high, n; None where unknown).
     """
     judged = []
     for claim in CLAIMS:
         measurements: list[dict[str, Any]] = []
         for measure, claimed in claim.measures:
             verdicts = _judge(claim, rows, measure, claimed, gap)
-            measurements += [{"measure": measure, "claimed": claimed, **asdict(v)} for v in verdicts]
+            kind = {"rank": "tau", "width": "trend"}.get(claim.element, "difference")
+            measurements += [
+                {"measure": measure, "claimed": claimed, "kind": kind, **plain(v)} for v in verdicts
+            ]
         if measurements:
             verdict = combine([m["verdict"] for m in measurements])
             judged.append(
@@ -274,7 +283,7 @@ def rank_measures(rows: Sequence[Row], gap: str = "gap", random_state: int = 0) 
     Returns
     -------
     list of dict
-        measure, gap, tau, low, high (95 % bootstrap interval over runs), n.
+        measure, gap, tau, low, high (95 % bootstrap interval over runs; None where unknown), n.
 
     References
     ----------
@@ -285,5 +294,5 @@ def rank_measures(rows: Sequence[Row], gap: str = "gap", random_state: int = 0) 
     ranked = []
     for measure in SHARPNESS_MEASURES:
         tau: RankCorrelation = kendall(np.array(_values(trained, measure)), target, random_state=random_state)
-        ranked.append({"measure": measure, "gap": gap, **asdict(tau)})
+        ranked.append({"measure": measure, "gap": gap, **plain(tau)})
     return ranked

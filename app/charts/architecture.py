@@ -5,6 +5,7 @@ Every function takes a ``ComparisonResult`` (or a ``WidthSweepResult``) and retu
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -73,7 +74,9 @@ def small_multiples(
         for last, (name, one) in ((number == len(drawn) - 1, pair) for number, pair in enumerate(drawn))
     ]
     description = f"Maps of {theme.LOSS_TITLE} of {', '.join(name for name, _ in drawn)} on one colour scale."
-    return theme.describe(alt.concat(*panels, columns=min(columns, len(panels))), description)
+    joined = alt.concat(*panels, columns=min(columns, len(panels)))
+    # The domain is the same already; sharing the scale would take the legend from the one panel that has it.
+    return theme.describe(joined.resolve_scale(color="independent"), description)
 
 
 def _long(result: Any, quantity: str) -> pd.DataFrame:
@@ -104,11 +107,12 @@ def dots(result: Any, quantity: str, *, color: bool = True) -> alt.LayerChart:
     summary["low"], summary["high"] = summary["mean"] - summary["std"], summary["mean"] + summary["std"]
     if log:
         summary["low"] = summary["low"].where(summary["low"] > 0, numbers["value"].min())
-    scale = theme.axis_scale(log)
+    scale = theme.axis_scale(log, padding=10)
     x = alt.X("value:Q", title=title_of(quantity), scale=scale, axis=alt.Axis(format="~g", tickCount=5))
-    y = alt.Y(
-        "variant:N", title=None, sort=names, scale=alt.Scale(domain=names), axis=alt.Axis(labelLimit=220)
-    )
+    failed = table[table["status"] != "ok"].groupby("variant").size()
+    labels = {n: f"{n} ({texts('architectures')('failed_runs', count=c)})" for n, c in failed.items()}
+    axis = alt.Axis(labelLimit=260, labelExpr=f"{json.dumps(labels)}[datum.value] || datum.value")
+    y = alt.Y("variant:N", title=None, sort=names, scale=alt.Scale(domain=names), axis=axis)
     tone = (
         alt.Color("variant:N", scale=_colors(names), legend=None)
         if color
@@ -145,14 +149,6 @@ def dots(result: Any, quantity: str, *, color: bool = True) -> alt.LayerChart:
             ],
         ),
     ]
-    failed = table[table["status"] != "ok"].groupby("variant").size().rename("failed").reset_index()
-    if len(failed):
-        failed["label"] = [texts("architectures")("failed_runs", count=n) for n in failed["failed"]]
-        layers.append(
-            alt.Chart(failed)
-            .mark_text(align="left", color=theme.ACCENT, fontSize=11, dx=4, dy=-10)
-            .encode(x=alt.value(0), y=y, text="label:N")
-        )
     said = "; ".join(
         f"{r['variant']} {r['mean']:.3g}" + ("" if np.isnan(r["std"]) else f" ± {r['std']:.2g}")
         for _, r in summary.iterrows()
@@ -222,7 +218,12 @@ def against_gap(result: Any, measure: str) -> alt.Chart:
         alt.Chart(table)
         .mark_point(filled=True, size=80, opacity=0.9)
         .encode(
-            x=alt.X("x:Q", title=title_of(measure), scale=theme.axis_scale(log), axis=alt.Axis(format="~g")),
+            x=alt.X(
+                "x:Q",
+                title=title_of(measure),
+                scale=theme.axis_scale(log, padding=10),
+                axis=alt.Axis(format="~g"),
+            ),
             y=alt.Y("y:Q", title=title_of(gap), scale=theme.axis_scale()),
             color=alt.Color(
                 "variant:N",

@@ -6,9 +6,10 @@ together, `presets` gives the comparisons people start from. Importing this pack
 """
 
 from .changes import CHANGES, apply_changes, parse_change
+from .deep_thin import deep_thin_resnet
 from .dropout import with_dropout
 from .norms import NORM_KINDS, norm_layers, with_norm, without_norm
-from .scale import deep_thin_resnet, with_depth, with_width
+from .scale import with_depth, with_width
 from .skips import residual_sums, without_skips
 from .spec import TRAINING, Variant, check_variants, presets
 

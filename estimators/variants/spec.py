@@ -82,17 +82,16 @@ class Variant:
         Returns
         -------
         nn.Module
-            In training mode as timm returns it.
+            In eval mode.
         """
         from ..models import load_model
 
-        extra = {} if in_chans == 3 else {"in_chans": in_chans}
         model = load_model(
             self.architecture,
             num_classes=num_classes,
+            in_chans=in_chans,
             image_size=image_size,
             random_state=random_state,
-            **extra,
         )
         return apply_changes(model, self.changes, random_state)
 

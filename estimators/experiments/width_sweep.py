@@ -1,0 +1,268 @@
+"""Over-parameterisation: the same network at several widths, and what happens to its minima.
+
+For each width: parameters for each training example, the training loss that is reached, the share of seeds at
+almost zero loss, λ_max, and the barrier on the straight line between seeds after their units were matched
+(Entezari et al. 2022 conjecture that wide networks have none; Ainsworth et al. 2023 measure it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import joblib
+import numpy as np
+
+from .. import cache
+from ..base import LandscapeEstimator
+from ..comparison_run import RunOutcome, Task, build, run
+from ..connectivity import ModeConnector
+from ..data import Examples, load_data
+from ..measurement import MeasureSettings
+from ..progress import OnProgress, ignore_progress, part
+from ..variants import Variant
+from .width_result import QUANTITIES, Row, WidthSweepResult, judge_width, summarise_widths
+
+
+class WidthSweep(LandscapeEstimator):
+    """Train one architecture at several widths from several seeds.
+
+    Parameters
+    ----------
+    factors : tuple of float, default=(0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+        Width factors, see `with_width`.
+    n_seeds : int, default=3
+        Trainings of each width; barriers are measured between neighbouring seeds.
+    epochs : int, default=8
+        Training budget.
+    zero_level : float, default=0.01
+        Training loss (nats) up to which a seed counts as at zero.
+    n_points : int, default=11
+        Positions on each line between two seeds.
+    align : None or "weights", default="weights"
+        Match the units of the second network to the first before the line is drawn.
+    loss, batch_size, device, precision, batch_norm, memory, n_jobs, random_state, verbose
+        As everywhere. On the line statistics of batch norm are re-estimated, whatever `batch_norm` is.
+
+    Attributes
+    ----------
+    factors_, table_, barriers_, summary_, claims_
+        See `WidthSweepResult`.
+    result_ : WidthSweepResult
+    """
+
+    def __init__(
+        self,
+        *,
+        factors: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0),
+        n_seeds: int = 3,
+        epochs: int = 8,
+        zero_level: float = 0.01,
+        n_points: int = 11,
+        align: str | None = "weights",
+        loss: Any = "cross_entropy",
+        batch_size: int = 512,
+        device: str = "auto",
+        precision: str = "float32",
+        batch_norm: str = "frozen",
+        memory: Any = None,
+        n_jobs: int = 1,
+        random_state: int = 0,
+        verbose: int = 0,
+    ) -> None:
+        self.factors = factors
+        self.n_seeds = n_seeds
+        self.epochs = epochs
+        self.zero_level = zero_level
+        self.n_points = n_points
+        self.align = align
+        self.loss = loss
+        self.batch_size = batch_size
+        self.device = device
+        self.precision = precision
+        self.batch_norm = batch_norm
+        self.memory = memory
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(
+        self,
+        architecture: str,
+        data: Any,
+        *,
+        held_out: Any,
+        on_progress: OnProgress | None = None,
+        on_partial: Callable[[WidthSweepResult], None] | None = None,
+    ) -> WidthSweep:
+        """Train every width from every seed, then measure the lines between seeds.
+
+        Parameters
+        ----------
+        architecture : str
+            A timm name whose width can be set, see `with_width`.
+        data, held_out : Examples, (inputs, targets), Dataset or DataLoader
+            Training and held-out examples.
+        on_progress, on_partial : callable, optional
+            As in `ArchitectureComparer.fit`; `on_partial` gets a `WidthSweepResult`.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            For factors that are not positive or not distinct, or an architecture without a width to set.
+        """
+        factors = self._check()
+        examples, others = load_data(data), load_data(held_out)
+        report = self._progress(on_progress, "width sweep")
+        tasks = self._tasks(architecture, factors, examples, others)
+        total = len(tasks) + (self.n_seeds - 1) * len(factors)
+        outcomes: list[RunOutcome] = []
+        barriers: list[Row] = []
+
+        def result() -> WidthSweepResult:
+            return self._result(factors, outcomes, barriers, architecture, examples)
+
+        for outcome in self._outcomes(tasks, part(report, 0.0, len(tasks) / total)):
+            outcomes.append(outcome)
+            if on_partial is not None:
+                on_partial(result())
+        for group in (tasks[i : i + self.n_seeds] for i in range(0, len(tasks), self.n_seeds)):
+            for first, second in pairwise(range(len(group))):
+                done = len(tasks) + len(barriers)
+                share = part(report, done / total, (done + 1) / total)
+                offset = tasks.index(group[0])
+                pair = outcomes[offset + first], outcomes[offset + second]
+                barriers.append(self._barrier(group[first], pair, share))
+                if on_partial is not None and done + 1 < total:
+                    on_partial(result())
+        self._publish(result())
+        return self
+
+    def _check(self) -> tuple[float, ...]:
+        factors = tuple(sorted(float(f) for f in self.factors))
+        if not factors or min(factors) <= 0 or len(set(factors)) < len(factors):
+            raise ValueError(
+                f"factors must be distinct numbers above 0, got {self.factors!r}. Use (0.5, 1, 2), say."
+            )
+        for name, value, least in (("n_seeds", self.n_seeds, 1), ("n_points", self.n_points, 3)):
+            if not isinstance(value, int | np.integer) or value < least:
+                raise ValueError(
+                    f"{name} must be a whole number ≥ {least}, got {value!r}. Use {least} or more."
+                )
+        return factors
+
+    def _tasks(
+        self, architecture: str, factors: Sequence[float], data: Examples, held_out: Examples
+    ) -> list[Task]:
+        options = {
+            "loss": self.loss,
+            "batch_size": self.batch_size,
+            "device": self.device,
+            "precision": self.precision,
+            "batch_norm": self.batch_norm,
+        }
+        tasks = []
+        for factor in factors:
+            variant = Variant(f"width × {factor:g}", architecture, (f"with_width={factor:g}",))
+            tasks += [
+                Task(
+                    variant=variant,
+                    seed=self.random_state + number,
+                    training=variant.settings(epochs=self.epochs),
+                    data=data,
+                    held_out=held_out,
+                    options=options,
+                    measures=MeasureSettings(random_state=self.random_state, names=("curvature",)),
+                    map=None,
+                    memory=cache.check_memory(self.memory),
+                )
+                for number in range(self.n_seeds)
+            ]
+        for task in tasks[:: self.n_seeds]:
+            build(task)  # an architecture without a width to set is said before anything is trained
+        return tasks
+
+    def _outcomes(self, tasks: list[Task], report: OnProgress) -> Any:
+        total = len(tasks)
+        if self.n_jobs == 1:
+            for index, task in enumerate(tasks):
+                share = part(
+                    report, index / total, (index + 1) / total, f"{task.variant.name}, seed {task.seed}"
+                )
+                yield run(task, share)
+            return
+        parallel = joblib.Parallel(n_jobs=self.n_jobs, return_as="generator")
+        for index, outcome in enumerate(parallel(joblib.delayed(run)(task) for task in tasks)):
+            report(index + 1, total, f"{outcome.row['variant']}, seed {outcome.row['seed']}")
+            yield outcome
+
+    def _barrier(self, task: Task, pair: tuple[RunOutcome, RunOutcome], on_progress: OnProgress) -> Row:
+        seeds = [outcome.row["seed"] for outcome in pair]
+        row: Row = {"factor": _factor(pair[0].row), "seeds": seeds, "barrier": None, "why": ""}
+        if any(outcome.state is None for outcome in pair):
+            return {**row, "why": "a network did not train"}
+        models = [build(task), build(task)]
+        for model, outcome in zip(models, pair, strict=True):
+            model.load_state_dict(outcome.state or {})
+        key = cache.fingerprint(
+            pair[0].state, pair[1].state, task.data.fingerprint, self.n_points, self.align, task.options
+        )
+        on_progress(0, 1, f"{task.variant.name}, line between seeds {seeds[0]} and {seeds[1]}")
+        barrier = cache.cached_call(
+            task.memory, _line, key, models, task, self.n_points, self.align, on_progress
+        )
+        on_progress(1, 1, "")
+        return {**row, "barrier": barrier}
+
+    def _result(
+        self,
+        factors: Sequence[float],
+        outcomes: Sequence[RunOutcome],
+        barriers: Sequence[Row],
+        architecture: str,
+        data: Examples,
+    ) -> WidthSweepResult:
+        rows = []
+        for outcome in outcomes:
+            kept = ("seed", "status", "n_parameters", "parameters_per_example", "epochs_run", *QUANTITIES)
+            rows.append({"factor": _factor(outcome.row), **{k: outcome.row[k] for k in kept}})
+        summary = summarise_widths(rows, barriers, self.zero_level)
+        settings = {
+            **{k: v for k, v in self.get_params().items() if k not in ("memory", "verbose", "n_jobs")},
+            "loss": self.loss if isinstance(self.loss, str) else cache.describe_callable(self.loss),
+            "architecture": architecture,
+            "data": data.name,
+            "n_examples": len(data),
+        }
+        return WidthSweepResult(
+            factors=np.array(factors),
+            table=rows,
+            barriers=list(barriers),
+            summary=summary,
+            claims=judge_width(rows, barriers, summary),
+            settings=settings,
+        )
+
+
+def _factor(row: Row) -> float:
+    return float(row["changes"][0].partition("=")[2])
+
+
+def _line(
+    models: Sequence[Any],
+    task: Task,
+    n_points: int,
+    align: str | None,
+    on_progress: OnProgress = ignore_progress,
+) -> float | None:
+    options = {k: v for k, v in task.options.items() if k != "batch_norm"}
+    connector = ModeConnector(
+        path="linear", align=align, n_points=n_points, compare=False, batch_norm="recompute", **options
+    )
+    barrier = float(connector.fit(models, task.data, on_progress=on_progress).barrier_)
+    return barrier if np.isfinite(barrier) else None

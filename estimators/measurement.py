@@ -1,0 +1,217 @@
+"""The numbers a comparison puts into one row: what the landscape looks like around one trained network.
+
+Each measure is one function of a landscape and the settings, entered in `MEASURES`; it returns named numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from .core.ascent import ascend
+from .core.average_case import average_rise, filter_scale
+from .core.convexity import radii_to_level
+from .core.directions import random_directions
+from .core.lanczos import lanczos_eigenpairs
+from .core.trace import hutchpp
+from .landscape import Landscape
+from .progress import OnProgress, ignore_progress, part
+
+Numbers = dict[str, float]
+
+
+@dataclass(frozen=True)
+class MeasureSettings:
+    """How the measures are taken.
+
+    Attributes
+    ----------
+    rho : float
+        Radius of worst-case sharpness, of the whole weight vector.
+    n_steps : int
+        Gradients of the ascent.
+    sigma : float
+        Average-case noise per element, relative to the filter's root mean square.
+    n_draws : int
+        Noise draws.
+    n_probes : int
+        Probes (and columns of the sketch) of the trace.
+    n_rays : int
+        Random filter-normalised rays for the basin width.
+    rise : float
+        Level of the basin's rim above the centre, in the loss's unit.
+    reach : float
+        Largest radius looked at, in filter-normalised steps.
+    random_state : int
+        Seed of all draws.
+    names : tuple of str
+        Which of `MEASURES` to take; loss, accuracy and gap always are.
+    """
+
+    rho: float = 0.05
+    n_steps: int = 20
+    sigma: float = 0.1
+    n_draws: int = 16
+    n_probes: int = 4
+    n_rays: int = 8
+    rise: float = 0.5
+    reach: float = 2.0
+    random_state: int = 0
+    names: tuple[str, ...] = ("curvature", "worst_case", "average_case", "basin")
+
+
+def curvature(land: Landscape, settings: MeasureSettings, on_progress: OnProgress) -> Numbers:
+    """Largest eigenvalue of the Hessian with its residual, and the trace with its standard error."""
+    size, products = land.n_parameters, 3 * settings.n_probes
+    largest = lanczos_eigenpairs(
+        land.hvp,
+        size,
+        1,
+        ends="largest",
+        tol=1e-2,
+        max_products=120,
+        random_state=settings.random_state,
+        like=land.theta,
+        on_step=lambda *_: on_progress(0, products + 1, "largest eigenvalue"),
+    )
+    trace = hutchpp(
+        land.hvp,
+        size,
+        n_probes=settings.n_probes,
+        random_state=settings.random_state,
+        like=land.theta,
+        on_step=lambda done, _total: on_progress(1 + done, products + 1, "trace"),
+    )
+    return {
+        "lambda_max": float(largest.values[0]),
+        "lambda_max_residual": float(largest.residuals[0]),
+        "trace": float(trace.value),
+        "trace_stderr": float(trace.stderr),
+    }
+
+
+def worst_case(land: Landscape, settings: MeasureSettings, on_progress: OnProgress) -> Numbers:
+    """Largest rise found within ‖ε‖ ≤ ρ: a lower bound on the sharpness of Foret et al. (2021)."""
+    found = ascend(
+        land.loss_and_gradient,
+        land.theta,
+        settings.rho,
+        n_steps=settings.n_steps,
+        random_state=settings.random_state,
+        on_step=lambda: on_progress(0, 1, "worst-case sharpness"),
+    )
+    return {"sharpness": float(found.rise)}
+
+
+def average_case(land: Landscape, settings: MeasureSettings, on_progress: OnProgress) -> Numbers:
+    """Mean rise under filter-normalised Gaussian noise, with its standard error."""
+    rise = average_rise(
+        land.loss,
+        land.theta,
+        settings.sigma,
+        n_draws=settings.n_draws,
+        scale=filter_scale(land.theta, land.shapes, land.names),
+        random_state=settings.random_state,
+        on_step=lambda: on_progress(0, 1, "average sharpness"),
+    )
+    return {"average_sharpness": rise.mean, "average_sharpness_stderr": rise.stderr}
+
+
+def basin(land: Landscape, settings: MeasureSettings, on_progress: OnProgress) -> Numbers:
+    """Median radius at which the loss along random filter-normalised rays has risen by `rise`.
+
+    Rays that stay below the level up to `reach` count as `reach`; `basin_open` is their share.
+    """
+    generator = torch.Generator().manual_seed(settings.random_state + 1)
+    rays = [
+        random_directions(land.theta, land.shapes, land.names, generator, n_directions=1)[0]
+        for _ in range(settings.n_rays)
+    ]
+    anchors = torch.stack([land.theta, *rays])
+
+    def losses(chosen: np.ndarray, radii: np.ndarray) -> np.ndarray:
+        on_progress(0, 1, "basin width")
+        coefficients = np.zeros((len(chosen), len(anchors)))
+        coefficients[:, 0] = 1.0
+        coefficients[np.arange(len(chosen)), 1 + chosen] = radii
+        return land.evaluate(anchors, coefficients).losses
+
+    crossed = radii_to_level(
+        losses,
+        settings.n_rays,
+        land.loss() + settings.rise,
+        start=settings.reach / 16,
+        largest=settings.reach,
+    )
+    return {
+        "basin_width": float(np.median(np.minimum(crossed, settings.reach))),
+        "basin_open": float(np.isinf(crossed).mean()),
+    }
+
+
+MEASURES: dict[str, Callable[[Landscape, MeasureSettings, OnProgress], Numbers]] = {
+    "curvature": curvature,
+    "worst_case": worst_case,
+    "average_case": average_case,
+    "basin": basin,
+}
+
+
+def fit_and_gap(land: Landscape, held_out: Any) -> Numbers:
+    """Loss and accuracy on the training and the held-out examples, and the two generalisation gaps."""
+    other = land.on(held_out)
+    train_loss, train_accuracy = land.loss(), land.accuracy()
+    held_out_loss, held_out_accuracy = other.loss(), other.accuracy()
+    return {
+        "train_loss": train_loss,
+        "train_accuracy": train_accuracy,
+        "held_out_loss": held_out_loss,
+        "held_out_accuracy": held_out_accuracy,
+        "gap": held_out_loss - train_loss,
+        "accuracy_gap": train_accuracy - held_out_accuracy,
+    }
+
+
+def measure(
+    land: Landscape,
+    held_out: Any,
+    settings: MeasureSettings | None = None,
+    on_progress: OnProgress = ignore_progress,
+) -> Numbers:
+    """Take the measures at the landscape's own point.
+
+    Parameters
+    ----------
+    land : Landscape
+        On the examples the network was trained on.
+    held_out : Examples
+        Examples it was not trained on.
+    settings : MeasureSettings, optional
+        How.
+    on_progress : callable, optional
+        `(done, total, message)`; one that raises stops the work.
+
+    Returns
+    -------
+    dict of str to float
+        All named numbers, in order.
+
+    Raises
+    ------
+    ValueError
+        If the loss at the point is not finite.
+    """
+    settings = settings or MeasureSettings()
+    numbers = fit_and_gap(land, held_out)
+    if not np.isfinite(numbers["train_loss"]):
+        raise ValueError(
+            f"the loss at θ must be finite to be measured, got {numbers['train_loss']!r}. Check the weights."
+        )
+    for index, name in enumerate(settings.names):
+        share = index / len(settings.names), (index + 1) / len(settings.names)
+        numbers |= MEASURES[name](land, settings, part(on_progress, *share))
+    return numbers
