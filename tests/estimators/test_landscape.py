@@ -56,7 +56,7 @@ def test_gradient_and_products_equal_the_dense_hessian(name, images):
     assert land.loss() == pytest.approx(loss(theta).item(), rel=1e-12)
     torch.testing.assert_close(land.gradient(), gradient, rtol=1e-8, atol=1e-10)
     vectors = torch.randn(theta.numel(), 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    close = {"rtol": 1e-6, "atol": 1e-7}
+    close = {"rtol": 1e-6, "atol": 5e-6}  # the central differences, not the products, set this
     torch.testing.assert_close(land.hvp(vectors), dense @ vectors, **close)
     torch.testing.assert_close(land.hvp(vectors[:, 0]), dense @ vectors[:, 0], **close)
     elsewhere = theta + 0.1
