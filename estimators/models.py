@@ -179,9 +179,10 @@ def read_checkpoint(path: str | os.PathLike) -> tuple[dict[str, Tensor], list[st
         RuntimeError,
         EOFError,
         ValueError,
-        KeyError,
+        LookupError,
+        TypeError,
+        AttributeError,
         OSError,
-        UnicodeDecodeError,
     ) as error:
         raise ValueError(
             f"checkpoint must be a safetensors file or a torch file that holds only tensors, got {file.name!r}: "

@@ -25,6 +25,8 @@ from app.charts import grid, theme
 from app.charts.grid import QUANTITIES, quantities, values_of
 from app.charts.relief import relief
 
+OVERLAP = 0.06  # share of a cell that lies under the next one
+
 __all__ = ["QUANTITIES", "heat_map", "profile", "quantities", "relief", "shared_domain", "values_of"]
 
 
@@ -82,14 +84,12 @@ def heat_map(
     scale = theme.loss_scale(log, (low, high), scheme)
     tooltip = _tooltip(result, quantity, cells)
     box = {"x": x, "x2": "x2:Q", "y": y, "y2": "y2:Q"}
-    # The stroke in the cell's own colour closes the hairlines between neighbouring rectangles.
     colored = (
         alt.Chart(cells[drawable])
-        .mark_rect(strokeWidth=0.7)
+        .mark_rect(clip=True)
         .encode(
             **box,
             color=alt.Color("value:Q", scale=scale, legend=grid.legend(quantity, height) if legend else None),
-            stroke=alt.Stroke("value:Q", scale=scale, legend=None),
             tooltip=tooltip,
         )
     )
@@ -103,9 +103,7 @@ def heat_map(
     if len(missing):
         why = alt.Tooltip("why:N", title=QUANTITIES[quantity])
         layers.append(
-            alt.Chart(missing)
-            .mark_rect(color=theme.MISSING, opacity=0.55)
-            .encode(**box, tooltip=[*tooltip[:2], why])
+            alt.Chart(missing).mark_rect(color=theme.MISSING, opacity=0.55).encode(**box, tooltip=[*tooltip[:2], why])
         )
     if levels > 0:
         positive = np.where(values > 0, values, np.nan) if log else values
@@ -120,9 +118,7 @@ def heat_map(
     if cursor is not None:
         spot = pd.DataFrame({"x": [cursor[0]], "y": [cursor[1]]})
         layers.append(
-            alt.Chart(spot)
-            .mark_point(shape="circle", size=160, stroke="white", strokeWidth=2.5)
-            .encode(x=x, y=y)
+            alt.Chart(spot).mark_point(shape="circle", size=160, stroke="white", strokeWidth=2.5).encode(x=x, y=y)
         )
     return theme.describe(
         alt.layer(*layers),
@@ -132,9 +128,7 @@ def heat_map(
     )
 
 
-def _map_description(
-    values: np.ndarray, waiting: np.ndarray, quantity: str, low: float, high: float, log: bool
-) -> str:
+def _map_description(values: np.ndarray, waiting: np.ndarray, quantity: str, low: float, high: float, log: bool) -> str:
     finite = values[np.isfinite(values)]
     later = int(waiting.sum())
     lost = values.size - finite.size - later
@@ -152,9 +146,7 @@ def _position(result: Any, number: int) -> alt.X | alt.Y:
     edges = grid.edges(result.axes[number])
     scale = alt.Scale(domain=[float(edges[0]), float(edges[-1])], nice=False, zero=False)
     channel = (alt.X, alt.Y)[number]
-    return channel(
-        f"{'xy'[number]}:Q", title=grid.axis_titles(result)[number], scale=scale, axis=alt.Axis(grid=False)
-    )
+    return channel(f"{'xy'[number]}:Q", title=grid.axis_titles(result)[number], scale=scale, axis=alt.Axis(grid=False))
 
 
 def _cells(result: Any, quantity: str) -> pd.DataFrame:
@@ -163,7 +155,9 @@ def _cells(result: Any, quantity: str) -> pd.DataFrame:
     values = values_of(result, quantity)
     ex, ey = grid.edges(x), grid.edges(y)
     i, j = (index.ravel() for index in np.indices(values.shape))
-    table = pd.DataFrame({"x": ex[i], "x2": ex[i + 1], "y": ey[j], "y2": ey[j + 1], "cx": x[i], "cy": y[j]})
+    # Cells reach a little under their neighbours: exact edges leave hairlines between anti-aliased rectangles.
+    right, top = ex[i + 1] + OVERLAP * (ex[i + 1] - ex[i]), ey[j + 1] + OVERLAP * (ey[j + 1] - ey[j])
+    table = pd.DataFrame({"x": ex[i], "x2": right, "y": ey[j], "y2": top, "cx": x[i], "cy": y[j]})
     table["value"] = values.ravel()
     accuracies = getattr(result, "accuracies", None)
     if quantity == "losses" and accuracies is not None and np.shape(accuracies) == values.shape:
@@ -216,9 +210,7 @@ def _overlays(result: Any, x: alt.X, y: alt.Y) -> list[alt.Chart]:
         )  # fmt: skip
         layers.append(mark.encode(tooltip=tooltip))
         if named:
-            layers.append(
-                base.mark_text(dy=-14, color="white", fontWeight="bold", fontSize=12).encode(text="label:N")
-            )
+            layers.append(base.mark_text(dy=-14, color="white", fontWeight="bold", fontSize=12).encode(text="label:N"))
     return layers
 
 
@@ -257,9 +249,7 @@ def profile(
     layers.append(base.mark_line(color=theme.TRAIN, strokeWidth=2).encode(x=x, y=middle))
     # Wide invisible points: the tooltip answers near the line, not only on it.
     layers.append(
-        base.mark_point(color=theme.TRAIN, filled=True, size=90, opacity=0).encode(
-            x=x, y=middle, tooltip=tooltip
-        )
+        base.mark_point(color=theme.TRAIN, filled=True, size=90, opacity=0).encode(x=x, y=middle, tooltip=tooltip)
     )
     lost = int((~np.isfinite(values)).sum())
     description = (

@@ -59,9 +59,7 @@ def show_chart(chart: Any, *, chart_key: str | None = None, on_select: Any = "ig
     -------
     The selection when ``on_select`` is ``"rerun"`` or a callback, else the element.
     """
-    description = getattr(chart, "description", None)
-    named = {"alt": description} if isinstance(description, str) else {}
-    return st.altair_chart(chart, key=chart_key, on_select=on_select, **named, **options)
+    return st.altair_chart(chart, key=chart_key, on_select=on_select, **options)
 
 
 def settings_line(result: Any, **more: Any) -> None:

@@ -117,9 +117,7 @@ def test_the_script_names_what_differs_from_the_defaults_and_compiles():
 
 def test_a_long_script_and_lists_of_models_compile():
     text = export.script(
-        Mapper(
-            resolution=(31, 11), span=(0.123456789, 0.987654321), norm="a long name of a norm, quoted 'twice'"
-        ),
+        Mapper(resolution=(31, 11), span=(0.123456789, 0.987654321), norm="a long name of a norm, quoted 'twice'"),
         points=[("a", PointSpec(seed=0)), ("b", PointSpec(seed=1))],
         data=DataSpec(),
         held_out=DataSpec(split="test"),

@@ -45,7 +45,7 @@ def picture(page: Page, path: Path) -> None:
 def run_jobs(page: Page, address: str, pages: list[str], seconds: float) -> None:
     """Train two networks, then press the main button of every page and wait for its result."""
     for name in ["workbench", *pages]:
-        page.goto(f"{address}/{name}")
+        page.goto(f"{address}/{'' if name == 'home' else name}")
         settle(page)
         quick = page.get_by_role("button", name="Train two small networks")
         if name == "workbench":
@@ -90,7 +90,7 @@ def main() -> None:
                 context = browser.new_context(viewport=view, color_scheme=theme)
                 page = context.new_page()
                 for name in pages:
-                    page.goto(f"{address}/{name}")
+                    page.goto(f"{address}/{'' if name == 'home' else name}")
                     settle(page)
                     picture(page, options.folder / f"{name}-{theme}-{size}.png")
                     print(options.folder / f"{name}-{theme}-{size}.png", flush=True)
