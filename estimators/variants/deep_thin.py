@@ -1,4 +1,4 @@
-"""A deep thin ResNet, registered with timm under its name."""
+"""ResNets for 32-px images, registered with timm under their names: a deep thin one and a small one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def deep_thin_resnet(pretrained: bool = False, blocks: int = 7, width: int = 16,
         With freshly initialised weights.
     """
     if pretrained:
-        raise ValueError("pretrained must be False for deep_thin_resnet, got True. No weights are published.")
+        raise ValueError(
+            "pretrained must be False for this architecture, got True. No weights are published."
+        )
     for name in ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"):
         kwargs.pop(name, None)
     arguments: dict[str, Any] = {
@@ -48,3 +50,26 @@ def deep_thin_resnet(pretrained: bool = False, blocks: int = 7, width: int = 16,
     model.pretrained_cfg = {"architecture": "deep_thin_resnet", "input_size": (3, 32, 32)}
     model.default_cfg = model.pretrained_cfg
     return cast(ResNet, model)
+
+
+@register_model
+def thin_resnet(pretrained: bool = False, **kwargs: Any) -> ResNet:
+    """Build the deep thin ResNet's small sibling: one block a stage, 8 channels, about 12,000 parameters.
+
+    Few enough that a width sweep goes from fewer parameters than training examples to many more.
+
+    Parameters
+    ----------
+    pretrained : bool, default=False
+        There are no pretrained weights; True is refused.
+    **kwargs
+        As for `deep_thin_resnet`.
+
+    Returns
+    -------
+    ResNet
+        With freshly initialised weights.
+    """
+    model = deep_thin_resnet(pretrained, **{"blocks": 1, "width": 8, **kwargs})
+    cast(Any, model).pretrained_cfg["architecture"] = "thin_resnet"
+    return model

@@ -351,6 +351,12 @@ def test_deep_thin_resnet_is_deep_and_thin():
         timm.create_model("deep_thin_resnet", pretrained=True)
 
 
+def test_thin_resnet_spans_few_to_many_parameters_an_example():
+    counts = [sum(p.numel() for p in with_width(build("thin_resnet"), f).parameters()) for f in (0.25, 1, 8)]
+    assert counts[0] < 1437 < counts[1] < counts[2]
+    assert counts[2] / counts[0] > 500
+
+
 def test_builders_refuse_by_name():
     with pytest.raises(ValueError, match=r"factor must be a number above 0, got -1"):
         with_width(build("test_resnet"), -1)
