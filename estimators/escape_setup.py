@@ -97,7 +97,11 @@ def analytic_saddle(name: str, random_state: int) -> Saddle:
     eigenvalues = torch.linalg.eigvalsh(objective.hessians(centre[None])[0])
     axes = torch.tensor(surface.axes, dtype=torch.float64)
     info = {
-        "kind": name, "found": True, "moving": "x and y", "n_moving": 2, "note": surface.note,
+        "kind": name,
+        "found": True,
+        "moving": "x and y",
+        "n_moving": 2,
+        "note": surface.note,
         **_spectrum(objective, centre, eigenvalues, complete=True),
     }
     return Saddle(objective, centre, axes, _negative(eigenvalues), info)
@@ -119,9 +123,7 @@ def strict_saddle(
     if objective.size <= DENSE_LIMIT:
         draws = start_scale * torch.randn(n_starts, objective.size, generator=generator, dtype=torch.float64)
         starts = torch.cat([land.theta[None], draws.to(land.theta)])[:n_starts]
-        points = find_critical_points(
-            objective, starts, index, tol=STATIONARY, max_steps=max_search, on_step=on_step
-        )
+        points = find_critical_points(objective, starts, index, tol=STATIONARY, max_steps=max_search, on_step=on_step)
         complete, tol = True, STATIONARY
     else:
         points = [_large_search(land, objective, index, max_search, on_step)]
@@ -129,10 +131,21 @@ def strict_saddle(
     found = [p for p in points if p.found]
     best = _steepest(found) if found else min(points, key=lambda p: p.gradient_norm)
     info = {
-        "kind": "strict", "found": bool(found), "moving": "all weights", "n_moving": objective.size,
-        "n_starts": len(points), "n_found": len(found), "asked_index": index, "stationary_below": tol,
-        "loss": best.loss, "gradient_norm": best.gradient_norm, "index": best.index, "n_zero": best.n_zero,
-        "complete_spectrum": complete, "eigenvalues": best.eigenvalues.cpu().numpy(), "l2": objective.l2,
+        "kind": "strict",
+        "found": bool(found),
+        "moving": "all weights",
+        "n_moving": objective.size,
+        "n_starts": len(points),
+        "n_found": len(found),
+        "asked_index": index,
+        "stationary_below": tol,
+        "loss": best.loss,
+        "gradient_norm": best.gradient_norm,
+        "index": best.index,
+        "n_zero": best.n_zero,
+        "complete_spectrum": complete,
+        "eigenvalues": best.eigenvalues.cpu().numpy(),
+        "l2": objective.l2,
         "note": (
             "The gradient vanishes and at least one eigenvalue is negative."
             if found
@@ -160,7 +173,10 @@ def embedded_saddle(land: Landscape, objective: Objective, *, layer: int, unit: 
     rest = whole[0].clone()
     rest[coordinates] = 0.0
     info = {
-        "kind": "embedding", "units": units.name, "unit": unit, "moving": "the embedded weights, all others fixed",
+        "kind": "embedding",
+        "units": units.name,
+        "unit": unit,
+        "moving": "the embedded weights, all others fixed",
         "outputs_against_removed": float((here - without).abs().max()),
         "outputs_against_original": float((here - original).abs().max()),
         "rest_gradient_norm": float(rest.norm()),
@@ -174,7 +190,9 @@ def origin_saddle(land: Landscape, objective: Objective) -> Saddle:
     """Set all weights to 0 and the coordinates that still have a gradient (the last bias) to their best value."""
     theta, live = settle(objective, torch.zeros_like(land.theta))
     info = {
-        "kind": "origin", "moving": "all weights", "settled": len(live),
+        "kind": "origin",
+        "moving": "all weights",
+        "settled": len(live),
         "note": "All weights are 0 but the last bias, which is set to its best value.",
     }
     return _known(objective, theta, info)
@@ -194,8 +212,10 @@ def _known(objective: Objective, centre: Tensor, info: dict[str, Any]) -> Saddle
     spectrum = _spectrum(objective, centre, eigenvalues, complete)
     stationary = STATIONARY if centre.dtype == torch.float64 else STATIONARY_LARGE
     found = spectrum["gradient_norm"] <= stationary
-    note = info["note"] if found else (
-        f"{info['note']} The gradient norm {spectrum['gradient_norm']:.2e} is not small: this is not a stationary point."
+    note = (
+        info["note"]
+        if found
+        else (f"{info['note']} The gradient norm {spectrum['gradient_norm']:.2e} is not small: not a stationary point.")
     )
     full = {**info, **spectrum, "found": found, "n_moving": objective.size, "note": note, "l2": objective.l2}
     return Saddle(objective, centre, axes, _negative(eigenvalues), full)
@@ -206,7 +226,7 @@ def hessian_products(objective: Objective, theta: Tensor, v: Tensor) -> Tensor:
     from .core.products import double_backward
 
     point = theta.detach().requires_grad_()
-    with double_backward(), torch.enable_grad():  # type: ignore[attr-defined]
+    with double_backward(), torch.enable_grad():
         (gradient,) = torch.autograd.grad(objective(point), point, create_graph=True)
         columns = v[:, None] if v.dim() == 1 else v
         products = [torch.autograd.grad(gradient, point, c, retain_graph=True)[0] for c in columns.unbind(1)]
@@ -214,16 +234,19 @@ def hessian_products(objective: Objective, theta: Tensor, v: Tensor) -> Tensor:
     return stacked[:, 0] if v.dim() == 1 else stacked
 
 
-def _large_search(
-    land: Landscape, objective: Objective, index: int, max_search: int, on_step: OnStep
-) -> CriticalPoint:
+def _large_search(land: Landscape, objective: Objective, index: int, max_search: int, on_step: OnStep) -> CriticalPoint:
     def value_and_gradient(theta: Tensor) -> tuple[float, Tensor]:
         values, gradients = objective.values_and_gradients(theta[None])
         return float(values[0]), gradients[0]
 
     return follow_with_lanczos(
-        value_and_gradient, lambda v, theta: hessian_products(objective, theta, v), land.theta, index,
-        tol=STATIONARY_LARGE, max_steps=max_search, on_step=on_step,
+        value_and_gradient,
+        lambda v, theta: hessian_products(objective, theta, v),
+        land.theta,
+        index,
+        tol=STATIONARY_LARGE,
+        max_steps=max_search,
+        on_step=on_step,
     )
 
 
@@ -240,6 +263,10 @@ def _spectrum(objective: Objective, centre: Tensor, eigenvalues: Tensor, complet
     values, gradients = objective.values_and_gradients(centre[None])
     index, n_zero = signature(eigenvalues)
     return {
-        "loss": float(values[0]), "gradient_norm": float(gradients[0].norm()), "index": index, "n_zero": n_zero,
-        "complete_spectrum": complete, "eigenvalues": eigenvalues.cpu().numpy(),
+        "loss": float(values[0]),
+        "gradient_norm": float(gradients[0].norm()),
+        "index": index,
+        "n_zero": n_zero,
+        "complete_spectrum": complete,
+        "eigenvalues": eigenvalues.cpu().numpy(),
     }

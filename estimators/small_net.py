@@ -10,9 +10,7 @@ from torch.nn import functional as F
 from .data import Examples
 
 
-def small_net(
-    n_features: int = 4, hidden: int = 4, n_classes: int = 3, random_state: int = 0
-) -> nn.Module:
+def small_net(n_features: int = 4, hidden: int = 4, n_classes: int = 3, random_state: int = 0) -> nn.Module:
     """Make a tanh network with one hidden layer, in float64.
 
     Parameters
@@ -54,7 +52,7 @@ def pooled_digits(side: int = 2, n_classes: int = 3, n_samples: int = 200) -> Ex
 
     Returns
     -------
-    Examples
+    data : Examples
         Inputs of shape (N, side²), float64.
 
     Raises

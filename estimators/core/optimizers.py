@@ -25,6 +25,8 @@ class Settings:
     ----------
     lr : float
         Step size η.
+    adaptive_lr : float or None, default=None
+        η of RMSprop and Adam; None takes `lr`.
     momentum : float, default=0.9
         μ of momentum and Nesterov.
     betas : tuple of float, default=(0.9, 0.999)
@@ -44,6 +46,7 @@ class Settings:
     """
 
     lr: float
+    adaptive_lr: float | None = None
     momentum: float = 0.9
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
@@ -52,6 +55,11 @@ class Settings:
     noise_threshold: float = 1e-3
     noise_wait: int = 50
     rho: float = 0.05
+
+    @property
+    def scaled_lr(self) -> float:
+        """η of the rules that divide by a running scale of the gradient."""
+        return self.lr if self.adaptive_lr is None else self.adaptive_lr
 
 
 State = dict[str, Tensor]
@@ -64,9 +72,7 @@ def gd(theta: Tensor, gradient: Gradient, state: State, s: Settings, t: int, bal
     return theta - s.lr * gradient(theta)
 
 
-def large_step(
-    theta: Tensor, gradient: Gradient, state: State, s: Settings, t: int, ball: Callable
-) -> Tensor:
+def large_step(theta: Tensor, gradient: Gradient, state: State, s: Settings, t: int, ball: Callable) -> Tensor:
     """θ − `large`·η g."""
     return theta - s.large * s.lr * gradient(theta)
 
@@ -88,7 +94,7 @@ def rmsprop(theta: Tensor, gradient: Gradient, state: State, s: Settings, t: int
     """Divide by a running root mean square: v ← 0.99 v + 0.01 g², θ − η g / (√v + ε)."""
     g = gradient(theta)
     state["v"] = 0.99 * state["v"] + 0.01 * g * g
-    return theta - s.lr * g / (state["v"].sqrt() + s.eps)
+    return theta - s.scaled_lr * g / (state["v"].sqrt() + s.eps)
 
 
 def adam(theta: Tensor, gradient: Gradient, state: State, s: Settings, t: int, ball: Callable) -> Tensor:
@@ -98,12 +104,10 @@ def adam(theta: Tensor, gradient: Gradient, state: State, s: Settings, t: int, b
     state["b"] = first * state["b"] + (1 - first) * g
     state["v"] = second * state["v"] + (1 - second) * g * g
     scale = (state["v"] / (1 - second**t)).sqrt() + s.eps
-    return theta - s.lr * (state["b"] / (1 - first**t)) / scale
+    return theta - s.scaled_lr * (state["b"] / (1 - first**t)) / scale
 
 
-def perturbed_gd(
-    theta: Tensor, gradient: Gradient, state: State, s: Settings, t: int, ball: Callable
-) -> Tensor:
+def perturbed_gd(theta: Tensor, gradient: Gradient, state: State, s: Settings, t: int, ball: Callable) -> Tensor:
     """Gradient descent that adds a draw from a ball where the gradient is small (Jin et al. 2017)."""
     g = gradient(theta)
     quiet = (g.norm(dim=1) <= s.noise_threshold) & (t - state["last"][:, 0] > s.noise_wait)
@@ -171,14 +175,10 @@ OPTIMIZERS: dict[str, Rule] = {
     "gd": Rule("GD", "θ − ηg", gd, growth=_gd_growth),
     "sgd": Rule("SGD", "θ − ηg of a minibatch", gd, minibatch=True),
     "momentum": Rule("Momentum", "b ← μb + g; θ − ηb", momentum, state=("b",), growth=_momentum_growth),
-    "nesterov": Rule(
-        "Nesterov", "b ← μb + g; θ − η(g + μb)", nesterov, state=("b",), growth=_nesterov_growth
-    ),
+    "nesterov": Rule("Nesterov", "b ← μb + g; θ − η(g + μb)", nesterov, state=("b",), growth=_nesterov_growth),
     "rmsprop": Rule("RMSprop", "θ − ηg/(√v + ε)", rmsprop, state=("v",)),
     "adam": Rule("Adam", "θ − ηm̂/(√v̂ + ε)", adam, state=("b", "v")),
     "large_step": Rule("Large step", "θ − 10ηg", large_step, growth=_large_growth),
-    "perturbed_gd": Rule(
-        "Injected noise", "GD + a draw from a ball where ‖g‖ is small", perturbed_gd, state=("last",)
-    ),
+    "perturbed_gd": Rule("Injected noise", "GD + a draw from a ball where ‖g‖ is small", perturbed_gd, state=("last",)),
     "sam": Rule("SAM", "θ − ηg(θ + ρg/‖g‖)", sam),
 }
