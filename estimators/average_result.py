@@ -14,7 +14,7 @@ def _no_matrix() -> np.ndarray:
     return np.empty((0, 0))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class AverageResult(Result):
     """An average of weights beside the points it was made from.
 
@@ -48,10 +48,13 @@ class AverageResult(Result):
         Grid of a map of the plane through the trajectory and its average, in the unit of the weights.
     plane_losses : ndarray of shape (R, R)
         Loss there, first index along `plane_x`.
-    plane_points : list of dict
-        ``name``, ``role``, ``x``, ``y``, ``residual`` (distance from the plane) and ``train_loss``.
+    plane_markers, plane_trajectories : list of dict
+        Averages and runs in that plane, as in `SurfaceResult`: label, x, y, own loss, distance from the plane.
+    plane_titles : list of str
+        What the axes mean.
     sharpness : list of dict
-        ``name``, ``role`` and the measures of a `SharpnessEstimator` at it, where asked for.
+        Where asked for: ``name``, ``role``, ``sharpness``, ``average_sharpness``, ``average_sharpness_stderr``,
+        ``lambda_max`` and ``lambda_max_residual`` of a `SharpnessEstimator` at it.
     notes : list of str
         What a person should know before believing the numbers.
     """
@@ -67,7 +70,9 @@ class AverageResult(Result):
     plane_x: np.ndarray = field(default_factory=lambda: np.empty(0))
     plane_y: np.ndarray = field(default_factory=lambda: np.empty(0))
     plane_losses: np.ndarray = field(default_factory=_no_matrix)
-    plane_points: list[dict[str, Any]] = field(default_factory=list)
+    plane_markers: list[dict[str, Any]] = field(default_factory=list)
+    plane_trajectories: list[dict[str, Any]] = field(default_factory=list)
+    plane_titles: list[str] = field(default_factory=list)
     sharpness: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 

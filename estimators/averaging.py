@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from .average_extras import map_plane, measure_sharpness
 from .average_measures import GAP, Gauge
 from .average_members import Members, architecture, gather, read_state
 from .average_result import AverageResult
@@ -279,6 +282,8 @@ class SWAAverager(LandscapeEstimator, auto_wrap_output_keys=None):  # type: igno
         checkpoint_dir: str | os.PathLike | None = None,
         compare: bool = False,
         trace: bool = True,
+        plane_resolution: int = 0,
+        sharpness: bool = False,
         on_progress: OnProgress | None = None,
         on_partial: Callable[[AverageResult], None] | None = None,
     ) -> SWAAverager:
@@ -308,6 +313,10 @@ class SWAAverager(LandscapeEstimator, auto_wrap_output_keys=None):  # type: igno
             until `start`. Its end point is reported with role "sgd".
         trace : bool, default=True
             Measure after every epoch; False measures the end (and the collected points) alone, which is faster.
+        plane_resolution : int, default=0
+            Points on a side of a map of the plane through the runs after `start`; 0 draws none.
+        sharpness : bool, default=False
+            Also measure how sharp the end points and averages are (``sharpness_``).
         on_progress, on_partial : callable, optional
             Progress, and the result so far after each epoch.
 
@@ -321,7 +330,15 @@ class SWAAverager(LandscapeEstimator, auto_wrap_output_keys=None):  # type: igno
                 f"method must be 'swa' or 'ema' for train, got {self.method!r}. "
                 "A soup averages several runs: train them and give fit their checkpoints."
             )
-        report = self._progress(on_progress, "training")
+        if plane_resolution and plane_resolution < 3:
+            raise ValueError(
+                f"plane_resolution must be 0 or at least 3, got {plane_resolution!r}. 15 shows the valley."
+            )
+        whole = self._progress(on_progress, "training")
+        edges = np.cumsum([0.0, 1.0, 0.7 * bool(plane_resolution), 0.7 * sharpness])
+        report, plane_report, sharpness_report = (
+            part(whole, start, stop) for start, stop in pairwise(edges / edges[-1])
+        )
         training = {
             "epochs": int(epochs),
             "lr": float(lr),
@@ -346,7 +363,17 @@ class SWAAverager(LandscapeEstimator, auto_wrap_output_keys=None):  # type: igno
             loss_of_ema=outcome.values_of["ema"],
             loss_of_iterate=outcome.values_of["iterate"],
         )
-        report(1000, 1000, "done")
+        extra: dict[str, Any] = {}
+        if plane_resolution:
+            if on_partial is not None:
+                on_partial(self.result_)
+            extra |= map_plane(self, self._carrier, outcome.gauge.land.data, plane_resolution, plane_report)
+        if sharpness:
+            if on_partial is not None:
+                on_partial(replace(self.result_, **extra))
+            extra["sharpness"] = measure_sharpness(self, self._carrier, outcome.gauge.land.data, sharpness_report)
+        self._publish(replace(self.result_, **extra))
+        whole(1000, 1000, "done")
         return self
 
     def transform(self, model: nn.Module) -> nn.Module:

@@ -1,5 +1,13 @@
 """Ready experiments: each trains what it needs, measures it over seeds, and judges claims by the numbers."""
 
 from .batch_size import QUANTITIES, BatchSizeResult, batch_size_experiment
+from .swa_comparison import SwaComparisonResult, noisy_digits, swa_experiment
 
-__all__ = ["QUANTITIES", "BatchSizeResult", "batch_size_experiment"]
+__all__ = [
+    "QUANTITIES",
+    "BatchSizeResult",
+    "SwaComparisonResult",
+    "batch_size_experiment",
+    "noisy_digits",
+    "swa_experiment",
+]
