@@ -143,15 +143,15 @@ def notes_on(result: SharpnessResult, rho: float) -> list[str]:
     slope = rho * result.scaled_gradient_norm
     if np.isfinite(slope) and result.sharpness > 0 and slope > 0.5 * result.sharpness:
         notes.append(
-            f"the point is not stationary at this radius: the slope alone gives a rise of about {slope:.2g}. "
+            f"The point is not stationary at this radius: the slope alone gives a rise of about {slope:.2g}. "
             "The rise measures the gradient as much as the curvature."
         )
     if result.n_nonfinite:
         notes.append(f"{result.n_nonfinite} visited points had a loss that is not finite; they are left out.")
     if len(result.restarts) > 1 and np.ptp(result.restarts) > 0.05 * result.restarts.max():
-        notes.append("the starts disagree by more than 5 %: raise n_steps or n_restarts for a tighter bound.")
+        notes.append("The starts disagree by more than 5 %: raise n_steps or n_restarts for a tighter bound.")
     if not np.isfinite(result.average_sharpness) and "average" in result.measures:
-        notes.append("the loss under noise is not finite for some draws: lower sigma.")
+        notes.append("The loss under noise is not finite for some draws: lower sigma.")
     if result.pac_bayes.get("vacuous"):
-        notes.append("the PAC-Bayes bound is vacuous: it is at least 1, which every error satisfies.")
+        notes.append("The PAC-Bayes bound is vacuous: it is at least 1, which every error satisfies.")
     return notes

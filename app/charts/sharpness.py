@@ -81,18 +81,10 @@ def rise_profile(
     line = line.assign(curve=line["what"].map({what: text(f"curve.{what}") for what in DASHES}))
     # A prediction far from every measured rise would squeeze the measurement: the axis follows the measured.
     measured = line[line["what"] != QUADRATIC]["rise"]
-    domain: dict[str, Any] = {}
-    if len(measured):
-        low, high = float(measured.min()), float(measured.max())
-        domain["domain"] = [low / 1.5, high * 1.5] if log else [min(low, 0.0), high * 1.05]
     relative = {bool(result.settings.get("adaptive")) for _, result in results} == {True}
-    x = alt.X(
-        "radius:Q",
-        title=text("axis.radius.adaptive" if relative else "axis.radius"),
-        scale=theme.axis_scale(log, nice=False),
-    )
-    scale = theme.axis_scale(log, nice=False, **domain)
-    y = alt.Y("rise:Q", title=text("axis.rise"), scale=scale)
+    across, up = _axis(line["radius"], log, pad=1.08), _axis(measured, log)
+    x = alt.X("radius:Q", title=text("axis.radius.adaptive" if relative else "axis.radius"), **across)
+    y = alt.Y("rise:Q", title=text("axis.rise"), **up)
     color = _colors(results)
     used = [what for what in DASHES if what in set(line["what"])]
     dash = alt.StrokeDash(
@@ -110,17 +102,13 @@ def rise_profile(
     layers = [
         alt.Chart(band)
         .mark_area(opacity=0.15, clip=True)
-        .encode(x=x, y=alt.Y("low:Q", title=text("axis.rise"), scale=scale), y2="high:Q", color=color),
+        .encode(x=x, y=alt.Y("low:Q", title=text("axis.rise"), **up), y2="high:Q", color=color),
         base.mark_line(strokeWidth=2, clip=True).encode(x=x, y=y, color=color, strokeDash=dash),
-        best.mark_point(filled=True, size=36, clip=True).encode(
-            x=x, y=y, color=color, tooltip=[name, *numbers]
-        ),
+        best.mark_point(filled=True, size=36, clip=True).encode(x=x, y=y, color=color, tooltip=[name, *numbers]),
         alt.Chart(mark).mark_point(size=170, strokeWidth=2, clip=True).encode(x=x, y=y, color=color),
     ]
     said = "; ".join(f"{label}: {rise:.3g} at ρ = {rho:.3g}" for label, rho, rise in marks)
-    return theme.describe(
-        alt.layer(*layers), text("alt.rise", count=len(results), said=said or "…"), height=height
-    )
+    return theme.describe(alt.layer(*layers), text("alt.rise", count=len(results), said=said or "…"), height=height)
 
 
 def noise_profile(results: Labelled, *, log: bool = True, height: int = theme.HEIGHT_SMALL) -> alt.LayerChart:
@@ -140,13 +128,10 @@ def noise_profile(results: Labelled, *, log: bool = True, height: int = theme.HE
         high=table["mean"] + 2 * table["stderr"], low=np.maximum(low, table["mean"] / 10) if log else low
     )
     filtered = {result.settings.get("noise") for _, result in results} == {"filter"}
-    x = alt.X(
-        "sigma:Q",
-        title=text("axis.sigma.filter" if filtered else "axis.sigma"),
-        scale=theme.axis_scale(log, nice=False),
-    )
-    scale, title, color = theme.axis_scale(log), text("axis.mean_rise"), _colors(results)
-    y = alt.Y("mean:Q", title=title, scale=scale)
+    across, up = _axis(table["sigma"], log, pad=1.08), _axis(pd.concat([table["low"], table["high"]]), log)
+    x = alt.X("sigma:Q", title=text("axis.sigma.filter" if filtered else "axis.sigma"), **across)
+    title, color = text("axis.mean_rise"), _colors(results)
+    y = alt.Y("mean:Q", title=title, **up)
     tooltip = [
         alt.Tooltip("model:N", title=text("model")),
         alt.Tooltip("sigma:Q", title="σ", format=".3g"),
@@ -155,9 +140,7 @@ def noise_profile(results: Labelled, *, log: bool = True, height: int = theme.HE
     ]
     base = alt.Chart(table)
     layers = [
-        base.mark_area(opacity=0.2).encode(
-            x=x, y=alt.Y("low:Q", title=title, scale=scale), y2="high:Q", color=color
-        ),
+        base.mark_area(opacity=0.2).encode(x=x, y=alt.Y("low:Q", title=title, **up), y2="high:Q", color=color),
         base.mark_line(strokeWidth=2).encode(x=x, y=y, color=color),
         base.mark_point(filled=True, size=36).encode(x=x, y=y, color=color, tooltip=tooltip),
     ]
@@ -192,9 +175,7 @@ def measures(results: Labelled, *, columns: int = 2, width: int = 220) -> alt.Co
         if error is not None:
             tooltip.append(alt.Tooltip("error:Q", title=text(f"error.{name}"), format=".2g"))
         dots = (
-            alt.Chart(table)
-            .mark_point(filled=True, size=80, opacity=1)
-            .encode(x=x, y=y, color=color, tooltip=tooltip)
+            alt.Chart(table).mark_point(filled=True, size=80, opacity=1).encode(x=x, y=y, color=color, tooltip=tooltip)
         )
         bars = (
             alt.Chart(table)
@@ -237,9 +218,7 @@ def _experiment_panel(table: pd.DataFrame, title: str, width: int, height: int) 
     spread = table.groupby(["group", "batch_size"])["value"].agg(["mean", "std"]).reset_index()
     reach = spread["std"].fillna(0.0)
     low = spread["mean"] - reach
-    spread = spread.assign(
-        high=spread["mean"] + reach, low=np.maximum(low, float(values.min()) / 2) if log else low
-    )
+    spread = spread.assign(high=spread["mean"] + reach, low=np.maximum(low, float(values.min()) / 2) if log else low)
     x = alt.X("batch_size:O", title=text("axis.batch_size"), axis=alt.Axis(labelAngle=0))
     axis = alt.Axis(tickCount=4, format="~g")
 
@@ -258,12 +237,8 @@ def _experiment_panel(table: pd.DataFrame, title: str, width: int, height: int) 
     ]
     runs, means = alt.Chart(table), alt.Chart(spread)
     panel = alt.layer(
-        runs.mark_line(color=theme.NEUTRAL, opacity=0.4, strokeWidth=1).encode(
-            x=x, y=y("value"), detail="seed:N"
-        ),
-        runs.mark_point(filled=True, size=40, opacity=0.6).encode(
-            x=x, y=y("value"), color=color, tooltip=tooltip
-        ),
+        runs.mark_line(color=theme.NEUTRAL, opacity=0.4, strokeWidth=1).encode(x=x, y=y("value"), detail="seed:N"),
+        runs.mark_point(filled=True, size=40, opacity=0.6).encode(x=x, y=y("value"), color=color, tooltip=tooltip),
         means.mark_rule(strokeWidth=2.5).encode(x=x, y=y("low"), y2="high:Q", color=color),
         means.mark_tick(thickness=3, size=26).encode(x=x, y=y("mean"), color=color),
     )
@@ -276,6 +251,24 @@ def _colors(results: Labelled, *, legend: bool = True) -> alt.Color:
     scale = alt.Scale(domain=labels, range=[theme.CATEGORICAL[i % 8] for i in range(len(labels))])
     wanted = alt.Legend(orient="top", labelLimit=260) if legend and len(labels) > 1 else None
     return alt.Color("model:N", title=None, scale=scale, legend=wanted)
+
+
+def _axis(values: pd.Series, log: bool, *, pad: float = 1.3) -> dict[str, Any]:
+    """Return scale and axis around the values, with few and round ticks where the scale is logarithmic."""
+    if not len(values):
+        return {"scale": theme.axis_scale(log)}
+    low, high = float(values.min()), float(values.max())
+    if not log:
+        return {"scale": theme.axis_scale(domain=[min(low, 0.0), high + 0.04 * (high - min(low, 0.0))], nice=False)}
+    low, high = low / pad, high * pad
+    decades = np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+    steps = (1,) if np.log10(high / low) > 2.5 else (1, 2, 5)
+    ticks = [float(f"{step * 10.0**decade:.6g}") for decade in decades for step in steps]
+    ticks = [tick for tick in ticks if low <= tick <= high]
+    return {
+        "scale": theme.axis_scale(True, domain=[low, high], nice=False),
+        "axis": alt.Axis(values=ticks, format="~g"),
+    }
 
 
 def _drawable(values: pd.Series, log: bool) -> pd.Series:

@@ -78,7 +78,8 @@ def render() -> None:
 
 def settings() -> dict[str, Any]:
     """Write the settings of the estimator; return its keyword arguments."""
-    from estimators.sharpness_measures import MEASURES
+    with st.spinner(texts("common")("opening")):  # torch, the first time
+        from estimators.sharpness_measures import MEASURES
 
     text = texts(PAGE)
     names = list(MEASURES)

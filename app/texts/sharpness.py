@@ -5,8 +5,8 @@ EN = {
     "question": "Is this point flat or sharp? How far does the loss rise when the weights are moved a little: "
     "in the worst direction, on average, and in the numbers a generalisation bound asks for.",
     "view": "What to do",
-    "view.point": "Measure a model",
-    "view.batch": "Small against large batches",
+    "view.point": "One model",
+    "view.batch": "Batch sizes",
     "model": "model",
     "seed": "seed",
     "stderr": "standard error",

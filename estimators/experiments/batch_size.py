@@ -370,7 +370,7 @@ def _notes(rows: Sequence[dict[str, Any]], target: float, lr_rule: str) -> list[
     late = [row for row in rows if not row["reached"]]
     if late:
         listed = ", ".join(f"seed {row['seed']} {row['group']} ({row['train_loss']:.3g})" for row in late)
-        notes.append(f"not at the target training loss of {target:g}: {listed}. Raise epochs or the target.")
+        notes.append(f"Not at the target training loss of {target:g}: {listed}. Raise epochs or the target.")
     means = {
         group: np.mean([row["train_loss"] for row in rows if row["group"] == group] or [np.nan])
         for group in (SMALL, LARGE)
@@ -378,11 +378,11 @@ def _notes(rows: Sequence[dict[str, Any]], target: float, lr_rule: str) -> list[
     low, high = min(means.values()), max(means.values())
     if np.isfinite(high) and high > 1.5 * low:
         notes.append(
-            f"the two sides end at different training losses ({means[SMALL]:.2g} small, {means[LARGE]:.2g} "
+            f"The two sides end at different training losses ({means[SMALL]:.2g} small, {means[LARGE]:.2g} "
             "large): part of any difference is that."
         )
     if lr_rule == "linear":
-        notes.append("the learning rate is scaled with the batch, so learning rate over batch size is the same.")
+        notes.append("The learning rate is scaled with the batch, so learning rate over batch size is the same.")
     return notes
 
 
