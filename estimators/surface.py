@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,6 @@ from torch import Tensor, nn
 from .core.directions import largest_cosine
 from .progress import OnProgress
 from .surface_analysis import SurfaceAnalysis
-from .surface_canvas import Canvas, panels_of
 from .surface_models import groups_of, module_of, read_points, template_of
 from .surface_planes import DIRECTIONS
 from .surface_work import OnPartial
@@ -201,18 +202,15 @@ class SurfaceMapper(SurfaceAnalysis):
         if self.directions in ("random", "hessian") and len(members) == 1:
             self._groups = self._groups[1:]
         self._axis_values = self._axes(sizes, progress)
-        shape, self._panels = panels_of(self._planes, self._axis_values)
+        self._centre = (0.0,) * self.n_dims
         self._placed = self._place(progress)
-        names = ["losses", "accuracies"] + ["held_out_losses", "held_out_accuracies"] * (held_out is not None)
-        self._canvas = Canvas(shape, names)
-        self._largest_error, self._converged = float("nan"), False
+        self._lay_out()
         directions = torch.cat([p.directions for p in self._planes])
         self.directions_ = directions.cpu().numpy()
         self.origin_ = self._land.theta.detach().cpu().numpy().copy()
         self.n_features_out_ = self.n_dims
         self._cosine = max(largest_cosine(p.directions) for p in self._planes)
-        work = self._evaluate_all if self.mode == "exact" else self._evaluate_adaptively
-        self._run(work(), progress, on_partial)
+        self._fill(progress, on_partial)
         return self
 
     def finish(self, *, on_progress: OnProgress | None = None, on_partial: OnPartial | None = None) -> SurfaceMapper:
@@ -220,6 +218,39 @@ class SurfaceMapper(SurfaceAnalysis):
         check_is_fitted(self, "result_")
         self._run(self._evaluate_all(), self._progress(on_progress, "surface"), on_partial)
         return self
+
+    def look_closer(
+        self,
+        at: Sequence[float],
+        factor: float = 4.0,
+        *,
+        on_progress: OnProgress | None = None,
+        on_partial: OnPartial | None = None,
+    ) -> SurfaceMapper:
+        """Map the same plane again around another of its points, `factor` times closer.
+
+        Parameters
+        ----------
+        at : sequence of n_dims floats
+            Coordinates of the new centre; they are a node of the new grid.
+        factor : float, default=4
+            How many times narrower the new window is.
+
+        Returns
+        -------
+        SurfaceMapper
+            Another fitted mapper with the same directions; this one stays as it is.
+        """
+        check_is_fitted(self, "result_")
+        centre = self._coordinates(np.asarray(at, dtype=float)[None] if self.n_dims > 1 else at)[0]
+        if not factor > 0:
+            raise ValueError(f"factor must be positive, got {factor!r}. Use 4.0.")
+        closer = copy.copy(self)
+        closer._axis_values = [c + a / factor for c, a in zip(centre, self._axis_values, strict=True)]
+        closer._centre = tuple(float(c) for c in centre)
+        closer._lay_out()
+        closer._fill(self._progress(on_progress, "surface"), on_partial)
+        return closer
 
     # -- using the plane --------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from .core.convexity import convexity, radii_to_level
 from .core.directions import random_directions
 from .core.topology import basins
+from .surface_result import SurfaceResult
 from .surface_work import SurfaceWork
 
 
@@ -21,6 +23,7 @@ class SurfaceAnalysis(SurfaceWork):
     losses_: np.ndarray
     axes_: tuple[np.ndarray, ...]
     loss_: float
+    result_: SurfaceResult
 
     def convexity(self, resolution: int = 5, *, tol: float = 0.02, on_progress: Any = None) -> dict[str, Any]:
         """Map |λ_min / λ_max| of the whole Hessian over the plane.
@@ -84,8 +87,7 @@ class SurfaceAnalysis(SurfaceWork):
         level : float, optional
             Above the loss at the centre; default: the loss at the centre plus 1.
         n_rays : int, default=16
-            Random rays of this estimator's normalization, each measured to both sides of nothing: one side a
-            ray.
+            Random rays on this estimator's normalization.
         largest : float, optional
             Farthest radius looked at, in the unit of the rays; rays that stay below the level have an
             infinite radius. By default 10 for rays on the scale of the weights, 10 ‖θ‖ otherwise.
@@ -142,17 +144,50 @@ class SurfaceAnalysis(SurfaceWork):
             deepest), `persistence`.
         """
         check_is_fitted(self, "result_")
-        if self.n_dims != 2:
-            raise ValueError(f"n_dims must be 2 to count basins, got {self.n_dims}. Fit a plane.")
-        with np.errstate(divide="ignore", invalid="ignore"):
-            values = np.log(self.losses_) if log else self.losses_
-        return [
-            {
-                "x": float(self.axes_[0][b.row]),
-                "y": float(self.axes_[1][b.column]),
-                "loss": float(self.losses_[b.row, b.column]),
-                "pass_loss": float(np.exp(b.death)) if log else b.death,
-                "persistence": b.persistence,
-            }
-            for b in basins(values, min_persistence=min_persistence)
-        ]
+        return basins_of(self.result_, min_persistence=min_persistence, log=log)
+
+    def probe(self, at: Sequence[float]) -> dict[str, float]:
+        """Measure one point of the plane exactly.
+
+        Parameters
+        ----------
+        at : sequence of n_dims floats
+            Coordinates.
+
+        Returns
+        -------
+        dict
+            `loss`, `accuracy`, `gradient_norm` (of the whole gradient) and `slope` (its part in the plane).
+        """
+        check_is_fitted(self, "result_")
+        plane, land = self._planes[0], self._land
+        row = torch.as_tensor(plane.coefficients(np.asarray(at, dtype=float).reshape(1, -1))[0])
+        anchors = plane.anchors()
+        theta = row.to(anchors) @ anchors
+        loss, gradient = land.loss_and_gradient(theta)
+        inside = plane.frame.project(land.theta + gradient[None]).to(plane.directions) @ plane.directions
+        return {
+            "loss": loss,
+            "accuracy": land.accuracy(theta),
+            "gradient_norm": float(gradient.norm()),
+            "slope": float(inside.norm()),
+        }
+
+
+def basins_of(result: SurfaceResult, *, min_persistence: float = 0.05, log: bool = True) -> list[dict[str, Any]]:
+    """Find the basins of a saved map, see :meth:`SurfaceAnalysis.basins`."""
+    losses = np.asarray(result.losses)
+    if losses.ndim != 2 or len(result.axes) != 2:
+        raise ValueError(f"result must be a plane to count basins, got shape {losses.shape}. Fit with n_dims=2.")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = np.log(losses) if log else losses
+    return [
+        {
+            "x": float(result.axes[0][b.row]),
+            "y": float(result.axes[1][b.column]),
+            "loss": float(losses[b.row, b.column]),
+            "pass_loss": float(np.exp(b.death)) if log else b.death,
+            "persistence": b.persistence,
+        }
+        for b in basins(values, min_persistence=min_persistence)
+    ]

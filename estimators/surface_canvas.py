@@ -31,7 +31,7 @@ class Panel:
         What its coordinates refer to.
     shape : (int, int)
     centre : (int, int)
-        Node nearest to coordinate 0.
+        Node that the map is centred on.
     nodes : ndarray of shape (R1·R2,)
         Positions in the flattened grid.
     coordinates : ndarray of shape (R1·R2, k)
@@ -48,10 +48,12 @@ class Panel:
         return coarse_to_fine(self.shape, self.centre)
 
 
-def panels_of(planes: Sequence[Plane], axes: Sequence[Array]) -> tuple[tuple[int, ...], list[Panel]]:
-    """Lay the axes out as panels; give the grid's shape and the panels."""
+def panels_of(
+    planes: Sequence[Plane], axes: Sequence[Array], centre: Sequence[float]
+) -> tuple[tuple[int, ...], list[Panel]]:
+    """Lay the axes out as panels about `centre`, a node; give the grid's shape and the panels."""
     sizes = tuple(len(a) for a in axes)
-    zero = [int(np.flatnonzero(a == 0.0)[0]) for a in axes]
+    zero = [int(np.abs(a - c).argmin()) for a, c in zip(axes, centre, strict=True)]
     mesh = np.stack([m.reshape(-1) for m in np.meshgrid(*axes, indexing="ij")], axis=1)
     if len(sizes) == 1:
         shape = (len(planes), *sizes) if len(planes) > 1 else sizes
@@ -60,12 +62,12 @@ def panels_of(planes: Sequence[Plane], axes: Sequence[Array]) -> tuple[tuple[int
             for k, plane in enumerate(planes)
         ]
         return shape, panels
-    lattice, centre = (sizes[0], sizes[1]), (zero[0], zero[1])
+    lattice, middle = (sizes[0], sizes[1]), (zero[0], zero[1])
     if len(sizes) == 2:
-        return sizes, [Panel(planes[0], lattice, centre, np.arange(len(mesh)), mesh)]
+        return sizes, [Panel(planes[0], lattice, middle, np.arange(len(mesh)), mesh)]
     every = np.arange(len(mesh)).reshape(-1, sizes[2])
     slices = sorted(range(sizes[2]), key=lambda k: (abs(k - zero[2]), k))  # the slice of the centre comes first
-    return sizes, [Panel(planes[0], lattice, centre, every[:, k], mesh[every[:, k]]) for k in slices]
+    return sizes, [Panel(planes[0], lattice, middle, every[:, k], mesh[every[:, k]]) for k in slices]
 
 
 class Canvas:

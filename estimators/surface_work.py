@@ -17,7 +17,7 @@ from .core.lattice import axis_through_zero, axis_through_zero_and_one
 from .core.refinement import refine
 from .landscape import Landscape
 from .progress import Cancelled, OnProgress, ignore_progress
-from .surface_canvas import Canvas, Panel
+from .surface_canvas import Canvas, Panel, panels_of
 from .surface_models import Group, measure
 from .surface_planes import DIRECTIONS, EIGENVECTORS, Plane, Request
 from .surface_result import SurfaceResult
@@ -56,6 +56,7 @@ class SurfaceWork(LandscapeEstimator):
     _groups: list[Group]
     _placed: dict[str, list[dict[str, Any]]]
     _template: Any
+    _centre: tuple[float, ...]
     _axis_values: list[NDArray[np.float64]]
     _tick: OnProgress
     _sketched: Panel | None
@@ -173,6 +174,19 @@ class SurfaceWork(LandscapeEstimator):
             placed["trajectories" if group.is_trajectory else "markers"].append(entry)
         return placed
 
+    def _lay_out(self) -> None:
+        """Make an empty grid over the axes."""
+        shape, self._panels = panels_of(self._planes, self._axis_values, self._centre)
+        names = ["losses", "accuracies"]
+        if self._held_out is not None:
+            names += ["held_out_losses", "held_out_accuracies"]
+        self._canvas = Canvas(shape, names)
+        self._largest_error, self._converged = float("nan"), False
+
+    def _fill(self, progress: OnProgress, on_partial: OnPartial | None) -> None:
+        work = self._evaluate_all if self.mode == "exact" else self._evaluate_adaptively
+        self._run(work(), progress, on_partial)
+
     # -- filling the grid -------------------------------------------------------------------------------
 
     def _ask(self, panel: Panel, local: NDArray[np.intp]) -> NDArray[np.float64]:
@@ -265,6 +279,8 @@ class SurfaceWork(LandscapeEstimator):
         centre = self._panels[0]
         node = centre.nodes[centre.centre[0] * centre.shape[1] + centre.centre[1]]
         settings = {**self._land.settings, **self._described(), "points": int(canvas.evaluated.size)}
+        if any(self._centre):
+            settings["centre"] = list(self._centre)
         if self._held_out is not None:
             settings["held_out"] = f"{self._held_out.data.name}, {self._held_out.data.split}"
         return SurfaceResult(

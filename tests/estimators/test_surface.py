@@ -381,6 +381,29 @@ def test_a_killed_map_resumes_and_another_process_is_answered_from_the_cache(tmp
     assert np.array_equal(json.loads(done.stdout.splitlines()[-1]), resumed.losses_)
 
 
+def test_looking_closer_stays_in_the_plane_and_probes_are_exact(tiny):
+    model, data = tiny
+    fitted = mapper(resolution=9).fit(model, data)
+    at = (fitted.axes_[0][7], fitted.axes_[1][2])
+    closer = fitted.look_closer(at, factor=4.0)
+    assert closer.losses_[4, 4] == fitted.losses_[7, 2] == closer.loss_
+    assert np.ptp(closer.axes_[0]) == pytest.approx(np.ptp(fitted.axes_[0]) / 4)
+    assert np.array_equal(closer.directions_, fitted.directions_)
+    assert closer.losses_[0, 8] == fitted.evaluate([[closer.axes_[0][0], closer.axes_[1][8]]])[0]
+    assert fitted.losses_[4, 4] == fitted.loss_  # the first map is untouched
+    found = fitted.probe(at)
+    assert found["loss"] == pytest.approx(fitted.losses_[7, 2], rel=1e-12)
+    assert found["accuracy"] == fitted.accuracies_[7, 2]
+    moved = copy.deepcopy(model)
+    moved.load_state_dict(fitted.inverse_transform([at])[0])
+    loss = nn.functional.cross_entropy(moved(data[0]), data[1])
+    gradient = torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, list(moved.parameters()))])
+    assert found["gradient_norm"] == pytest.approx(float(gradient.norm()), rel=1e-6)
+    directions = torch.as_tensor(fitted.directions_)
+    units = directions / directions.norm(dim=1, keepdim=True)
+    assert found["slope"] == pytest.approx(float((units @ gradient).norm()), rel=1e-6)
+
+
 def test_values_that_are_not_finite_are_kept_and_counted():
     class Scaled(nn.Module):
         def __init__(self):
