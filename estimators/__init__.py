@@ -4,11 +4,13 @@ from .architecture import ArchitectureComparer
 from .averaging import SWAAverager
 from .connectivity import ModeConnector
 from .curvature import CurvatureEstimator
+from .curvature_training import CurvatureTracker
 from .data import Examples, data_settings, load_data
 from .landscape import Evaluation, Landscape
 from .minima_map import MinimaMapper
 from .models import load_model, read_checkpoint, save_checkpoint
 from .progress import Cancelled
+from .random_points import random_critical_points
 from .results import Result
 from .sharpness import SharpnessEstimator
 from .surface import SurfaceMapper
@@ -18,6 +20,7 @@ __all__ = [
     "ArchitectureComparer",
     "Cancelled",
     "CurvatureEstimator",
+    "CurvatureTracker",
     "Evaluation",
     "Examples",
     "Landscape",
@@ -31,6 +34,7 @@ __all__ = [
     "data_settings",
     "load_data",
     "load_model",
+    "random_critical_points",
     "read_checkpoint",
     "save_checkpoint",
     "train",

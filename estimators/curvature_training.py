@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,7 @@ from .curvature_result import CurvatureHistoryResult
 from .landscape import Landscape
 from .models import compatible_state_dict, read_checkpoint
 from .progress import OnProgress
-from .training import TrainingRun
+from .training import SCHEDULES, TrainingRun, train
 
 __all__ = ["CurvatureHistoryResult", "CurvatureTracker"]
 
@@ -243,6 +244,32 @@ class CurvatureTracker(LandscapeEstimator):
         return replace(replace(result, **columns), n_products=result.n_products + products)
 
 
+def scheduled_rates(training: Mapping[str, Any], steps: Sequence[int]) -> tuple[list[float], float]:
+    """Work out learning rates and momentum from the arguments a training was started with.
+
+    Parameters
+    ----------
+    training : mapping
+        Keyword arguments of :func:`estimators.train`; what is missing has its default.
+    steps : sequence of int
+        Epochs of the checkpoints; epoch 0 gets the rate of the first epoch.
+
+    Returns
+    -------
+    rates : list of float
+        η at the end of each epoch; NaN for a schedule or optimiser to which 2/η does not apply.
+    momentum : float
+    """
+    defaults = {name: p.default for name, p in inspect.signature(train).parameters.items()}
+    given = {**defaults, **training}
+    schedule = SCHEDULES.get(given["schedule"]) if isinstance(given["schedule"], str) else given["schedule"]
+    if given["optimizer"] != "sgd" or schedule is None:
+        return [float("nan")] * len(steps), 0.0
+    epochs = max(int(given["epochs"]), 1)
+    rates = [float(given["lr"]) * schedule(min(max(step, 1) / epochs, 1.0)) for step in steps]
+    return rates, float(given["momentum"])
+
+
 def _unpacked(
     checkpoints: TrainingRun | Sequence[Any],
     model: nn.Module | None,
@@ -252,7 +279,7 @@ def _unpacked(
     if isinstance(checkpoints, TrainingRun):
         points: list[Any] = list(checkpoints.checkpoints)
         model = checkpoints.model if model is None else model
-        if lr is None:
+        if lr is None and checkpoints.settings.get("optimizer", "sgd") == "sgd":
             by_epoch = dict(zip(checkpoints.history["epoch"], checkpoints.history["lr"], strict=True))
             first = float(checkpoints.history["lr"][0])
             lr = [float(by_epoch.get(_step(_label(p, i), i), first)) for i, p in enumerate(points)]

@@ -15,7 +15,7 @@ from torch.func import functional_call, hessian
 from estimators import Cancelled, load_model, train
 from estimators import curvature_work as work
 from estimators.curvature import CurvatureEstimator, CurvatureResult
-from estimators.curvature_training import CurvatureHistoryResult, CurvatureTracker
+from estimators.curvature_training import CurvatureHistoryResult, CurvatureTracker, scheduled_rates
 from estimators.results import Result
 
 
@@ -462,3 +462,12 @@ def test_tracker_bad_input():
         CurvatureTracker().fit([mlp()], data, lr=[0.1, 0.2])
     with pytest.raises(ValueError, match="lr must be 0 or more"):
         CurvatureTracker().fit([mlp()], data, lr=-1)
+
+
+def test_rates_of_a_training_from_its_arguments():
+    rates, momentum = scheduled_rates({"epochs": 4, "lr": 0.2, "schedule": "flat", "momentum": 0.0}, [0, 2, 4])
+    assert rates == [0.2, 0.2, 0.2] and momentum == 0
+    rates, momentum = scheduled_rates({"epochs": 4, "lr": 0.2}, [0, 2, 4])
+    assert rates == pytest.approx([0.2 * 0.5 * (1 + np.cos(np.pi / 4)), 0.1, 0]) and momentum == 0.9
+    rates, _ = scheduled_rates({"optimizer": "adamw"}, [0, 1])
+    assert np.isnan(rates).all()

@@ -1,0 +1,375 @@
+"""Charts of curvature: ends of the spectrum, density, fractions, layers, training, and P(minimum).
+
+The functions take a ``CurvatureResult``, ``CurvatureHistoryResult`` or ``MinimumProbabilityResult`` (any object
+with those fields). Error bars reach two standard errors.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from app.charts import theme
+from app.texts import texts
+
+text = texts("stationary")
+
+NEGATIVE, ZERO, POSITIVE = theme.CATEGORICAL[1], theme.MISSING, theme.CATEGORICAL[0]
+SIGNS = ("negative", "zero", "positive")
+SIGN_COLORS = {"negative": NEGATIVE, "zero": ZERO, "positive": POSITIVE}
+SHORT = 190
+
+
+def _sign_color(legend: bool = True) -> alt.Color:
+    names = [text(f"sign.{sign}") for sign in SIGNS]
+    scale = alt.Scale(domain=names, range=[SIGN_COLORS[sign] for sign in SIGNS])
+    return alt.Color("sign:N", scale=scale, title=None, legend=alt.Legend(orient="top") if legend else None)
+
+
+def _sign_names(values: np.ndarray, threshold: float) -> list[str]:
+    sign = np.where(values <= -threshold, 0, np.where(values >= threshold, 2, 1))
+    return [text(f"sign.{SIGNS[i]}") for i in sign]
+
+
+def eigenvalue_ends(result: Any, *, height: int = 260) -> alt.LayerChart:
+    """Draw the ends of the spectrum as bars from zero, one a rank; hollow dots have not converged.
+
+    Parameters
+    ----------
+    result : CurvatureResult
+    height : int
+    """
+    values = np.asarray(result.eigenvalues, dtype=float)
+    half = len(values) // 2 if np.isfinite(result.lambda_max) and np.isfinite(result.lambda_min) else len(values)
+    ranks = [f"λ{i + 1}" for i in range(half)] + [
+        f"λ{result.n_parameters - len(values) + i + 1}" for i in range(half, len(values))
+    ]
+    if len(values) >= result.n_parameters:
+        ranks = [f"λ{i + 1}" for i in range(len(values))]
+    table = pd.DataFrame(
+        {
+            "rank": ranks,
+            "value": values,
+            "residual": result.residuals,
+            "relative": np.asarray(result.residuals) / np.maximum(np.abs(values), 1e-300),
+            "low": values - result.residuals,
+            "high": values + result.residuals,
+            "sign": _sign_names(values, result.zero_threshold),
+            "state": [text("converged" if ok else "open") for ok in result.converged],
+        }
+    )
+    y = alt.Y("rank:N", sort=ranks, title=text("axis.rank"), axis=alt.Axis(ticks=False, grid=False))
+    x = alt.X("value:Q", title=text("axis.eigenvalue"), scale=alt.Scale(zero=True, nice=True))
+    color = _sign_color()
+    tooltip = [
+        alt.Tooltip("rank:N", title=text("axis.rank")),
+        alt.Tooltip("value:Q", title="λ", format=".5g"),
+        alt.Tooltip("residual:Q", title="‖Hv − λv‖", format=".2g"),
+        alt.Tooltip("relative:Q", title="‖Hv − λv‖ / |λ|", format=".2g"),
+        alt.Tooltip("state:N", title=text("state")),
+    ]
+    base = alt.Chart(table)
+    states = [text("converged"), text("open")]
+    layers = [
+        base.mark_bar(opacity=0.3, height=alt.RelativeBandSize(0.35)).encode(x=x, y=y, color=color),
+        base.mark_rule(strokeWidth=3).encode(
+            x=alt.X("low:Q", title=text("axis.eigenvalue")), x2="high:Q", y=y, color=color
+        ),
+        base.mark_point(size=70, strokeWidth=2, opacity=1).encode(
+            x=x,
+            y=y,
+            color=color,
+            fill=alt.condition(f"datum.state == '{states[0]}'", "sign:N", alt.value("transparent"), legend=None),
+            tooltip=tooltip,
+        ),
+    ]
+    said = ", ".join(f"{v:.3g}" for v in values[:half][:3])
+    low = f"{values[-1]:.3g}" if len(values) else "…"
+    return theme.describe(alt.layer(*layers), text("alt.ends", largest=said or "…", smallest=low), height=height)
+
+
+def density(result: Any, *, log: bool = True, height: int = theme.HEIGHT) -> alt.LayerChart:
+    """Draw the spectral density with its standard error, the known eigenvalues as ticks under it.
+
+    A single eigenvalue of P stands as a peak of height 1/(P σ √(2π)): the logarithmic axis begins a little below
+    that, so that one outlier among hundreds of thousands is still seen.
+    """
+    grid, values = (np.asarray(part, dtype=float) for part in result.density)
+    error = np.asarray(result.density_stderr, dtype=float)
+    single = 1 / (max(result.n_parameters, 1) * result.density_sigma * np.sqrt(2 * np.pi))
+    floor = single / 5 if log else 0.0
+    top = float((values + 2 * error).max())
+    table = pd.DataFrame(
+        {
+            "value": grid,
+            "density": np.maximum(values, floor),
+            "low": np.maximum(values - 2 * error, floor),
+            "high": np.maximum(values + 2 * error, floor),
+        }
+    )
+    domain = [floor, top * 1.6] if log else [0.0, top * 1.05]
+    scale = alt.Scale(type="log" if log else "linear", domain=domain, nice=False)
+    x = alt.X("value:Q", title=text("axis.eigenvalue"), scale=alt.Scale(nice=False))
+    y = alt.Y("density:Q", title=text("axis.density"), scale=scale, axis=alt.Axis(format="~g", tickCount=7))
+    base = alt.Chart(table)
+    marks = pd.DataFrame({"value": result.eigenvalues, "foot": floor if log else 0.0})
+    marks = marks.assign(sign=_sign_names(marks["value"].to_numpy(float), result.zero_threshold))
+    title = text("axis.density")
+    layers = [
+        base.mark_area(opacity=0.18, color=POSITIVE, clip=True).encode(
+            x=x, y=alt.Y("low:Q", title=title, scale=scale), y2="high:Q"
+        ),
+        base.mark_line(strokeWidth=1.8, color=POSITIVE, clip=True).encode(
+            x=x,
+            y=y,
+            tooltip=[
+                alt.Tooltip("value:Q", title="λ", format=".4g"),
+                alt.Tooltip("density:Q", title=title, format=".3g"),
+            ],
+        ),
+        alt.Chart(marks)
+        .mark_tick(thickness=2, size=16, orient="vertical", yOffset=-8, clip=False)
+        .encode(
+            x=x,
+            y=alt.Y("foot:Q", title=title, scale=scale),
+            color=_sign_color(),
+            tooltip=[alt.Tooltip("value:Q", title="λ", format=".5g")],
+        ),
+        alt.Chart(pd.DataFrame({"value": [0.0]})).mark_rule(strokeDash=[3, 3], color=theme.NEUTRAL).encode(x=x),
+    ]
+    return theme.describe(
+        alt.layer(*layers),
+        text("alt.density", low=f"{grid.min():.3g}", high=f"{grid.max():.3g}"),
+        height=height,
+    )
+
+
+def fractions(result: Any, *, height: int = 150) -> alt.LayerChart:
+    """Draw the shares of negative, zero and positive eigenvalues with error bars of two standard errors."""
+    share = np.asarray(result.fractions, dtype=float)
+    reach = 2 * np.asarray(result.fractions_stderr, dtype=float)
+    table = pd.DataFrame(
+        {
+            "sign": [text(f"sign.{sign}") for sign in SIGNS],
+            "share": share,
+            "low": np.clip(share - reach, 0, 1),
+            "high": np.clip(share + reach, 0, 1),
+            "stderr": reach / 2,
+        }
+    )
+    y = alt.Y("sign:N", sort=list(table["sign"]), title=None, axis=alt.Axis(ticks=False))
+    title = text("axis.share")
+    scale = alt.Scale(domain=[0, 1])
+    x = alt.X("share:Q", title=title, scale=scale, axis=alt.Axis(format=".0%"))
+    tooltip = [
+        alt.Tooltip("share:Q", title=title, format=".2%"),
+        alt.Tooltip("stderr:Q", title=text("stderr"), format=".2%"),
+    ]
+    base = alt.Chart(table)
+    bars = base.mark_bar(opacity=0.75, height=alt.RelativeBandSize(0.55)).encode(
+        x=x, y=y, color=_sign_color(False), tooltip=tooltip
+    )
+    whiskers = base.mark_errorbar(ticks=True, thickness=1.5, color=theme.NEUTRAL).encode(
+        x=alt.X("low:Q", title=title, scale=scale), x2="high:Q", y=y
+    )
+    said = ", ".join(f"{name} {s:.1%}" for name, s in zip(table["sign"], share, strict=True))
+    return theme.describe(alt.layer(bars, whiskers), text("alt.fractions", said=said), height=height)
+
+
+def traces(result: Any, *, height: int = 150) -> alt.LayerChart:
+    """Draw the traces of the four matrices beside each other, with error bars of two standard errors."""
+    rows = [
+        (text(f"matrix.{name}"), row["value"], row["value"] - 2 * row["stderr"], row["value"] + 2 * row["stderr"])
+        for name, row in result.traces.items()
+    ]
+    table = pd.DataFrame(rows, columns=["matrix", "value", "low", "high"])
+    y = alt.Y("matrix:N", sort=list(table["matrix"]), title=None, axis=alt.Axis(ticks=False, labelLimit=180))
+    title = text("axis.trace")
+    x = alt.X("value:Q", title=title, scale=alt.Scale(zero=True))
+    base = alt.Chart(table)
+    layers = [
+        base.mark_errorbar(ticks=True, thickness=1.5, color=theme.NEUTRAL).encode(
+            x=alt.X("low:Q", title=title, scale=alt.Scale(zero=True)), x2="high:Q", y=y
+        ),
+        base.mark_point(filled=True, size=80, opacity=1, color=POSITIVE).encode(
+            x=x, y=y, tooltip=[alt.Tooltip("value:Q", title=title, format=".4g")]
+        ),
+    ]
+    said = ", ".join(f"{row[0]} {row[1]:.3g}" for row in rows)
+    return theme.describe(alt.layer(*layers), text("alt.traces", said=said), height=height)
+
+
+def layers(result: Any, *, what: str = "trace") -> alt.LayerChart:
+    """Draw a bar for each layer's own block, in the order of the network.
+
+    Parameters
+    ----------
+    result : CurvatureResult
+    what : {"trace", "lambda_max", "mean"}
+        ``mean`` is the trace over the number of parameters: the mean curvature of one weight.
+    """
+    rows = []
+    for row in result.layers:
+        value, error = (
+            (row["lambda_max"], row["lambda_max_residual"])
+            if what == "lambda_max"
+            else (
+                row["trace"],
+                2 * row["trace_stderr"],
+            )
+        )
+        scale = 1 / row["n_parameters"] if what == "mean" else 1.0
+        if np.isfinite(value):
+            rows.append(
+                (row["group"], row["n_parameters"], scale * value, scale * (value - error), scale * (value + error))
+            )
+    table = pd.DataFrame(rows, columns=["layer", "size", "value", "low", "high"])
+    order = [row["group"] for row in result.layers]
+    title = text(f"axis.layer.{what}")
+    y = alt.Y("layer:N", sort=order, title=text("axis.layer"), axis=alt.Axis(ticks=False, labelLimit=170))
+    tooltip = [
+        alt.Tooltip("layer:N", title=text("axis.layer")),
+        alt.Tooltip("value:Q", title=title, format=".4g"),
+        alt.Tooltip("size:Q", title=text("axis.parameters"), format=","),
+    ]
+    base = alt.Chart(table)
+    bars = base.mark_bar(color=POSITIVE, opacity=0.75).encode(
+        x=alt.X("value:Q", title=title, scale=alt.Scale(zero=True)), y=y, tooltip=tooltip
+    )
+    whiskers = base.mark_rule(strokeWidth=1.5, color=theme.NEUTRAL).encode(
+        x=alt.X("low:Q", title=title), x2="high:Q", y=y
+    )
+    return theme.describe(
+        alt.layer(bars, whiskers), text("alt.layers", count=len(table)), height=max(120, 17 * max(len(table), 1))
+    )
+
+
+def through_training(result: Any, *, log: bool = True, height: int = theme.HEIGHT) -> alt.LayerChart:
+    """Draw λ_max of every checkpoint with the lines 2/η and, with momentum, 2(1+β)/η."""
+    steps = np.asarray(result.steps, dtype=float)
+    rows = [(s, text("curve.lambda_max"), v) for s, v in zip(steps, result.lambda_max, strict=True)]
+    names = [text("curve.lambda_max"), text("curve.edge")]
+    rows += [(s, names[1], v) for s, v in zip(steps, result.edge, strict=True)]
+    if result.momentum > 0:
+        names.append(text("curve.edge_momentum"))
+        rows += [(s, names[2], v) for s, v in zip(steps, result.edge_momentum, strict=True)]
+    table = pd.DataFrame(rows, columns=["step", "curve", "value"])
+    table = table[np.isfinite(table["value"]) & ((table["value"] > 0) | (not log))]
+    # A schedule that falls to 0 sends 2/η to infinity: the axis follows what was measured, and the line while near.
+    seen = table[table["curve"] == names[0]]["value"]
+    edges = table[table["curve"] != names[0]]["value"]
+    domain: dict[str, Any] = {}
+    if len(seen):
+        near = edges[edges <= 20 * float(seen.max())]
+        top = max(float(seen.max()), float(near.max()) if len(near) else 0.0, float(edges.min()) if len(edges) else 0.0)
+        bottom = min(float(seen.min()), float(edges.min()) if len(edges) else float("inf"))
+        domain["domain"] = [bottom / 1.5, top * 1.5] if log else [min(bottom, 0.0), top * 1.08]
+    scale = theme.axis_scale(log, nice=False, **domain)
+    x = alt.X("step:Q", title=text("axis.epoch"), axis=alt.Axis(tickMinStep=1), scale=alt.Scale(nice=False))
+    y = alt.Y("value:Q", title=text("axis.lambda_max"), scale=scale, axis=alt.Axis(format="~g", tickCount=6))
+    palette = [POSITIVE, theme.ACCENT, theme.CATEGORICAL[3]][: len(names)]
+    color = alt.Color(
+        "curve:N", scale=alt.Scale(domain=names, range=palette), title=None, legend=alt.Legend(orient="top")
+    )
+    dash = alt.StrokeDash(
+        "curve:N", scale=alt.Scale(domain=names, range=[[1, 0], [6, 3], [2, 3]][: len(names)]), legend=None
+    )
+    tooltip = [
+        alt.Tooltip("step:Q", title=text("axis.epoch")),
+        alt.Tooltip("curve:N", title=" "),
+        alt.Tooltip("value:Q", title="λ", format=".4g"),
+    ]
+    base = alt.Chart(table)
+    points = alt.Chart(table[table["curve"] == names[0]])
+    marks = [
+        base.mark_line(strokeWidth=2, clip=True).encode(x=x, y=y, color=color, strokeDash=dash),
+        points.mark_point(filled=True, size=40, opacity=1, clip=True).encode(x=x, y=y, color=color, tooltip=tooltip),
+    ]
+    said = f"{seen.iloc[0]:.3g} to {seen.iloc[-1]:.3g}" if len(seen) else "…"
+    return theme.describe(alt.layer(*marks), text("alt.training", count=len(steps), said=said), height=height)
+
+
+def trace_through_training(result: Any, *, height: int = theme.HEIGHT_SMALL) -> alt.LayerChart:
+    """Draw the trace of every checkpoint with a band of two standard errors."""
+    table = pd.DataFrame({"step": result.steps, "trace": result.traces, "error": 2 * np.asarray(result.trace_stderrs)})
+    table = table[np.isfinite(table["trace"])]
+    table = table.assign(low=table["trace"] - table["error"], high=table["trace"] + table["error"])
+    title = text("axis.trace")
+    x = alt.X("step:Q", title=text("axis.epoch"), axis=alt.Axis(tickMinStep=1), scale=alt.Scale(nice=False))
+    y = alt.Y("trace:Q", title=title, scale=alt.Scale(zero=False))
+    base = alt.Chart(table)
+    marks = [
+        base.mark_area(opacity=0.2, color=POSITIVE).encode(x=x, y=alt.Y("low:Q", title=title), y2="high:Q"),
+        base.mark_line(strokeWidth=2, color=POSITIVE).encode(x=x, y=y),
+        base.mark_point(filled=True, size=36, opacity=1, color=POSITIVE).encode(
+            x=x, y=y, tooltip=[alt.Tooltip("step:Q", title=text("axis.epoch")), alt.Tooltip("trace:Q", format=".4g")]
+        ),
+    ]
+    return theme.describe(alt.layer(*marks), text("alt.trace_training", count=len(table)), height=height)
+
+
+def minimum_probability(result: Any, *, height: int = theme.HEIGHT) -> alt.LayerChart:
+    """Draw the share of minima against the dimension, beside the two laws, on a logarithmic axis.
+
+    Dimensions where no minimum was seen show a triangle at the upper end of the interval: a bound, not a value.
+    """
+    d = np.asarray(result.dimensions)
+    hit = np.asarray(result.n_minima) > 0
+    fine = np.linspace(d.min(), d.max(), 200) if len(d) else np.empty(0)
+    names = [text("curve.coins"), text("curve.goe"), text("curve.drawn")]
+    rate = np.log(3) / 4
+    laws = pd.DataFrame(
+        {
+            "d": np.concatenate([fine, fine]),
+            "curve": [names[0]] * len(fine) + [names[1]] * len(fine),
+            "p": np.concatenate([0.5**fine, np.exp(-rate * fine**2)]),
+        }
+    )
+    drawn = pd.DataFrame(
+        {
+            "d": d,
+            "curve": names[2],
+            "p": np.where(hit, result.probability, result.high),
+            "low": np.where(hit, result.low, result.high),
+            "high": result.high,
+            "n": result.n_samples,
+            "minima": result.n_minima,
+            "hit": hit,
+        }
+    )
+    bottom = float(min(drawn["low"].min(), drawn["p"].min())) / 3 if len(drawn) else 1e-3
+    scale = alt.Scale(type="log", domain=[bottom, 1.3], nice=False)
+    x = alt.X(
+        "d:Q",
+        title=text("axis.dimension"),
+        axis=alt.Axis(tickMinStep=1, format="d"),
+        scale=alt.Scale(nice=False, padding=14),
+    )
+    title = text("axis.probability")
+    y = alt.Y("p:Q", title=title, scale=scale, axis=alt.Axis(format=".0e", tickCount=6))
+    palette = alt.Scale(domain=names, range=[theme.NEUTRAL, theme.CATEGORICAL[1], POSITIVE])
+    color = alt.Color("curve:N", scale=palette, title=None, legend=alt.Legend(orient="top", labelLimit=260))
+    tooltip = [
+        alt.Tooltip("d:Q", title=text("axis.dimension")),
+        alt.Tooltip("p:Q", title=title, format=".3g"),
+        alt.Tooltip("minima:Q", title=text("minima"), format=","),
+        alt.Tooltip("n:Q", title=text("matrices"), format=","),
+    ]
+    points = alt.Chart(drawn)
+    marks = [
+        alt.Chart(laws).mark_line(strokeWidth=2, clip=True, strokeDash=[5, 3]).encode(x=x, y=y, color=color),
+        points.mark_rule(strokeWidth=2, clip=True).encode(
+            x=x, y=alt.Y("low:Q", title=title, scale=scale), y2="high:Q", color=color
+        ),
+        alt.Chart(drawn[drawn["hit"]])
+        .mark_point(filled=True, size=70, opacity=1, clip=True)
+        .encode(x=x, y=y, color=color, tooltip=tooltip),
+        alt.Chart(drawn[~drawn["hit"]])
+        .mark_point(shape="triangle-down", filled=False, strokeWidth=2, size=90, clip=True)
+        .encode(x=x, y=y, color=color, tooltip=tooltip),
+    ]
+    said = "; ".join(f"d = {k}: {p:.3g}" for k, p in zip(d, result.probability, strict=True))
+    return theme.describe(alt.layer(*marks), text("alt.minimum", said=said), height=height)
