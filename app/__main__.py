@@ -7,6 +7,7 @@ usage statistics, no e-mail prompt, no font or script from another host.
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import socket
 import sys
@@ -34,9 +35,7 @@ def free_port(first: int = FIRST_PORT, tries: int = 50) -> int:
             except OSError:
                 continue
             return port
-    raise ValueError(
-        f"port must be free, got {first} to {first + tries - 1} all taken. Choose another with --port."
-    )
+    raise ValueError(f"port must be free, got {first} to {first + tries - 1} all taken. Choose another with --port.")
 
 
 def streamlit_arguments(port: int, headless: bool) -> list[str]:
@@ -59,9 +58,7 @@ def streamlit_arguments(port: int, headless: bool) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Start the app; return its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="loss-atlas", description="Maps the loss landscape of image classifiers."
-    )
+    parser = argparse.ArgumentParser(prog="loss-atlas", description="Maps the loss landscape of image classifiers.")
     parser.add_argument(
         "--port",
         type=int,
@@ -72,9 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--workspace", type=Path, default=None, help="folder of checkpoints and runs")
     options = parser.parse_args(arguments)
     if options.port is not None and not 1 <= options.port <= 65535:
-        parser.error(
-            f"port must be between 1 and 65535, got {options.port}. Leave it out to take a free one."
-        )
+        parser.error(f"port must be between 1 and 65535, got {options.port}. Leave it out to take a free one.")
     if options.workspace is not None:
         os.environ["LOSS_ATLAS_WORKSPACE"] = str(options.workspace.expanduser().resolve())
     try:
@@ -90,6 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A folder called pages beside the script is Streamlit's older way to several pages: without this line its
     # list would flash in the sidebar of a new session until st.navigation has spoken.
     PagesManager.uses_pages_directory = False
+    importlib.import_module("app.pages.home")  # what Home needs is loaded before the first page is asked for
 
     print(f"Loss Atlas: http://{HOST}:{port}   (stop with Ctrl-C)", flush=True)
     return int(cli.main(standalone_mode=False) or 0)

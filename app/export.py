@@ -79,9 +79,7 @@ def result_table(result: Any) -> pd.DataFrame:
     if callable(own):
         return pd.DataFrame(own())
     fields = {name: getattr(result, name) for name in getattr(result, "__dataclass_fields__", {})}
-    arrays = {
-        k: np.asarray(v) for k, v in fields.items() if isinstance(v, np.ndarray) and np.asarray(v).ndim >= 1
-    }
+    arrays = {k: np.asarray(v) for k, v in fields.items() if isinstance(v, np.ndarray) and np.asarray(v).ndim >= 1}
     if not arrays:
         scalars = {k: v for k, v in fields.items() if isinstance(v, (int, float, str, bool, np.number))}
         return pd.DataFrame([scalars])
@@ -136,18 +134,14 @@ def script(
     """
     name = type(estimator).__name__
     listed = ", ".join(f"{key}={value!r}" for key, value in non_defaults(estimator).items())
-    imports = sorted(
-        {name, *(["load_model"] if points else []), *(["load_data"] if data or held_out else [])}
-    )
+    imports = sorted({name, *(["load_model"] if points else []), *(["load_data"] if data or held_out else [])})
     lines = [f"from estimators import {', '.join(imports)}", ""]
     lines += [data.code("data")] if data else []
     lines += [held_out.code("held_out")] if held_out else []
     lines += [spec.code(variable) for variable, spec in points]
     lines += [setup.rstrip()] if setup else []
     if len(listed) > 90:
-        listed = (
-            "\n    " + ",\n    ".join(listed_item(k, v) for k, v in non_defaults(estimator).items()) + ",\n"
-        )
+        listed = "\n    " + ",\n    ".join(listed_item(k, v) for k, v in non_defaults(estimator).items()) + ",\n"
     lines += [f"result = {name}({listed}).fit({fit})"]
     lines += [f"print({show})"] if show else []
     return "\n".join(lines) + "\n"
@@ -169,9 +163,7 @@ def config(
     """Return what a run keeps about how it was made; give it to ``jobs.submit(config=...)``."""
     return {
         "estimator": type(estimator).__name__ if estimator is not None else "",
-        "params": {k: v for k, v in estimator.get_params(deep=False).items() if k != "memory"}
-        if estimator
-        else {},
+        "params": {k: v for k, v in estimator.get_params(deep=False).items() if k != "memory"} if estimator else {},
         "points": {name: spec.as_dict() for name, spec in points},
         "data": data.as_dict() if data else {},
         "script": script,

@@ -241,9 +241,7 @@ def _save(job: Job) -> None:
     try:
         job.run_id = runs.save_run(job.page, job.title, job.result, job.config, seconds=job.elapsed)
     except OSError as error:
-        job.note = (
-            f"The result is here, but it could not be saved: {error}. Free some space and download it below."
-        )
+        job.note = f"The result is here, but it could not be saved: {error}. Free some space and download it below."
         logger.exception("job %s could not be saved", job.id)
 
 

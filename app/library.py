@@ -45,9 +45,7 @@ class Checkpoint:
     def label(self) -> str:
         """Name and held-out accuracy, for lists."""
         accuracy = self.meta.get("accuracy")
-        return f"{self.name} · {self.architecture}" + (
-            f" · {accuracy:.1%}" if isinstance(accuracy, float) else ""
-        )
+        return f"{self.name} · {self.architecture}" + (f" · {accuracy:.1%}" if isinstance(accuracy, float) else "")
 
 
 def list_checkpoints(architecture: str | None = None) -> list[Checkpoint]:
@@ -65,9 +63,7 @@ def get_checkpoint(checkpoint_id: str) -> Checkpoint:
     path = workspace.check_id("checkpoints", checkpoint_id)
     meta = workspace.read_json(path / "meta.json")
     if meta is None:
-        raise ValueError(
-            f"checkpoint must have a readable meta.json, got {checkpoint_id!r}. Import its file again."
-        )
+        raise ValueError(f"checkpoint must have a readable meta.json, got {checkpoint_id!r}. Import its file again.")
     return _checkpoint(path.name, meta)
 
 

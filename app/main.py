@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +35,8 @@ PAGES = (
 )
 # Set in tests: a page's exception then reaches the test instead of the sentence a person would see.
 RAISE = "LOSS_ATLAS_RAISE"
+
+WARM_UP_AFTER = 4.0  # seconds
 
 STATIC = Path(__file__).with_name("static")
 
@@ -78,9 +81,13 @@ def failure(error: Exception) -> None:
 
 @st.cache_resource(show_spinner=False)
 def warm_up() -> threading.Thread:
-    """Import torch and timm in the background once, so that the first job does not wait for them."""
+    """Import torch and timm in the background once, so that the first job does not wait for them.
+
+    It begins a little later, when the page a person has just opened is on screen.
+    """
 
     def load() -> None:
+        time.sleep(WARM_UP_AFTER)
         importlib.import_module("estimators.landscape")
         importlib.import_module("timm")
 

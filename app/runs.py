@@ -116,9 +116,7 @@ def get_run(run_id: str) -> Run:
     path = workspace.check_id("runs", run_id)
     info = workspace.read_json(path / "run.json")
     if info is None:
-        raise ValueError(
-            f"run must have a readable run.json, got {run_id!r}. Delete it and compute it again."
-        )
+        raise ValueError(f"run must have a readable run.json, got {run_id!r}. Delete it and compute it again.")
     return Run(path.name, info["page"], info["title"], info["created"], float(info["seconds"]), info)
 
 
@@ -132,16 +130,12 @@ def load_result(run: Run) -> Any:
     """
     module, _, qualname = str(run.info.get("result", "")).partition(":")
     if module.split(".")[0] not in ("estimators", "app") or not qualname.isidentifier():
-        raise ValueError(
-            f"result must name a class of this program, got {module}:{qualname}. Compute the run again."
-        )
+        raise ValueError(f"result must name a class of this program, got {module}:{qualname}. Compute the run again.")
     try:
         reader: Callable[[Path], Any] = getattr(importlib.import_module(module), qualname).load
         return reader(run.result_path)
     except (OSError, KeyError, AttributeError, ImportError, ValueError, TypeError) as error:
-        raise ValueError(
-            f"result of {run.title!r} must be readable, got {error}. Compute it again."
-        ) from error
+        raise ValueError(f"result of {run.title!r} must be readable, got {error}. Compute it again.") from error
 
 
 def rename_run(run_id: str, title: str) -> None:

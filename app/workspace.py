@@ -117,9 +117,7 @@ def check_id(kind: str, entry: str) -> Path:
     """Return the folder of an entry; names come from URLs too, so one that leaves the folder is refused."""
     path = folder(kind) / entry
     if not entry or Path(entry).name != entry or entry.startswith(".") or not path.is_dir():
-        raise ValueError(
-            f"{kind[:-1]} must be one of those in the workspace, got {entry!r}. It may have been deleted."
-        )
+        raise ValueError(f"{kind[:-1]} must be one of those in the workspace, got {entry!r}. It may have been deleted.")
     return path
 
 

@@ -113,11 +113,7 @@ def dots(result: Any, quantity: str, *, color: bool = True) -> alt.LayerChart:
     labels = {n: f"{n} ({texts('architectures')('failed_runs', count=c)})" for n, c in failed.items()}
     axis = alt.Axis(labelLimit=260, labelExpr=f"{json.dumps(labels)}[datum.value] || datum.value")
     y = alt.Y("variant:N", title=None, sort=names, scale=alt.Scale(domain=names), axis=axis)
-    tone = (
-        alt.Color("variant:N", scale=_colors(names), legend=None)
-        if color
-        else alt.value(theme.CATEGORICAL[0])
-    )
+    tone = alt.Color("variant:N", scale=_colors(names), legend=None) if color else alt.value(theme.CATEGORICAL[0])
     spread = summary.dropna(subset=["std"])
     layers = [
         alt.Chart(spread)
@@ -194,9 +190,7 @@ def correlations(result: Any) -> alt.LayerChart:
             .mark_text(align="left", dx=6, color=theme.NEUTRAL, fontSize=11)
             .encode(x=alt.X("at:Q", scale=scale), y=y, text="why:N")
         )
-    said = "; ".join(
-        f"{r['label']} {r['tau']:.2f} ({r['low']:.2f} to {r['high']:.2f})" for _, r in known.iterrows()
-    )
+    said = "; ".join(f"{r['label']} {r['tau']:.2f} ({r['low']:.2f} to {r['high']:.2f})" for _, r in known.iterrows())
     return theme.describe(
         alt.layer(*layers),
         f"Kendall's τ with {title_of(table['gap'].iloc[0])}: {said or 'too few runs to rank'}.",
@@ -239,9 +233,7 @@ def against_gap(result: Any, measure: str) -> alt.Chart:
             ],
         )
     )
-    return theme.describe(
-        chart, f"{title_of(measure)} against {title_of(gap)}, {len(table)} runs.", height=280
-    )
+    return theme.describe(chart, f"{title_of(measure)} against {title_of(gap)}, {len(table)} runs.", height=280)
 
 
 WIDTH_QUANTITIES = ("train_loss", "held_out_accuracy", "lambda_max", "zero_share", "barrier")

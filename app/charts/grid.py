@@ -172,6 +172,4 @@ def is_log(log: bool, quantity: str) -> bool:
 
 def legend(quantity: str, height: int) -> alt.Legend:
     """Return the colour bar of a quantity."""
-    return alt.Legend(
-        type="gradient", title=QUANTITIES[quantity], gradientLength=max(120, height - 170), format="~g"
-    )
+    return alt.Legend(type="gradient", title=QUANTITIES[quantity], gradientLength=max(120, height - 170), format="~g")

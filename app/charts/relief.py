@@ -75,21 +75,21 @@ def relief(
         alt.Chart(alt.InlineData(values=_floor(azimuth, elevation)))
         .mark_geoshape(filled=False, stroke=theme.NEUTRAL, strokeWidth=0.8, opacity=0.7)
         .project(**_PROJECTION),
-        alt.Chart(alt.InlineData(values=features))
+        alt.Chart(features)
         .mark_geoshape(stroke="black", strokeWidth=0.35 if mesh else 0, strokeOpacity=0.35)
         .encode(color=color, tooltip=tooltip)
         .project(**_PROJECTION),
         _labels(azimuth, elevation, x, y, [short(title) for title in titles]).project(**_PROJECTION),
     ]
     if cursor is not None:
-        layers.append(
-            _cursor(cursor, result, values, (low, high), log, azimuth, elevation).project(**_PROJECTION)
-        )
+        layers.append(_cursor(cursor, result, values, (low, high), log, azimuth, elevation).project(**_PROJECTION))
     description = (
         f"Relief of {grid.QUANTITIES[quantity]} from {azimuth:.0f} degrees around and {elevation:.0f} above; "
         f"height and colour from {low:.3g} to {high:.3g}{' on a log scale' if log else ''}."
     )
-    return theme.describe(alt.layer(*layers), description, title, height=height)
+    # Thousands of shapes are painted on a canvas several times faster than kept as elements of a document.
+    canvas = {"embedOptions": {"renderer": "canvas"}}
+    return theme.describe(alt.layer(*layers), description, title, height=height, usermeta=canvas)
 
 
 def short(title: str) -> str:
@@ -109,10 +109,8 @@ def _share(values: np.ndarray, low: float, high: float, log: bool) -> np.ndarray
     return np.log(bounded / low) / np.log(high / low) if log else (bounded - low) / (high - low)
 
 
-def _faces(
-    page: np.ndarray, depth: np.ndarray, values: np.ndarray, x: np.ndarray, y: np.ndarray
-) -> list[Mapping[str, Any]]:
-    """Return the cells between nodes as GeoJSON polygons, farthest first."""
+def _faces(page: np.ndarray, depth: np.ndarray, values: np.ndarray, x: np.ndarray, y: np.ndarray) -> pd.DataFrame:
+    """Return the cells between nodes as GeoJSON features, farthest first."""
     first, last = slice(None, -1), slice(1, None)
     corners = ((first, first), (last, first), (last, last), (first, last))
     quads = np.round(np.stack([page[corner] for corner in corners], 2).reshape(-1, 4, 2), 4)
@@ -122,19 +120,18 @@ def _faces(
     at = np.stack(middles, -1).reshape(-1, 2)
     drawable = np.isfinite(quads).all((1, 2)) & np.isfinite(level)
     order = np.argsort(-away[drawable], kind="stable")
-    features = []
-    for k in np.flatnonzero(drawable)[order]:
-        ring = quads[k].tolist()
-        features.append(
-            {
-                "type": "Feature",
-                "geometry": {"type": "Polygon", "coordinates": [[*ring, ring[0]]]},
-                "value": float(f"{level[k]:.5g}"),
-                "x": float(f"{at[k, 0]:.4g}"),
-                "y": float(f"{at[k, 1]:.4g}"),
-            }
-        )
-    return features
+    shown = np.flatnonzero(drawable)[order]
+    rings = np.concatenate([quads[shown], quads[shown, :1]], 1).tolist()
+    # A table, not a list of features: altair copies and checks every node of a list, which takes a second.
+    return pd.DataFrame(
+        {
+            "type": "Feature",
+            "geometry": [{"type": "Polygon", "coordinates": [ring]} for ring in rings],
+            "value": [float(f"{value:.5g}") for value in level[shown]],
+            "x": [float(f"{value:.4g}") for value in at[shown, 0]],
+            "y": [float(f"{value:.4g}") for value in at[shown, 1]],
+        }
+    )
 
 
 def _floor(azimuth: float, elevation: float) -> list[Mapping[str, Any]]:
@@ -145,9 +142,7 @@ def _floor(azimuth: float, elevation: float) -> list[Mapping[str, Any]]:
     return [{"type": "Feature", "geometry": line}]
 
 
-def _labels(
-    azimuth: float, elevation: float, x: np.ndarray, y: np.ndarray, titles: Sequence[str]
-) -> alt.Chart:
+def _labels(azimuth: float, elevation: float, x: np.ndarray, y: np.ndarray, titles: Sequence[str]) -> alt.Chart:
     """Return names and ends of both axes, written along the edges of the floor nearest to the eye."""
 
     def nearest(axis: int) -> int:

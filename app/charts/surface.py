@@ -27,7 +27,11 @@ from app.charts.relief import relief
 
 OVERLAP = 0.06  # share of a cell that lies under the next one
 
-__all__ = ["QUANTITIES", "heat_map", "profile", "quantities", "relief", "shared_domain", "values_of"]
+LARGEST = 101  # nodes on a side of a map; more cells than this cost megabytes and cannot be told apart
+
+__all__ = [
+    "LARGEST", "QUANTITIES", "heat_map", "profile", "quantities", "ratio_map", "relief", "shared_domain", "values_of",
+]  # fmt: skip
 
 
 def shared_domain(
@@ -150,9 +154,14 @@ def _position(result: Any, number: int) -> alt.X | alt.Y:
 
 
 def _cells(result: Any, quantity: str) -> pd.DataFrame:
-    """Return one row a cell: its edges, its node, its value and what a tooltip says besides."""
-    x, y = (np.asarray(axis, float) for axis in result.axes)
-    values = values_of(result, quantity)
+    """Return one row a cell: its edges, its node, its value and what a tooltip says besides.
+
+    A map with more than :data:`LARGEST` nodes on a side is drawn with that many of them.
+    """
+    full = values_of(result, quantity)
+    drawn = np.ix_(*(grid.thin(size, LARGEST) for size in full.shape))
+    x, y = (np.asarray(axis, float)[index.ravel()] for axis, index in zip(result.axes, drawn, strict=True))
+    values = full[drawn]
     ex, ey = grid.edges(x), grid.edges(y)
     i, j = (index.ravel() for index in np.indices(values.shape))
     # Cells reach a little under their neighbours: exact edges leave hairlines between anti-aliased rectangles.
@@ -160,11 +169,11 @@ def _cells(result: Any, quantity: str) -> pd.DataFrame:
     table = pd.DataFrame({"x": ex[i], "x2": right, "y": ey[j], "y2": top, "cx": x[i], "cy": y[j]})
     table["value"] = values.ravel()
     accuracies = getattr(result, "accuracies", None)
-    if quantity == "losses" and accuracies is not None and np.shape(accuracies) == values.shape:
-        table["accuracy"] = np.asarray(accuracies, float).ravel()
+    if quantity == "losses" and accuracies is not None and np.shape(accuracies) == full.shape:
+        table["accuracy"] = np.asarray(accuracies, float)[drawn].ravel()
     evaluated = getattr(result, "evaluated", None)
-    if evaluated is not None and np.shape(evaluated) == values.shape and not np.all(evaluated):
-        table["source"] = np.where(np.asarray(evaluated, bool).ravel(), "evaluated", "interpolated")
+    if evaluated is not None and np.shape(evaluated) == full.shape and not np.all(evaluated):
+        table["source"] = np.where(np.asarray(evaluated, bool)[drawn].ravel(), "evaluated", "interpolated")
     return table
 
 
@@ -212,6 +221,36 @@ def _overlays(result: Any, x: alt.X, y: alt.Y) -> list[alt.Chart]:
         if named:
             layers.append(base.mark_text(dy=-14, color="white", fontWeight="bold", fontSize=12).encode(text="label:N"))
     return layers
+
+
+def ratio_map(axes: Sequence[np.ndarray], ratio: np.ndarray, *, height: int = 280) -> alt.LayerChart:
+    """Draw |λ_min / λ_max| on a coarse grid, the number in each cell; dark where the loss is convex."""
+    x, y = (np.asarray(axis, float) for axis in axes)
+    ex, ey = grid.edges(x), grid.edges(y)
+    i, j = (index.ravel() for index in np.indices(ratio.shape))
+    table = pd.DataFrame({"x": ex[i], "x2": ex[i + 1], "y": ey[j], "y2": ey[j + 1], "cx": x[i], "cy": y[j]})
+    table["ratio"] = ratio.ravel()
+    finite = table[np.isfinite(table["ratio"])].assign(words=lambda t: t["ratio"].map("{:.2g}".format))
+    scale = alt.Scale(domain=[0, 1], scheme="viridis", clamp=True)
+    base = alt.Chart(finite)
+    flat = alt.Scale(nice=False, zero=False)
+    cells = base.mark_rect().encode(
+        x=alt.X("x:Q", title="first direction", scale=flat, axis=alt.Axis(grid=False)),
+        x2="x2:Q",
+        y=alt.Y("y:Q", title="second direction", scale=flat, axis=alt.Axis(grid=False)),
+        y2="y2:Q",
+        color=alt.Color("ratio:Q", title="|λ_min / λ_max|", scale=scale),
+        tooltip=[alt.Tooltip("ratio:Q", title="|λ_min / λ_max|", format=".3g")],
+    )
+    words = base.mark_text(fontSize=11).encode(
+        x="cx:Q",
+        y="cy:Q",
+        text="words:N",
+        color=alt.condition("datum.ratio > 0.6", alt.value("black"), alt.value("white")),
+    )
+    middle = float(np.nanmedian(ratio)) if np.isfinite(ratio).any() else float("nan")
+    description = f"Map of |λ_min / λ_max| on {ratio.shape[0]} by {ratio.shape[1]} points, median {middle:.3g}."
+    return theme.describe(alt.layer(cells, words), description, None, height=height)
 
 
 def profile(

@@ -37,9 +37,7 @@ LOSS_FORMAT = ".4g"
 ACCURACY_FORMAT = ".1%"
 
 
-def loss_scale(
-    log: bool = False, domain: tuple[float, float] | None = None, scheme: str = "viridis"
-) -> alt.Scale:
+def loss_scale(log: bool = False, domain: tuple[float, float] | None = None, scheme: str = "viridis") -> alt.Scale:
     """Return the colour scale of a loss; ``domain`` fixes it over several charts."""
     options: dict[str, Any] = {"scheme": scheme, "type": "log" if log else "linear"}
     if domain is not None:

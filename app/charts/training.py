@@ -34,9 +34,7 @@ def curves(
     length = max((len(history[name]) for name, _ in SERIES[kind] if name in history), default=0)
     epochs = np.asarray(history.get("epoch", np.arange(1, length + 1)), float)
     rows = [
-        pd.DataFrame(
-            {"epoch": epochs[: len(history[name])], "value": np.asarray(history[name], float), "on": label}
-        )
+        pd.DataFrame({"epoch": epochs[: len(history[name])], "value": np.asarray(history[name], float), "on": label})
         for name, label in SERIES[kind]
         if name in history and len(history[name])
     ]

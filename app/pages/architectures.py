@@ -144,6 +144,9 @@ def _width_inputs(architecture: str, *, ready: bool) -> None:
 
 def _data_and_engine() -> tuple[DataSpec | None, dict[str, Any]]:
     data = widgets.data_picker(PAGE)
+    if data is not None and data.split == "all":
+        st.error(texts(PAGE)("split.all"))
+        data = None
     with st.expander(texts("common")("engine"), icon=":material/tune:"):
         settings = widgets.engine_settings(PAGE)
     return data, settings
@@ -180,7 +183,7 @@ def _start(
     comparer = ArchitectureComparer(
         n_seeds=seeds, epochs=epochs, resolution=side, memory="default", **settings
     )
-    held_out = data.held_out()
+    held_out = data.held_out(None)
 
     def work(handle: jobs.Handle) -> Any:
         comparer.fit(
@@ -228,7 +231,7 @@ def _start_width(
     from estimators.experiments.width_sweep import WidthSweep
 
     sweep = WidthSweep(factors=factors, n_seeds=seeds, epochs=epochs, memory="default", **settings)
-    held_out = data.held_out()
+    held_out = data.held_out(None)
 
     def work(handle: jobs.Handle) -> Any:
         sweep.fit(

@@ -30,6 +30,7 @@ EN = {
     "resolution": "Map, points on a side",
     "resolution.help": "One map a variant, for its first seed.",
     "factors": "Width factors",
+    "split.all": "The split must leave examples to hold out. Choose Train (or Test); the other one is held out.",
     "run": "Compare",
     "job": "{what} of {architecture}, {variants} variants × {seeds} seeds",
     "job.width": "Width sweep of {architecture}, {widths} widths × {seeds} seeds",

@@ -122,7 +122,9 @@ def draw_comparison(result: Any, page: str, script: str = "", total: int | None 
         label_visibility="collapsed",
         **bound(page, "view"),
     )
-    {"maps": _maps, "numbers": _numbers, "rank": _rank, "claims": _claims, "runs": _runs}[str(view)](result, page)
+    {"maps": _maps, "numbers": _numbers, "rank": _rank, "claims": _claims, "runs": _runs}[str(view)](
+        result, page
+    )
     widgets.settings_line(result)
     with st.container(horizontal=True):
         chart = charts.small_multiples(result) if charts.maps(result) else charts.dots(result, "lambda_max")
@@ -213,7 +215,9 @@ def _claims(result: Any, page: str) -> None:
         st.info(text("claims.none"))
     for claim in result.claims:
         sentence = text(f"claim.{claim['key']}")
-        widgets.verdict(claim["verdict"], f"{sentence} :gray[{text('claims.section', section=claim['section'])}]")
+        widgets.verdict(
+            claim["verdict"], f"{sentence} :gray[{text('claims.section', section=claim['section'])}]"
+        )
         for found in claim["measurements"]:
             st.caption(measured(found))
 
