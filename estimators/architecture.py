@@ -17,7 +17,7 @@ from .claims import judge_claims, rank_measures
 from .comparison import MEASURED, ComparisonResult, summarise
 from .comparison_run import RunOutcome, Task, build, run
 from .data import Examples, load_data
-from .measurement import MeasureSettings, measure
+from .measurement import MEASURES, MeasureSettings, measure
 from .progress import OnProgress, part
 from .variants import Variant, check_variants
 
@@ -52,6 +52,8 @@ class ArchitectureComparer(LandscapeEstimator):
     gap : {"gap", "accuracy_gap"}, default="gap"
         What the sharpness measures have to rank: held-out less training loss, or training less held-out
         accuracy.
+    measures : tuple of str, default=("largest_eigenvalue", "trace", "worst_case", "average_case", "basin")
+        What to measure beside losses and accuracies; leave some out to save time.
     loss, batch_size, device, precision, batch_norm, memory, n_jobs, random_state, verbose
         As everywhere; `batch_size` is that of the measurements. With `n_jobs` above 1, runs go to processes.
 
@@ -90,6 +92,7 @@ class ArchitectureComparer(LandscapeEstimator):
         rho: float = 0.05,
         sigma: float = 0.1,
         gap: str = "gap",
+        measures: tuple[str, ...] = tuple(MEASURES),
         loss: Any = "cross_entropy",
         batch_size: int = 512,
         device: str = "auto",
@@ -110,6 +113,7 @@ class ArchitectureComparer(LandscapeEstimator):
         self.rho = rho
         self.sigma = sigma
         self.gap = gap
+        self.measures = measures
         self.loss = loss
         self.batch_size = batch_size
         self.device = device
@@ -184,7 +188,7 @@ class ArchitectureComparer(LandscapeEstimator):
         for model in models:
             land = self._landscape(model, self._data)
             numbers = measure(land, self._held_out, self._measures())
-            rows.append([numbers[name] for name in self.get_feature_names_out()])
+            rows.append([numbers.get(name, np.nan) for name in self.get_feature_names_out()])
         return np.array(rows, dtype=float).reshape(len(rows), len(self.get_feature_names_out()))
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
@@ -194,20 +198,21 @@ class ArchitectureComparer(LandscapeEstimator):
     def _check(self) -> None:
         for name, value, least in (("n_seeds", self.n_seeds, 1), ("epochs", self.epochs, 1)):
             if not isinstance(value, int | np.integer) or value < least:
-                raise ValueError(
-                    f"{name} must be a whole number ≥ {least}, got {value!r}. Use {least} or more."
-                )
+                raise ValueError(f"{name} must be a whole number ≥ {least}, got {value!r}. Use {least} or more.")
         if not isinstance(self.resolution, int | np.integer) or self.resolution < 3:
             raise ValueError(f"resolution must be a whole number ≥ 3, got {self.resolution!r}. Use 21.")
         for name, number in (("span", self.span), ("rho", self.rho), ("sigma", self.sigma)):
             if not number > 0:
                 raise ValueError(f"{name} must be a number above 0, got {number!r}. Leave the default.")
         if not 0 < self.held_out_share < 1:
-            raise ValueError(
-                f"held_out_share must be a share in (0, 1), got {self.held_out_share!r}. Use 0.25."
-            )
+            raise ValueError(f"held_out_share must be a share in (0, 1), got {self.held_out_share!r}. Use 0.25.")
         if self.maps not in MAPS:
             raise ValueError(f"maps must be one of {MAPS}, got {self.maps!r}. Choose one of these.")
+        unknown = [name for name in self.measures if name not in MEASURES]
+        if isinstance(self.measures, str) or unknown:
+            raise ValueError(
+                f"measures must be names among {tuple(MEASURES)}, got {self.measures!r}. Remove the others."
+            )
         if self.gap not in ("gap", "accuracy_gap"):
             raise ValueError(f"gap must be 'gap' or 'accuracy_gap', got {self.gap!r}. Choose one of these.")
 
@@ -236,7 +241,9 @@ class ArchitectureComparer(LandscapeEstimator):
         )
 
     def _measures(self) -> MeasureSettings:
-        return MeasureSettings(rho=self.rho, sigma=self.sigma, random_state=self.random_state)
+        return MeasureSettings(
+            rho=self.rho, sigma=self.sigma, random_state=self.random_state, names=tuple(self.measures)
+        )
 
     def _tasks(self, variants: Sequence[Variant]) -> list[Task]:
         """List the runs, all variants of a seed before the next seed, so that every variant shows early."""

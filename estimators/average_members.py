@@ -65,7 +65,9 @@ def read_state(source: Any, model: nn.Module, name: str) -> dict[str, Tensor]:
         raise ValueError(f"{name} does not fit the architecture: {error}") from error
 
 
-def gather(checkpoints: Any, model: nn.Module | None, start: float, every: int) -> Members:
+def gather(
+    checkpoints: Any, model: nn.Module | None, start: float, every: int, names: Sequence[str] | None = None
+) -> Members:
     """Turn what `fit` was given into members.
 
     Parameters
@@ -75,6 +77,10 @@ def gather(checkpoints: Any, model: nn.Module | None, start: float, every: int) 
         is a choice made already and is taken whole.
     model : nn.Module or None
         The architecture; None takes the run's own or the first module in the sequence.
+    start, every : float, int
+        See above.
+    names : sequence of str or None
+        What to call them, one each; equal names are numbered.
 
     Raises
     ------
@@ -97,7 +103,12 @@ def gather(checkpoints: Any, model: nn.Module | None, start: float, every: int) 
             "model must be a torch.nn.Module when no checkpoint is one, got None. State dicts and files hold no "
             "architecture: fit(paths, data, model=load_model(name, num_classes=…))."
         )
-    return _at_least_two(Members(checkpoints, model))
+    if names is not None and len(names) != len(checkpoints):
+        raise ValueError(
+            f"names must have one entry a checkpoint ({len(checkpoints)}), got {len(names)}. "
+            "Leave it out for file names."
+        )
+    return _at_least_two(Members(checkpoints, model, None if names is None else _numbered(names)))
 
 
 def select(n: int, start: float, every: int) -> list[int]:
@@ -133,3 +144,13 @@ def _names(sources: Sequence[Any]) -> list[str]:
     # Files of one name in several folders are told apart by the folder.
     doubled = {n for n in names if names.count(n) > 1}
     return [f"{Path(s).parent.name}/{n}" if n in doubled else n for s, n in zip(sources, names, strict=True)]
+
+
+def _numbered(names: Sequence[str]) -> list[str]:
+    """Give names that occur again a number."""
+    seen: dict[str, int] = {}
+    out = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        out.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return out

@@ -145,6 +145,7 @@ class SWAAverager(LandscapeEstimator, auto_wrap_output_keys=None):  # type: igno
         data: Any,
         *,
         model: nn.Module | None = None,
+        names: Sequence[str] | None = None,
         held_out: Any = None,
         on_progress: OnProgress | None = None,
         on_partial: Callable[[AverageResult], None] | None = None,
@@ -161,6 +162,8 @@ class SWAAverager(LandscapeEstimator, auto_wrap_output_keys=None):  # type: igno
         model : nn.Module, optional
             The architecture. Needed only when `checkpoints` holds state dicts and paths alone; its weights
             don't matter.
+        names : sequence of str, optional
+            What to call the members in the report; file names by default.
         held_out : examples, optional
             Measured too, and what a greedy soup chooses by.
         on_progress, on_partial : callable, optional
@@ -178,7 +181,7 @@ class SWAAverager(LandscapeEstimator, auto_wrap_output_keys=None):  # type: igno
         """
         check_settings(self)
         report = self._progress(on_progress, "averaging")
-        members = gather(checkpoints, model, float(self.start), int(self.every))
+        members = gather(checkpoints, model, float(self.start), int(self.every), names)
         carrier = architecture(members.model)
         # Plain buffers are those of the last member; reading it first also refuses a stranger before any work.
         carrier.load_state_dict(members[len(members) - 1])

@@ -249,6 +249,8 @@ def judge_claims(rows: Sequence[Row], gap: str = "gap") -> list[dict[str, Any]]:
     for claim in CLAIMS:
         measurements: list[dict[str, Any]] = []
         for measure, claimed in claim.measures:
+            if all(row[measure] is None for row in rows):
+                continue  # not asked for, or no run trained
             verdicts = _judge(claim, rows, measure, claimed, gap)
             kind = {"rank": "tau", "width": "trend"}.get(claim.element, "difference")
             measurements += [

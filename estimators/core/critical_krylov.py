@@ -103,8 +103,8 @@ def _krylov_step(
             size,
             index,
             ends="smallest",
-            tol=5e-2,
-            max_products=120,
+            tol=1e-3,
+            max_products=300,
             random_state=random_state,
             like=gradient,
         )

@@ -177,7 +177,7 @@ class WidthSweep(LandscapeEstimator):
                     data=data,
                     held_out=held_out,
                     options=options,
-                    measures=MeasureSettings(random_state=self.random_state, names=("curvature",)),
+                    measures=MeasureSettings(random_state=self.random_state, names=("largest_eigenvalue",)),
                     map=None,
                     memory=cache.check_memory(self.memory),
                 )

@@ -248,9 +248,7 @@ def test_transform_measures_trained_networks(fitted, small):
     assert numbers.shape == (1, len(estimator.get_feature_names_out()))
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
     frame = clone(estimator).set_output(transform="pandas")
-    frame.__dict__.update(
-        {k: v for k, v in estimator.__dict__.items() if k.endswith("_") or k.startswith("_d")}
-    )
+    frame.__dict__.update({k: v for k, v in estimator.__dict__.items() if k.endswith("_") or k.startswith("_d")})
     frame._held_out = estimator._held_out
     table = frame.transform([model])
     assert isinstance(table, pd.DataFrame)
@@ -274,6 +272,7 @@ def test_scikit_learn_conventions(small):
         ({"span": 0}, r"span must be a number above 0, got 0"),
         ({"held_out_share": 1.0}, r"held_out_share must be a share in \(0, 1\), got 1.0"),
         ({"maps": "some"}, r"maps must be one of .*got 'some'"),
+        ({"measures": ("trace", "flatness")}, r"measures must be names among .*got \('trace', 'flatness'\)"),
         ({"gap": "loss"}, r"gap must be 'gap' or 'accuracy_gap', got 'loss'"),
     ],
 )
