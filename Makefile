@@ -20,7 +20,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 demo: $(READY)           ## the main job without a browser: an HTML report, its path printed
-	$(BIN)/python -m estimators.demo
+	$(BIN)/python -m app.demo
 
 bench: $(READY)          ## speed against public peers, printed as tables
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[bench]"

@@ -1,0 +1,181 @@
+"""The main job without a browser: train two networks on digits, measure, map, connect, average, report.
+
+``python -m app.demo`` writes one self-contained HTML file and prints its path.
+"""
+
+from __future__ import annotations
+
+import argparse
+import html
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+
+from app.charts.connectivity import profile
+from app.charts.relief import relief
+from app.charts.sharpness import rise_profile
+from app.charts.surface import heat_map
+from app.export import chart_bytes
+from estimators import ModeConnector, SharpnessEstimator, SurfaceMapper, SWAAverager, load_data, load_model, train
+
+STYLE = """
+:root { color-scheme: light; }
+body { font: 16px/1.55 system-ui, sans-serif; color: #1d2430; max-width: 980px; margin: 3rem auto; padding: 0 1.2rem; }
+h1 { font-size: 1.9rem; margin-bottom: .2rem; } h2 { margin-top: 2.6rem; }
+table { border-collapse: collapse; margin: .8rem 0; font-variant-numeric: tabular-nums; }
+th, td { text-align: right; padding: .3rem .9rem; border-bottom: 1px solid #d9dee7; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; }
+small { color: #5a6577; } figure { margin: 1rem 0; } svg { max-width: 100%; height: auto; }
+"""
+
+
+def main() -> None:
+    """Run the main job and write the report."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, default=Path("loss-atlas-report.html"), help="the file to write")
+    options = parser.parse_args()
+    options.output.write_text(report(), encoding="utf-8")
+    print(options.output.resolve())
+
+
+def report() -> str:
+    """Measure everything on two freshly trained networks and give the report as HTML."""
+    started = time.perf_counter()
+    everything, test = load_data("digits"), load_data("digits", split="test")
+    data = everything.subset(512)
+    runs = []
+    for seed in (0, 1):
+        step(f"training test_resnet on digits, seed {seed}")
+        model = load_model("test_resnet", num_classes=10, image_size=32, random_state=seed)
+        runs.append(train(model, everything, epochs=8, held_out=test, random_state=seed))
+    a, b = runs[0].model, runs[1].model
+    step("measuring sharpness")
+    measures = ("worst", "average", "lambda_max", "trace", "profile")
+    sharpness = [SharpnessEstimator(measures=measures, n_draws=8).fit(m, data).result_ for m in (a, b)]
+    step("mapping the surface")
+    surface = SurfaceMapper(mode="adaptive", resolution=41).fit(a, data).result_
+    step("connecting the two networks")
+    path = ModeConnector(path="bezier", epochs=15).fit((a, b), everything, held_out=test).result_
+    step("averaging weights")
+    start = load_model("test_resnet", num_classes=10, image_size=32, random_state=0)
+    average = SWAAverager().train(start, everything, epochs=12, held_out=test).result_
+    sections = [
+        section(
+            "Two networks",
+            "Same architecture and data, different seeds.",
+            table(
+                {
+                    f"seed {i}": {
+                        "training loss": f"{run.history['loss'][-1]:.4f}",
+                        "held-out loss": f"{run.history['held_out_loss'][-1]:.4f}",
+                        "held-out accuracy": f"{run.history['held_out_accuracy'][-1]:.1%}",
+                    }
+                    for i, run in enumerate(runs)
+                }
+            ),
+        ),
+        section(
+            "How sharp are they?",
+            "Largest loss rise found within a ball of radius ρ (a lower bound on the maximum), mean rise under noise "
+            "with its standard error, largest Hessian eigenvalue with its residual, trace with its standard error.",
+            table(
+                {
+                    f"seed {i}": {
+                        "worst rise": f"{s.sharpness:.4f}",
+                        "average rise": f"{s.average_sharpness:.4f} ± {s.average_sharpness_stderr:.4f}",
+                        "λ max": f"{s.lambda_max:.3g} (residual {s.lambda_max_residual:.1g})",
+                        "trace": f"{s.trace:.3g} ± {s.trace_stderr:.2g}",
+                    }
+                    for i, s in enumerate(sharpness)
+                }
+            )
+            + figure(rise_profile([("seed 0", sharpness[0]), ("seed 1", sharpness[1])]))
+            + settings(sharpness[0].settings),
+        ),
+        section(
+            "What does the surface around it look like?",
+            f"Two random filter-normalised directions through seed 0 (Li et al. 2018); {surface.n_evaluated} of "
+            f"{surface.losses.size} points evaluated, the rest interpolated with an estimated error of at most "
+            f"{surface.largest_error:.1%} of the range of log-loss.",
+            figure(heat_map(surface)) + figure(relief(surface)) + settings(surface.settings),
+        ),
+        section(
+            "How are they joined?",
+            f"Straight barrier {path.straight_barrier:.3f} nats, trained Bézier curve {path.barrier:.3f} nats "
+            "(Garipov et al. 2018; barrier as in Entezari et al. 2022).",
+            figure(profile(path)) + settings(path.settings),
+        ),
+        section(
+            "What does averaging do?",
+            "Stochastic weight averaging over the last quarter of training, beside the last iterate "
+            "(Izmailov et al. 2018). One seed: no claim about the method.",
+            table(
+                {
+                    f"{row['name']}": {
+                        "training loss": f"{row['train_loss']:.4f}",
+                        "held-out loss": f"{row['held_out_loss']:.4f}",
+                        "held-out accuracy": f"{row['held_out_accuracy']:.1%}",
+                    }
+                    for row in average.report
+                    if row["role"] != "member"
+                }
+            )
+            + settings(average.settings),
+        ),
+    ]
+    seconds = time.perf_counter() - started
+    return (
+        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>Loss Atlas report</title><style>{STYLE}</style>"
+        f"<h1>The loss landscape of test_resnet on digits</h1><small>Made by Loss Atlas in {seconds:.0f} s.</small>"
+        + "".join(sections)
+        + "</html>"
+    )
+
+
+def step(message: str) -> None:
+    """Say what happens now."""
+    print(f"… {message}", flush=True)
+
+
+def section(title: str, text: str, body: str) -> str:
+    """Lay out one question with its answer."""
+    return f"<h2>{html.escape(title)}</h2><p>{html.escape(text)}</p>{body}"
+
+
+def table(rows: Mapping[str, Mapping[str, str]]) -> str:
+    """Lay out rows of named values."""
+    columns = list(next(iter(rows.values())))
+    head = "".join(f"<th>{html.escape(c)}</th>" for c in ["", *columns])
+    body = "".join(
+        f"<tr><td>{html.escape(name)}</td>" + "".join(f"<td>{html.escape(row[c])}</td>" for c in columns) + "</tr>"
+        for name, row in rows.items()
+    )
+    return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def figure(chart: alt.TopLevelMixin) -> str:
+    """Draw a chart as inline SVG."""
+    return f"<figure>{chart_bytes(chart, 'svg').decode()}</figure>"
+
+
+def settings(values: Mapping[str, Any]) -> str:
+    """Say under a picture what it was made with."""
+    shown = (
+        "model",
+        "data",
+        "split",
+        "n_examples",
+        "batch_norm",
+        "precision",
+        "normalization",
+        "random_state",
+        "device",
+    )
+    return f"<small>{html.escape(', '.join(f'{k}: {values[k]}' for k in shown if k in values))}</small>"
+
+
+if __name__ == "__main__":
+    main()
