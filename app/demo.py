@@ -53,7 +53,7 @@ def report() -> str:
         runs.append(train(model, everything, epochs=8, held_out=test, random_state=seed))
     a, b = runs[0].model, runs[1].model
     step("measuring sharpness")
-    measures = ("worst", "average", "lambda_max", "trace", "profile")
+    measures = ("sharpness", "average", "lambda_max", "trace", "profile")
     sharpness = [SharpnessEstimator(measures=measures, n_draws=8).fit(m, data).result_ for m in (a, b)]
     step("mapping the surface")
     surface = SurfaceMapper(mode="adaptive", resolution=41).fit(a, data).result_
@@ -163,17 +163,7 @@ def figure(chart: alt.TopLevelMixin) -> str:
 
 def settings(values: Mapping[str, Any]) -> str:
     """Say under a picture what it was made with."""
-    shown = (
-        "model",
-        "data",
-        "split",
-        "n_examples",
-        "batch_norm",
-        "precision",
-        "normalization",
-        "random_state",
-        "device",
-    )
+    shown = ("model", "data", "split", "n_examples", "batch_norm", "precision", "normalization", "random_state")
     return f"<small>{html.escape(', '.join(f'{k}: {values[k]}' for k in shown if k in values))}</small>"
 
 
