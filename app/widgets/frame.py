@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import altair as alt
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
@@ -59,7 +60,15 @@ def show_chart(chart: Any, *, chart_key: str | None = None, on_select: Any = "ig
     -------
     The selection when ``on_select`` is ``"rerun"`` or a callback, else the element.
     """
-    return st.altair_chart(chart, key=chart_key, on_select=on_select, **options)
+    shapes = getattr(chart, "datasets", None)
+    if not isinstance(shapes, dict):
+        return st.altair_chart(chart, key=chart_key, on_select=on_select, **options)
+    # Shapes given by name go around altair, which would check every corner of every cell for half a second.
+    bare = chart.copy(deep=False)
+    bare.datasets = alt.Undefined
+    specification = bare.to_dict()
+    specification["datasets"] = {**specification.get("datasets", {}), **shapes}
+    return st.vega_lite_chart(specification, key=chart_key, on_select=on_select, **options)
 
 
 def settings_line(result: Any, **more: Any) -> None:
