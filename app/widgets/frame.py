@@ -12,17 +12,9 @@ from streamlit.delta_generator import DeltaGenerator
 from app.state import key
 from app.texts import texts
 
-_ENGINE_KEYS = (
-    "data",
-    "n_examples",
-    "n_samples",
-    "batch_norm",
-    "normalization",
-    "precision",
-    "loss",
-    "random_state",
-    "device",
-)
+_SETTINGS = (
+    "model", "data", "n_examples", "batch_norm", "normalization", "loss", "precision", "random_state", "device"
+)  # fmt: skip
 
 
 def page_header(page: str, text: Callable[..., str]) -> tuple[DeltaGenerator, DeltaGenerator]:
@@ -74,8 +66,10 @@ def show_chart(chart: Any, *, chart_key: str | None = None, on_select: Any = "ig
 def settings_line(result: Any, **more: Any) -> None:
     """Write in one line what a result was computed with: data, examples, batch-norm policy, seed."""
     text = texts("common")
-    settings = {**getattr(result, "settings", {}), **more}
-    parts = [f"{text('setting.' + name)} {settings[name]}" for name in _ENGINE_KEYS if settings.get(name) is not None]
+    settings = {**(getattr(result, "settings", None) or {}), **more}
+    if settings.get("data") and settings.get("split"):
+        settings["data"] = f"{settings['data']} ({settings['split']})"
+    parts = [text(f"setting.{name}", value=settings[name]) for name in _SETTINGS if settings.get(name) is not None]
     if parts:
         st.caption(" · ".join(parts))
 
