@@ -100,7 +100,7 @@ def heat_map(
     if select:
         colored = colored.add_params(alt.selection_point(name=select, fields=["cx", "cy"], on="click"))
     layers: list[alt.Chart] = [colored]
-    waiting = grid.unknown(result, values).ravel()
+    waiting = grid.unknown(result, values)[drawn_nodes(values)].ravel()
     missing = cells[~drawable & ~waiting].assign(why="not finite")
     if waiting.any():
         layers.append(alt.Chart(cells[waiting]).mark_rect(color=theme.MISSING, opacity=0.12).encode(**box))
@@ -126,7 +126,7 @@ def heat_map(
         )
     return theme.describe(
         alt.layer(*layers),
-        _map_description(values, waiting.reshape(values.shape), quantity, low, high, log),
+        _map_description(values, grid.unknown(result, values), quantity, low, high, log),
         title,
         height=height,
     )
@@ -153,13 +153,18 @@ def _position(result: Any, number: int) -> alt.X | alt.Y:
     return channel(f"{'xy'[number]}:Q", title=grid.axis_titles(result)[number], scale=scale, axis=alt.Axis(grid=False))
 
 
+def drawn_nodes(values: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return the index of the nodes that a map draws as cells: all, or :data:`LARGEST` on a side."""
+    return np.ix_(*(grid.thin(size, LARGEST) for size in values.shape))
+
+
 def _cells(result: Any, quantity: str) -> pd.DataFrame:
     """Return one row a cell: its edges, its node, its value and what a tooltip says besides.
 
     A map with more than :data:`LARGEST` nodes on a side is drawn with that many of them.
     """
     full = values_of(result, quantity)
-    drawn = np.ix_(*(grid.thin(size, LARGEST) for size in full.shape))
+    drawn = drawn_nodes(full)
     x, y = (np.asarray(axis, float)[index.ravel()] for axis, index in zip(result.axes, drawn, strict=True))
     values = full[drawn]
     ex, ey = grid.edges(x), grid.edges(y)

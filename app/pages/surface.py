@@ -111,13 +111,11 @@ def settings(kind: str) -> tuple[dict[str, Any], tuple[int, ...]]:
     with st.expander(text("more"), icon=":material/tune:"):
         if kind in ("random", "hessian") and st.toggle(text("span.auto"), **bound(PAGE, "span.auto")):
             params["span"] = "auto"
-        if dims > 1 and (st.toggle(text("resolution.own"), **bound(PAGE, "resolution.own")) or dims == 3):
-            columns = st.columns(dims - 1)
-            for k in range(1, dims):
-                label, start_at = text(f"resolution.{k + 1}"), side if k == 1 else 5
-                sizes[k] = int(
-                    columns[k - 1].number_input(label, 3, 10_000, start_at, **bound(PAGE, f"resolution.{k + 1}"))
-                )
+        own = dims > 1 and st.toggle(text("resolution.own"), **bound(PAGE, "resolution.own"))
+        asked = [k for k in range(1, dims) if own or k == 2]  # a volume has slices of its own number
+        for column, k in zip(st.columns(len(asked)) if asked else [], asked, strict=True):
+            label, start_at = text(f"resolution.{k + 1}"), side if k == 1 else 5
+            sizes[k] = int(column.number_input(label, 3, 10_000, start_at, **bound(PAGE, f"resolution.{k + 1}")))
         if mode == "adaptive":
             percent = st.number_input(
                 text("tolerance"), min_value=0.1, max_value=20.0, value=1.0, step=0.5, **bound(PAGE, "tolerance")
@@ -223,7 +221,8 @@ def _open_saved() -> None:
         upload = st.file_uploader(text("open"), type=["npz"], key=f"{PAGE}.open", label_visibility="collapsed")
     if upload is None or recall(PAGE, "opened.file") == upload.file_id:
         return
-    from estimators import Result, SurfaceResult
+    from estimators import Result
+    from estimators.surface_result import SurfaceResult
 
     with TemporaryDirectory() as folder:
         path = Path(folder) / "surface.npz"
