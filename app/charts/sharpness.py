@@ -187,7 +187,7 @@ def measures(results: Labelled, *, columns: int = 2, width: int = 220) -> alt.Co
     return theme.describe(chart, text("alt.measures", models=", ".join(labels), names=", ".join(shown)))
 
 
-def experiment(result: Any, *, columns: int = 4, width: int = 130, height: int = 165) -> alt.ConcatChart:
+def experiment(result: Any, *, columns: int = 4, width: int = 92, height: int = 165) -> alt.ConcatChart:
     """Draw the batch-size experiment: a panel a quantity, a dot a run, a line a seed, bars mean and spread.
 
     Parameters
@@ -204,7 +204,7 @@ def experiment(result: Any, *, columns: int = 4, width: int = 130, height: int =
         table = table[np.isfinite(table["value"].astype(float))]
         if len(table):
             panels.append(_experiment_panel(table, text(f"column.{key}"), width, height))
-    chart = alt.concat(*panels, columns=columns, spacing=24).resolve_scale(
+    chart = alt.concat(*panels, columns=columns, spacing=18).resolve_scale(
         x="independent", y="independent", color="shared"
     )
     batches = ", ".join(str(sizes[group]) for group in order)
@@ -214,16 +214,16 @@ def experiment(result: Any, *, columns: int = 4, width: int = 130, height: int =
 def _experiment_panel(table: pd.DataFrame, title: str, width: int, height: int) -> alt.LayerChart:
     values = table["value"].astype(float)
     log = bool((values > 0).all()) and float(values.max()) > 8 * float(values.min())
-    scale = theme.axis_scale(log)
     spread = table.groupby(["group", "batch_size"])["value"].agg(["mean", "std"]).reset_index()
     reach = spread["std"].fillna(0.0)
     low = spread["mean"] - reach
     spread = spread.assign(high=spread["mean"] + reach, low=np.maximum(low, float(values.min()) / 2) if log else low)
     x = alt.X("batch_size:O", title=text("axis.batch_size"), axis=alt.Axis(labelAngle=0))
-    axis = alt.Axis(tickCount=4, format="~g")
+    drawn = pd.concat([values, spread["low"], spread["high"]])
+    up = _axis(drawn, True) if log else {"scale": theme.axis_scale(), "axis": alt.Axis(tickCount=4, format="~g")}
 
     def y(field: str) -> alt.Y:
-        return alt.Y(f"{field}:Q", title=None, scale=scale, axis=axis)
+        return alt.Y(f"{field}:Q", title=None, **up)
 
     color = alt.Color(
         "group:N",
@@ -242,14 +242,14 @@ def _experiment_panel(table: pd.DataFrame, title: str, width: int, height: int) 
         means.mark_rule(strokeWidth=2.5).encode(x=x, y=y("low"), y2="high:Q", color=color),
         means.mark_tick(thickness=3, size=26).encode(x=x, y=y("mean"), color=color),
     )
-    heading = alt.TitleParams(title, fontSize=12, anchor="start", limit=width + 40)
+    heading = alt.TitleParams(title, fontSize=12, anchor="start", limit=width + 50)
     return panel.properties(width=width, height=height, title=heading)
 
 
 def _colors(results: Labelled, *, legend: bool = True) -> alt.Color:
     labels = [label for label, _ in results]
     scale = alt.Scale(domain=labels, range=[theme.CATEGORICAL[i % 8] for i in range(len(labels))])
-    wanted = alt.Legend(orient="top", labelLimit=260) if legend and len(labels) > 1 else None
+    wanted = alt.Legend(orient="top", labelLimit=260, symbolOpacity=1) if legend and len(labels) > 1 else None
     return alt.Color("model:N", title=None, scale=scale, legend=wanted)
 
 

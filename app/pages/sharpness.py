@@ -13,6 +13,7 @@ from app.catalog import PointSpec
 from app.charts import sharpness as charts
 from app.pages.sharpness_batch import PAGE as BATCH
 from app.pages.sharpness_batch import render as render_batch
+from app.pages.sharpness_batch import short
 from app.state import bound, key, recall, remember
 from app.texts import texts
 
@@ -241,16 +242,16 @@ def cell(result: Any, name: str, error: str | None) -> str:
     elif name == "pac_bayes_kl":
         value = float(parts.get("bound_kl", np.nan))
     elif name == "pac_bayes_parts":
-        return f"{parts['kl']:.3g}, {parts['sigma']:.2g}, {parts['delta']:.2g}" if parts else ""
+        return ", ".join(short(parts[part], 3) for part in ("kl", "sigma", "delta")) if parts else ""
     else:
         value = float(getattr(result, name))
     if not np.isfinite(value):
         return ""
-    shown = f"{value:.1%}" if name == "accuracy" else f"{value:.4g}"
+    shown = f"{value:.1%}" if name == "accuracy" else short(value)
     if name == "pac_bayes_bound" and parts.get("vacuous"):
         return text("vacuous", value=shown)
     spread = float(getattr(result, error)) if error else float("nan")
-    return f"{shown} ± {spread:.2g}" if np.isfinite(spread) else shown
+    return f"{shown} ± {short(spread, 2)}" if np.isfinite(spread) else shown
 
 
 def _follow_newest() -> bool:

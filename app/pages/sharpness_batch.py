@@ -19,7 +19,7 @@ from app.widgets.pickers import architecture_picker
 
 PAGE = "sharpness.batch"
 DEFINITIONS = ("pairs", "worst", "average", "curvature", "pac")
-MEASURE_PASSES = 1000  # of the five measures of one run, in forward passes
+MEASURE_PASSES = 800  # of the five measures of one run, in forward passes
 
 
 def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
@@ -159,6 +159,7 @@ def draw(result: Any) -> None:
     if not result.rows:
         st.caption(text("batch.first"))
         return
+    st.markdown(f"**{text('batch.heading')}**")
     chart = charts.experiment(result)
     widgets.show_chart(chart)
     for note in result.notes:
@@ -188,12 +189,17 @@ def effect(claim: dict[str, Any]) -> str:
     kind = "tau" if claim["key"] == "flat_generalises" else ("ratio" if claim["ratio"] else "difference")
     return text(
         f"effect.{kind}",
-        effect=f"{claim['effect']:.3g}",
+        effect=short(claim["effect"], 3),
         level=f"{100 * claim['confidence']:.0f}",
-        low=f"{claim['low']:.3g}",
-        high=f"{claim['high']:.3g}",
+        low=short(claim["low"], 3),
+        high=short(claim["high"], 3),
         n=claim["n"],
     )
+
+
+def short(value: float, digits: int = 4) -> str:
+    """Return a number with few digits, without an exponent where it has up to six, and a true minus sign."""
+    return f"{float(f'{value:.{digits}g}'):,g}".replace("-", "−")
 
 
 def averages(result: Any) -> pd.DataFrame:
@@ -202,7 +208,9 @@ def averages(result: Any) -> pd.DataFrame:
 
     def shown(row: dict[str, Any], group: str) -> str:
         mean, spread = row[f"{group}_mean"], row[f"{group}_std"]
-        return f"{mean:.4g}" + (f" ± {spread:.2g}" if np.isfinite(spread) else "") if np.isfinite(mean) else "–"
+        if not np.isfinite(mean):
+            return "–"
+        return short(mean) + (f" ± {short(spread, 2)}" if np.isfinite(spread) else "")
 
     rows = [[text(f"column.{row['quantity']}"), shown(row, "small"), shown(row, "large")] for row in result.summary()]
     heads = [text("quantity")]

@@ -97,7 +97,7 @@ EN = {
     "vacuous": "{value} (vacuous)",
     "row": "Measure",
     "bound_note": "The worst case is the largest rise that was *measured* inside the ball, so the true maximum is at "
-    "least that.",
+    "least that. A ring marks ρ on its curve; bars are two standard errors, for λmax its residual.",
     # experiment
     "batch.architecture": "Architecture",
     "batch.small": "Small batch",
@@ -119,6 +119,7 @@ EN = {
     "batch.order": "The small batch must be smaller than the large one.",
     "batch.too_large": "The small batch must be smaller than the number of images.",
     "batch.first": "First pair is training …",
+    "batch.heading": "Every run: dots, the two of a seed joined; bars are mean and standard deviation",
     "batch.claims": "What the lecture says of large batches, and what these runs say",
     "batch.runs": "Runs",
     "batch.averages": "Mean ± standard deviation over seeds",
