@@ -26,7 +26,19 @@ SHORT = 190
 def _sign_color(legend: bool = True) -> alt.Color:
     names = [text(f"sign.{sign}") for sign in SIGNS]
     scale = alt.Scale(domain=names, range=[SIGN_COLORS[sign] for sign in SIGNS])
-    return alt.Color("sign:N", scale=scale, title=None, legend=alt.Legend(orient="top") if legend else None)
+    return alt.Color(
+        "sign:N", scale=scale, title=None, legend=alt.Legend(orient="top", symbolOpacity=1) if legend else None
+    )
+
+
+def _decades(domain: list[float], fmt: str = ".0e") -> alt.Axis:
+    """Return a logarithmic axis that marks whole decades: minor lines would cover the curve."""
+    low, high = np.log10(domain)
+    values = 10.0 ** np.arange(np.ceil(low), np.floor(high) + 1)
+    if len(values) < 3:  # a narrow range needs marks inside the decade
+        values = np.unique(np.outer(10.0 ** np.arange(np.floor(low), np.ceil(high) + 1), [1, 2, 5]))
+        values = values[(values >= domain[0]) & (values <= domain[1])]
+    return alt.Axis(format=fmt, values=[float(v) for v in values])
 
 
 def _sign_names(values: np.ndarray, threshold: float) -> list[str]:
@@ -34,14 +46,8 @@ def _sign_names(values: np.ndarray, threshold: float) -> list[str]:
     return [text(f"sign.{SIGNS[i]}") for i in sign]
 
 
-def eigenvalue_ends(result: Any, *, height: int = 260) -> alt.LayerChart:
-    """Draw the ends of the spectrum as bars from zero, one a rank; hollow dots have not converged.
-
-    Parameters
-    ----------
-    result : CurvatureResult
-    height : int
-    """
+def eigenvalue_ends(result: Any) -> alt.LayerChart:
+    """Draw the ends of the spectrum as bars from zero, one a rank; hollow dots have not converged."""
     values = np.asarray(result.eigenvalues, dtype=float)
     half = len(values) // 2 if np.isfinite(result.lambda_max) and np.isfinite(result.lambda_min) else len(values)
     ranks = [f"λ{i + 1}" for i in range(half)] + [
@@ -61,7 +67,7 @@ def eigenvalue_ends(result: Any, *, height: int = 260) -> alt.LayerChart:
             "state": [text("converged" if ok else "open") for ok in result.converged],
         }
     )
-    y = alt.Y("rank:N", sort=ranks, title=text("axis.rank"), axis=alt.Axis(ticks=False, grid=False))
+    y = alt.Y("rank:N", sort=ranks, title=text("axis.rank"), axis=alt.Axis(ticks=False, grid=False, labelOverlap=False))
     x = alt.X("value:Q", title=text("axis.eigenvalue"), scale=alt.Scale(zero=True, nice=True))
     color = _sign_color()
     tooltip = [
@@ -71,24 +77,18 @@ def eigenvalue_ends(result: Any, *, height: int = 260) -> alt.LayerChart:
         alt.Tooltip("relative:Q", title="‖Hv − λv‖ / |λ|", format=".2g"),
         alt.Tooltip("state:N", title=text("state")),
     ]
-    base = alt.Chart(table)
-    states = [text("converged"), text("open")]
+    base, title = alt.Chart(table), text("axis.eigenvalue")
+    settled = table["state"] == text("converged")
     layers = [
-        base.mark_bar(opacity=0.3, height=alt.RelativeBandSize(0.35)).encode(x=x, y=y, color=color),
-        base.mark_rule(strokeWidth=3).encode(
-            x=alt.X("low:Q", title=text("axis.eigenvalue")), x2="high:Q", y=y, color=color
-        ),
-        base.mark_point(size=70, strokeWidth=2, opacity=1).encode(
-            x=x,
-            y=y,
-            color=color,
-            fill=alt.condition(f"datum.state == '{states[0]}'", "sign:N", alt.value("transparent"), legend=None),
-            tooltip=tooltip,
-        ),
+        base.mark_bar(opacity=0.35, height=4).encode(x=x, y=y, color=color),
+        base.mark_rule(strokeWidth=3).encode(x=alt.X("low:Q", title=title), x2="high:Q", y=y, color=color),
     ]
+    for rows, filled in ((table[settled], True), (table[~settled], False)):
+        dots = alt.Chart(rows).mark_point(filled=filled, size=70, strokeWidth=2, opacity=1)
+        layers.append(dots.encode(x=x, y=y, color=color, tooltip=tooltip))
     said = ", ".join(f"{v:.3g}" for v in values[:half][:3])
     low = f"{values[-1]:.3g}" if len(values) else "…"
-    return theme.describe(alt.layer(*layers), text("alt.ends", largest=said or "…", smallest=low), height=height)
+    return theme.describe(alt.layer(*layers), text("alt.ends", largest=said or "…", smallest=low), height=alt.Step(20))
 
 
 def density(result: Any, *, log: bool = True, height: int = theme.HEIGHT) -> alt.LayerChart:
@@ -113,7 +113,8 @@ def density(result: Any, *, log: bool = True, height: int = theme.HEIGHT) -> alt
     domain = [floor, top * 1.6] if log else [0.0, top * 1.05]
     scale = alt.Scale(type="log" if log else "linear", domain=domain, nice=False)
     x = alt.X("value:Q", title=text("axis.eigenvalue"), scale=alt.Scale(nice=False))
-    y = alt.Y("density:Q", title=text("axis.density"), scale=scale, axis=alt.Axis(format="~g", tickCount=7))
+    axis = _decades(domain) if log else alt.Axis(format="~g", tickCount=6)
+    y = alt.Y("density:Q", title=text("axis.density"), scale=scale, axis=axis)
     base = alt.Chart(table)
     marks = pd.DataFrame({"value": result.eigenvalues, "foot": floor if log else 0.0})
     marks = marks.assign(sign=_sign_names(marks["value"].to_numpy(float), result.zero_threshold))
@@ -158,8 +159,14 @@ def fractions(result: Any, *, height: int = 150) -> alt.LayerChart:
             "low": np.clip(share - reach, 0, 1),
             "high": np.clip(share + reach, 0, 1),
             "stderr": reach / 2,
+            "label": [
+                f"{100 * s:.2f} ± {50 * r:.1g} %" if r > 0 else f"{100 * s:.2f} %"
+                for s, r in zip(share, reach, strict=True)
+            ],
         }
     )
+    wide = table["high"] > 0.6
+    table = table.assign(place=table["high"].where(~wide), inner=table["low"].where(wide))
     y = alt.Y("sign:N", sort=list(table["sign"]), title=None, axis=alt.Axis(ticks=False))
     title = text("axis.share")
     scale = alt.Scale(domain=[0, 1])
@@ -175,8 +182,15 @@ def fractions(result: Any, *, height: int = 150) -> alt.LayerChart:
     whiskers = base.mark_errorbar(ticks=True, thickness=1.5, color=theme.NEUTRAL).encode(
         x=alt.X("low:Q", title=title, scale=scale), x2="high:Q", y=y
     )
+    # A share of one in a thousand is invisible as a bar and the most important number here: written beside it.
+    labels = base.mark_text(align="left", dx=6, color=theme.NEUTRAL).encode(
+        x=alt.X("place:Q", title=title, scale=scale), y=y, text="label:N"
+    )
+    inside = base.mark_text(align="right", dx=-8, color="white", fontWeight=600).encode(
+        x=alt.X("inner:Q", title=title, scale=scale), y=y, text="label:N"
+    )
     said = ", ".join(f"{name} {s:.1%}" for name, s in zip(table["sign"], share, strict=True))
-    return theme.describe(alt.layer(bars, whiskers), text("alt.fractions", said=said), height=height)
+    return theme.describe(alt.layer(bars, whiskers, labels, inside), text("alt.fractions", said=said), height=height)
 
 
 def traces(result: Any, *, height: int = 150) -> alt.LayerChart:
@@ -229,7 +243,8 @@ def layers(result: Any, *, what: str = "trace") -> alt.LayerChart:
     table = pd.DataFrame(rows, columns=["layer", "size", "value", "low", "high"])
     order = [row["group"] for row in result.layers]
     title = text(f"axis.layer.{what}")
-    y = alt.Y("layer:N", sort=order, title=text("axis.layer"), axis=alt.Axis(ticks=False, labelLimit=170))
+    axis = alt.Axis(ticks=False, labelLimit=170, labelOverlap=False)
+    y = alt.Y("layer:N", sort=order, title=text("axis.layer"), axis=axis)
     tooltip = [
         alt.Tooltip("layer:N", title=text("axis.layer")),
         alt.Tooltip("value:Q", title=title, format=".4g"),
@@ -242,9 +257,7 @@ def layers(result: Any, *, what: str = "trace") -> alt.LayerChart:
     whiskers = base.mark_rule(strokeWidth=1.5, color=theme.NEUTRAL).encode(
         x=alt.X("low:Q", title=title), x2="high:Q", y=y
     )
-    return theme.describe(
-        alt.layer(bars, whiskers), text("alt.layers", count=len(table)), height=max(120, 17 * max(len(table), 1))
-    )
+    return theme.describe(alt.layer(bars, whiskers), text("alt.layers", count=len(table)), height=alt.Step(18))
 
 
 def through_training(result: Any, *, log: bool = True, height: int = theme.HEIGHT) -> alt.LayerChart:
@@ -269,10 +282,14 @@ def through_training(result: Any, *, log: bool = True, height: int = theme.HEIGH
         domain["domain"] = [bottom / 1.5, top * 1.5] if log else [min(bottom, 0.0), top * 1.08]
     scale = theme.axis_scale(log, nice=False, **domain)
     x = alt.X("step:Q", title=text("axis.epoch"), axis=alt.Axis(tickMinStep=1), scale=alt.Scale(nice=False))
-    y = alt.Y("value:Q", title=text("axis.lambda_max"), scale=scale, axis=alt.Axis(format="~g", tickCount=6))
+    axis = _decades(domain["domain"], "~g") if log and domain else alt.Axis(format="~g", tickCount=6)
+    y = alt.Y("value:Q", title=text("axis.lambda_max"), scale=scale, axis=axis)
     palette = [POSITIVE, theme.ACCENT, theme.CATEGORICAL[3]][: len(names)]
     color = alt.Color(
-        "curve:N", scale=alt.Scale(domain=names, range=palette), title=None, legend=alt.Legend(orient="top")
+        "curve:N",
+        scale=alt.Scale(domain=names, range=palette),
+        title=None,
+        legend=alt.Legend(orient="top", symbolType="stroke", symbolSize=300, symbolStrokeWidth=3),
     )
     dash = alt.StrokeDash(
         "curve:N", scale=alt.Scale(domain=names, range=[[1, 0], [6, 3], [2, 3]][: len(names)]), legend=None
@@ -349,9 +366,11 @@ def minimum_probability(result: Any, *, height: int = theme.HEIGHT) -> alt.Layer
         scale=alt.Scale(nice=False, padding=14),
     )
     title = text("axis.probability")
-    y = alt.Y("p:Q", title=title, scale=scale, axis=alt.Axis(format=".0e", tickCount=6))
+    y = alt.Y("p:Q", title=title, scale=scale, axis=_decades([bottom, 1.3]))
     palette = alt.Scale(domain=names, range=[theme.NEUTRAL, theme.CATEGORICAL[1], POSITIVE])
-    color = alt.Color("curve:N", scale=palette, title=None, legend=alt.Legend(orient="top", labelLimit=260))
+    color = alt.Color(
+        "curve:N", scale=palette, title=None, legend=alt.Legend(orient="top", direction="vertical", labelLimit=300)
+    )
     tooltip = [
         alt.Tooltip("d:Q", title=text("axis.dimension")),
         alt.Tooltip("p:Q", title=title, format=".3g"),

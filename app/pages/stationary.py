@@ -16,6 +16,7 @@ from app.charts import curvature as charts
 from app.pages import stationary_random, stationary_training
 from app.state import bound, key, recall, remember
 from app.texts import texts
+from app.widgets.numbers import plus_minus, share
 
 PAGE = "stationary"
 CRITICAL = "app.widgets.critical"
@@ -245,22 +246,6 @@ def _numbers(result: Any) -> None:
                 st.metric(text(name), value, help=help_, width="content")
 
 
-def plus_minus(value: float, error: float) -> str:
-    """Return a number with its uncertainty, as many digits as that allows; empty where it is not known."""
-    if not np.isfinite(value):
-        return ""
-    if not np.isfinite(error) or abs(error) < 1e-9 * max(abs(value), 1e-300):
-        return f"{value:.4g}"
-    return f"{value:.4g} ± {error:.1g}"
-
-
-def share(value: float, error: float) -> str:
-    """Return a share with its standard error, in percent."""
-    if not np.isfinite(value):
-        return ""
-    return f"{100 * value:.2f} ± {100 * error:.1g} %" if error > 0 else f"{100 * value:.2f} %"
-
-
 def _layers(result: Any) -> Any:
     text = texts(PAGE)
     options = ["trace", "mean"]
@@ -302,7 +287,12 @@ def ends_table(result: Any) -> pd.DataFrame:
 
 def _follow_newest() -> bool:
     """Open the view of a run reopened from Runs; tell whether it did."""
-    pages = ((PAGE, "point"), (stationary_training.PAGE, "training"), (stationary_random.PAGE, "random"))
+    pages = (
+        (PAGE, "point"),
+        (stationary_training.PAGE, "training"),
+        (stationary_random.PAGE, "random"),
+        ("stationary.critical", "critical"),
+    )
     found = [(job, view) for page, view in pages if (job := jobs.latest(page))]
     if not found:
         return False

@@ -70,6 +70,7 @@ def draw(result: Any) -> None:
     _claim(result)
     chart = charts.minimum_probability(result)
     widgets.show_chart(chart)
+    st.caption(text("random.law"))
     silent = int((np.asarray(result.n_minima) == 0).sum())
     if silent:
         st.caption(text("random.none", count=silent))

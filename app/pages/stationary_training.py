@@ -14,6 +14,7 @@ from app.catalog import DataSpec, PointSpec
 from app.charts import curvature as charts
 from app.state import bound
 from app.texts import texts
+from app.widgets.numbers import plus_minus
 from app.widgets.pickers import quick_start
 
 PAGE = "stationary.training"
@@ -165,6 +166,8 @@ def _claim(result: Any, *, final: bool) -> None:
         low, high = NEAR_EDGE
         state = "supported" if low <= last <= high else "not supported" if highest < low else "not clear here"
         widgets.verdict(state, text("training.claim", ratio=last, highest=highest))
+    if result.settings.get("batch_norm") == "frozen":
+        st.caption(f":orange[:material/info:] {text('training.batch_norm')}")
     st.caption(text("training.over", count=int((ratio[usable] > 1).sum()), total=int(usable.sum())))
 
 
@@ -176,10 +179,9 @@ def numbers(result: Any) -> pd.DataFrame:
         "table.loss": [f"{v:.4g}" for v in result.losses],
         "table.gradient": [f"{v:.3g}" for v in result.gradient_norms],
         "table.lambda_max": [
-            f"{v:.4g} ± {r:.1g}" for v, r in zip(result.lambda_max, result.lambda_max_residuals, strict=True)
+            plus_minus(v, r) for v, r in zip(result.lambda_max, result.lambda_max_residuals, strict=True)
         ],
-        "table.trace": [f"{v:.4g} ± {e:.1g}" for v, e in zip(result.traces, result.trace_stderrs, strict=True)],
+        "table.trace": [plus_minus(v, e) for v, e in zip(result.traces, result.trace_stderrs, strict=True)],
         "table.edge": [f"{v:.4g}" if np.isfinite(v) else "∞" if v > 0 else "" for v in result.edge],
     }
-    table = pd.DataFrame({text(name): values for name, values in columns.items()})
-    return table.replace("nan ± nan", "").replace("nan", "")
+    return pd.DataFrame({text(name): values for name, values in columns.items()}).replace("nan", "")

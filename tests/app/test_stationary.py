@@ -14,6 +14,7 @@ from app import export, jobs, library
 from app.charts import curvature as charts
 from app.pages import stationary, stationary_random, stationary_training
 from app.texts import texts
+from app.widgets.numbers import plus_minus, share
 from estimators import CurvatureEstimator, CurvatureTracker, random_critical_points, save_checkpoint
 
 text = texts("stationary")
@@ -199,11 +200,14 @@ def test_every_verdict_has_its_sentence():
 
 
 def test_numbers_say_their_uncertainty():
-    assert stationary.plus_minus(123.456, 0.5) == "123.5 ± 0.5"
-    assert stationary.plus_minus(123.456, 0.0) == "123.5"
-    assert stationary.plus_minus(float("nan"), 1.0) == ""
-    assert stationary.share(0.1234, 0.01) == "12.34 ± 1 %"
-    assert stationary.share(0.5, 0.0) == "50.00 %"
+    assert plus_minus(123.456, 0.5) == "123.5 ± 0.5"
+    assert plus_minus(123.456, 0.0) == "123.5"
+    assert plus_minus(2657.3, 480.0) == "2,700 ± 500"
+    assert plus_minus(-10.83982, 0.00086) == "−10.8398 ± 0.0009"
+    assert plus_minus(3e-9, 1e-10) == "3e−09 ± 1e−10"
+    assert plus_minus(float("nan"), 1.0) == ""
+    assert share(0.1234, 0.01) == "12.34 ± 1 %"
+    assert share(0.5, 0.0) == "50.00 %"
 
 
 def test_tables(iterative, history, random_points):
