@@ -93,7 +93,7 @@ def profile(
         base.mark_point(filled=True, size=34, opacity=1).encode(tooltip=tooltip),
     ]
     if quantity == "losses" and on == "train":
-        layers += _barrier_marks(result, lines, x, up)
+        layers += _barrier_marks(result, lines, x, up, color)
     if at is not None:
         layers.append(
             alt.Chart(pd.DataFrame({"t": [at]})).mark_rule(color=theme.NEUTRAL, strokeDash=[3, 3]).encode(x=x)
@@ -121,7 +121,9 @@ def _allowed(result: Any, across: alt.Scale, up: alt.Scale) -> alt.Chart:
     )
 
 
-def _barrier_marks(result: Any, lines: dict[str, np.ndarray], x: alt.X, up: alt.Scale) -> list[alt.Chart]:
+def _barrier_marks(
+    result: Any, lines: dict[str, np.ndarray], x: alt.X, up: alt.Scale, color: alt.Color
+) -> list[alt.Chart]:
     """Return, for each line, a rule from the chord to the loss where the line is highest over it."""
     rows = []
     for key, values in lines.items():
@@ -131,13 +133,17 @@ def _barrier_marks(result: Any, lines: dict[str, np.ndarray], x: alt.X, up: alt.
             k = int(rise.argmax())
             if chord[k] > 0:
                 rows.append(
-                    {"t": result.t[k], "low": chord[k], "high": values[k], "label": f"{rise[k]:.3g}", "key": key}
+                    {
+                        "t": result.t[k],
+                        "low": chord[k],
+                        "high": values[k],
+                        "label": f"{rise[k]:.3g}",
+                        "path": text(f"series.{key}"),
+                    }
                 )
     if not rows:
         return []
-    marks = pd.DataFrame(rows)
-    shade = alt.Color("key:N", scale=alt.Scale(domain=list(lines), range=[COLORS[k] for k in lines]), legend=None)
-    base = alt.Chart(marks).encode(x=x, color=shade)
+    base = alt.Chart(pd.DataFrame(rows)).encode(x=x, color=color)
     tooltip = [alt.Tooltip("label:N", title=text("chart.barrier"))]
     low = alt.Y("low:Q", title=theme.LOSS_TITLE, scale=up)
     high = alt.Y("high:Q", title=theme.LOSS_TITLE, scale=up)

@@ -115,7 +115,7 @@ def settings() -> dict[str, Any]:
         params["tolerance"] = float(tolerance)
         row = st.columns(2)
         side = row[0].number_input(
-            text("plane_resolution"), 0, 101, 13, help=text("plane_resolution.help"), **bound(PAGE, "plane")
+            text("plane_resolution"), 0, 101, 11, help=text("plane_resolution.help"), **bound(PAGE, "plane")
         )
         params["plane_resolution"] = 0 if side < 2 else int(side)
         members = row[1].number_input(

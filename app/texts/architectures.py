@@ -27,8 +27,8 @@ EN = {
     "seeds.help": "Runs of each variant. With one seed the spread is unknown, and nothing can be decided.",
     "epochs": "Epochs",
     "epochs.help": "Budget of each training, unless the variant says otherwise (large batches get more epochs).",
-    "resolution": "Map, points on a side",
-    "resolution.help": "One map a variant, for its first seed.",
+    "resolution": "Map side",
+    "resolution.help": "Points on a side of each map. One map a variant, for its first seed.",
     "factors": "Width factors",
     "split.all": "The split must leave examples to hold out. Choose Train (or Test); the other one is held out.",
     "run": "Compare",
@@ -46,6 +46,7 @@ EN = {
     "maps.none": "No map yet. The first one appears when its network is trained.",
     "maps.one_scale": "One colour scale for all maps, {low} to {high} nats. Steps are filter-normalised, so that "
     "one step moves every layer of every network by the same proportion.",
+    "maps.waiting": "Its map is not there yet.",
     "maps.failed": "No map: {why}",
     "scale": "Colours",
     "scale.log": "Logarithmic",

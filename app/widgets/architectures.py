@@ -44,7 +44,12 @@ def spread(mean: float | None, deviation: float | None) -> str:
     """Write a mean with its spread; "± ?" where one run leaves it unknown."""
     if mean is None:
         return "–"
-    return f"{mean:.3g} ± {deviation:.2g}" if deviation is not None else f"{mean:.3g} ± ?"
+    return f"{_short(mean, 3)} ± {'?' if deviation is None else _short(deviation, 2)}"
+
+
+def _short(value: float, digits: int) -> str:
+    """Write a number in few digits without a power of ten where it can be read without."""
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.{digits}g}"
 
 
 def summary_table(result: Any) -> pd.DataFrame:
@@ -122,9 +127,7 @@ def draw_comparison(result: Any, page: str, script: str = "", total: int | None 
         label_visibility="collapsed",
         **bound(page, "view"),
     )
-    {"maps": _maps, "numbers": _numbers, "rank": _rank, "claims": _claims, "runs": _runs}[str(view)](
-        result, page
-    )
+    {"maps": _maps, "numbers": _numbers, "rank": _rank, "claims": _claims, "runs": _runs}[str(view)](result, page)
     widgets.settings_line(result)
     with st.container(horizontal=True):
         chart = charts.small_multiples(result) if charts.maps(result) else charts.dots(result, "lambda_max")
@@ -159,9 +162,9 @@ def _maps(result: Any, page: str) -> None:
         for column, name in zip(st.columns(columns), result.names[start : start + columns], strict=False):
             with column:
                 if name not in drawn:
-                    why = next((r["status"] for r in result.table if r["variant"] == name), None)
+                    status = next((r["status"] for r in result.table if r["variant"] == name), "ok")
                     st.markdown(f"**{name}**")
-                    st.caption(text("maps.failed", why=why) if why else text("maps.none"))
+                    st.caption(text("maps.waiting") if status == "ok" else text("maps.failed", why=status))
                     continue
                 widgets.show_chart(
                     surface_charts.heat_map(
@@ -215,9 +218,7 @@ def _claims(result: Any, page: str) -> None:
         st.info(text("claims.none"))
     for claim in result.claims:
         sentence = text(f"claim.{claim['key']}")
-        widgets.verdict(
-            claim["verdict"], f"{sentence} :gray[{text('claims.section', section=claim['section'])}]"
-        )
+        widgets.verdict(claim["verdict"], f"{sentence} :gray[{text('claims.section', section=claim['section'])}]")
         for found in claim["measurements"]:
             st.caption(measured(found))
 

@@ -14,8 +14,10 @@ from app.charts import connectivity as charts
 from app.charts import connectivity_pairs as pairs
 from app.pages.connectivity_map import unique
 from app.texts import texts
-from estimators import MapResult, PathResult, save_checkpoint
+from estimators import save_checkpoint
 from estimators.experiments.cases_result import CasesResult, judge, summarise
+from estimators.minima_map import MapResult
+from estimators.path_result import PathResult
 
 TEXT = texts("connectivity")
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from estimators import ArchitectureComparer, Result, Variant, load_data
+from estimators import ArchitectureComparer, Result, load_data
 from estimators.experiments.width_sweep import WidthSweep
+from estimators.variants import Variant
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Experiment:
     """One experiment: a fit on the digits, and what the report calls it."""
 
     title: str
+    n_samples: int
     fit: Callable[[str, Any, Any, Callable], Any]
 
 
@@ -42,6 +44,7 @@ RATES = (0.02, 0.1, 0.5)
 EXPERIMENTS = {
     "skips": Experiment(
         "Skip connections in a 59-layer ResNet",
+        512,
         _compare(
             (
                 Variant("with skips", "deep_thin_resnet"),
@@ -49,12 +52,13 @@ EXPERIMENTS = {
             ),
             n_seeds=3,
             epochs=20,
-            maps="none",
-            measures=("largest_eigenvalue", "basin"),
+            resolution=21,
+            measures=("largest_eigenvalue",),
         ),
     ),
     "batch_size": Experiment(
         "Batch size 16 against 512 at equal training loss",
+        512,
         _compare(
             tuple(
                 Variant(
@@ -78,6 +82,7 @@ EXPERIMENTS = {
     ),
     "norm": Experiment(
         "Batch norm against none at three learning rates",
+        320,
         _compare(
             tuple(
                 Variant(f"{name}, rate {lr:g}", "test_resnet", changes, {"lr": lr, "epochs": 16})
@@ -91,6 +96,7 @@ EXPERIMENTS = {
     ),
     "dropout": Experiment(
         "Dropout 0 against 0.3",
+        320,
         _compare(
             tuple(
                 Variant(f"dropout {p:g}", "test_resnet", (f"with_dropout={p:g}",), {"epochs": 12}) for p in (0.0, 0.3)
@@ -100,16 +106,16 @@ EXPERIMENTS = {
             measures=("largest_eigenvalue", "worst_case"),
         ),
     ),
-    "width": Experiment("Width ×¼ to ×8", _sweep),
+    "width": Experiment("Width ×¼ to ×8", 512, _sweep),
 }
 
 
 def run(folder: Path, names: list[str]) -> None:
     """Run the named experiments and save each result as NPZ beside the cache."""
-    data = load_data("digits", n_samples=512, split="train")
     held_out = load_data("digits", split="test")
     for name in names:
         start = time.process_time()
+        data = load_data("digits", n_samples=EXPERIMENTS[name].n_samples, split="train")
         last = [""]
 
         def report(done: int, total: int, message: str, last: list[str] = last, name: str = name) -> None:

@@ -115,8 +115,8 @@ def main() -> None:
     mapper = SurfaceMapper(resolution=options.resolution).fit(models["resnet20"], few)
     losses = mapper.losses_
     print(
-        f"\nmap of resnet20, {losses.shape[0]}×{losses.shape[1]}: {losses.min():.3f} to {losses.max():.3f} nats, centre "
-        f"{losses[losses.shape[0] // 2, losses.shape[1] // 2]:.4f}, cosine {mapper.cosine_:.1e}, "
+        f"\nmap of resnet20, {losses.shape[0]}×{losses.shape[1]}: {losses.min():.3f} to {losses.max():.3f} nats, "
+        f"centre {losses[losses.shape[0] // 2, losses.shape[1] // 2]:.4f}, cosine {mapper.cosine_:.1e}, "
         f"{mapper.n_not_finite_} not finite, {time.perf_counter() - started:.0f} s"
     )
 

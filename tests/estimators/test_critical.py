@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from small_nets import blobs, objective_of, quadratic, small_objective, tanh_mlp
+from tests.estimators.small_nets import blobs, objective_of, quadratic, small_objective, tanh_mlp
 from torch import nn
 
 from estimators.core.critical import find_critical_points, kinks, signature

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from small_nets import blobs, objective_of, quadratic, small_objective, tanh_mlp
-from test_saddles import slices_of
+from tests.estimators.small_nets import blobs, objective_of, quadratic, small_objective, tanh_mlp
+from tests.estimators.test_saddles import slices_of
 from torch import nn
 
 from estimators.core.critical import find_critical_points

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from test_lanczos import network_like, rotated
+from tests.estimators.test_lanczos import network_like, rotated
 
 from estimators.core.lanczos import lanczos_eigenpairs, lanczos_tridiagonal
 from estimators.core.quadrature import exact_density, gauss_rule, share_below, spectral_density

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from small_nets import blobs, objective_of, small_objective, tanh_mlp
+from tests.estimators.small_nets import blobs, objective_of, small_objective, tanh_mlp
 from torch import nn
 from torch.func import grad, vmap
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from test_lanczos import network_like, rotated
+from tests.estimators.test_lanczos import network_like, rotated
 
 from estimators.core.trace import hutchinson, hutchpp, rademacher
 
