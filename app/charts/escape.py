@@ -1,0 +1,304 @@
+"""Charts of a saddle being left: paths on the plane of two modes, loss curves, leaving times.
+
+Every function takes an ``EscapeResult`` and returns an Altair chart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from app.charts import surface, theme
+from app.texts import texts
+
+COLORS = (*theme.CATEGORICAL, theme.NEUTRAL)
+LEFT, STAYED, DIVERGED = "left", "still there", "diverged"
+
+
+def name_of(optimizer: str) -> str:
+    """Return what a person calls an optimiser."""
+    return texts("escape")(f"optimizer.{optimizer}")
+
+
+def color(result: Any, *, legend: bool = True) -> alt.Color:
+    """Return the encoding of the optimisers, each with the same colour in every chart and run."""
+    order = [key for key in texts("escape")("optimizer.order").split() if key in result.optimizers]
+    everything = texts("escape")("optimizer.order").split()
+    return alt.Color(
+        "optimizer:N",
+        title=texts("escape")("optimizer"),
+        scale=alt.Scale(domain=[name_of(key) for key in order], range=[COLORS[everything.index(key)] for key in order]),
+        legend=alt.Legend(orient="bottom", columns=5, symbolOpacity=1) if legend else None,
+    )
+
+
+def paths(result: Any, radius: int = 0, shown: Sequence[str] | None = None, *, height: int = 420) -> alt.LayerChart:
+    """Draw the paths from one radius over the loss on the plane of the negative and the positive mode.
+
+    Parameters
+    ----------
+    result : EscapeResult
+    radius : int, default=0
+        Which radius.
+    shown : sequence of str, optional
+        Optimisers to draw; all by default.
+    height : int, default=420
+        Pixels.
+    """
+    text = texts("escape")
+    plane = result.plane
+    x_title, y_title = (text(f"axis.{name}.{_axis_kind(result)}") for name in ("negative", "positive"))
+    base = surface.heat_map(
+        SimpleNamespace(
+            axes=(plane["x"], plane["y"]),
+            losses=np.asarray(plane["losses"]).T,
+            axis_titles=(x_title, y_title),
+            settings=result.settings,
+        ),
+        log=False,
+        levels=14,
+        clip=0.95,
+        height=height,
+    )
+    rows = path_table(result, radius, shown)
+    layers: list[alt.Chart] = [base]
+    if len(rows):
+        reach = [float(np.max(plane[axis])) for axis in ("x", "y")]
+        inside = (rows["x"].abs() <= 1.05 * reach[0]) & (rows["y"].abs() <= 1.05 * reach[1])
+        # a path ends at the edge of the map: what comes after is far from the saddle
+        rows = rows[inside.groupby([rows["optimizer"], rows["seed"]]).cummin()]
+        line = (
+            alt.Chart(rows)
+            .mark_line(clip=True, strokeWidth=1.6, opacity=0.85)
+            .encode(
+                x="x:Q",
+                y="y:Q",
+                color=color(result),
+                detail="seed:N",
+                order="step:Q",
+                tooltip=[
+                    alt.Tooltip("optimizer:N", title=text("optimizer")),
+                    alt.Tooltip("seed:Q", title=text("seed")),
+                    alt.Tooltip("step:Q", title=text("step")),
+                    alt.Tooltip("loss:Q", title=theme.LOSS_TITLE, format=theme.LOSS_FORMAT),
+                ],
+            )
+        )
+        layers.append(line)
+    drawn = ", ".join(dict.fromkeys(rows["optimizer"])) if len(rows) else text("nothing_moved")
+    return theme.describe(
+        alt.layer(*layers).resolve_scale(color="independent"),
+        text("alt.paths", radius=f"{result.radii[radius]:g}", names=drawn),
+        height=height,
+    )
+
+
+def path_table(result: Any, radius: int, shown: Sequence[str] | None = None) -> pd.DataFrame:
+    """Return the paths as rows (optimizer, seed, step, x, y, loss); those that never moved are left out."""
+    rows = []
+    for i, optimizer in enumerate(result.optimizers):
+        if shown is not None and optimizer not in shown:
+            continue
+        for seed in np.flatnonzero(result.moved[i, radius]):
+            spots = result.trajectories[i, :, radius, seed]
+            rows.append(
+                pd.DataFrame(
+                    {
+                        "optimizer": name_of(optimizer),
+                        "seed": int(seed),
+                        "step": result.recorded_steps,
+                        "x": spots[:, 0],
+                        "y": spots[:, 1],
+                        "loss": result.losses[i, :, radius, seed],
+                    }
+                )
+            )
+    columns = ["optimizer", "seed", "step", "x", "y", "loss"]
+    return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=columns)
+
+
+def loss_curves(
+    result: Any, radius: int = 0, shown: Sequence[str] | None = None, *, log: bool = True, height: int = 280
+) -> alt.LayerChart:
+    """Draw loss minus the saddle's loss against the step: the median of the seeds with its quartiles."""
+    text = texts("escape")
+    rows = curve_table(result, radius, shown)
+    steps = alt.X("step:Q", title=text("axis.step"), scale=theme.axis_scale(log))
+    if log:
+        rows = rows[rows["step"] > 0]
+    band = (
+        alt.Chart(rows)
+        .mark_area(opacity=0.18, clip=True)
+        .encode(x=steps, y=alt.Y("low:Q", title=text("axis.drop")), y2="high:Q", color=color(result))
+    )
+    line = (
+        alt.Chart(rows)
+        .mark_line(strokeWidth=2, clip=True)
+        .encode(
+            x=steps,
+            y=alt.Y("median:Q", title=text("axis.drop"), scale=_drop_scale(result, rows)),
+            color=color(result),
+            tooltip=[
+                alt.Tooltip("optimizer:N", title=text("optimizer")),
+                alt.Tooltip("step:Q", title=text("step")),
+                alt.Tooltip("median:Q", title=text("median"), format=".3g"),
+            ],
+        )
+    )
+    edge = (
+        alt.Chart(pd.DataFrame({"drop": [-result.threshold]}))
+        .mark_rule(strokeDash=[4, 4], color=theme.NEUTRAL)
+        .encode(y="drop:Q")
+    )
+    return theme.describe(
+        alt.layer(band, edge, line),
+        text("alt.curves", radius=f"{result.radii[radius]:g}", threshold=f"{result.threshold:g}"),
+        height=height,
+    )
+
+
+def curve_table(result: Any, radius: int, shown: Sequence[str] | None = None) -> pd.DataFrame:
+    """Return loss minus the saddle's loss: quartiles over the seeds at each recorded step."""
+    rows = []
+    for i, optimizer in enumerate(result.optimizers):
+        if shown is not None and optimizer not in shown:
+            continue
+        drop = result.losses[i, :, radius] - result.saddle["loss"]
+        low, median, high = np.quantile(np.nan_to_num(drop, nan=np.inf), [0.25, 0.5, 0.75], axis=1, method="nearest")
+        rows.append(
+            pd.DataFrame(
+                {
+                    "optimizer": name_of(optimizer),
+                    "step": result.recorded_steps,
+                    "low": low,
+                    "median": median,
+                    "high": high,
+                }
+            )
+        )
+    columns = ["optimizer", "step", "low", "median", "high"]
+    table = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=columns)
+    return table[np.isfinite(table[["low", "median", "high"]].to_numpy(float)).all(axis=1)]
+
+
+def escape_times(result: Any, *, height: int = 34) -> alt.FacetChart:
+    """Draw the leaving step of every run as a dot, the quartiles as a bar, one panel a radius, log axis.
+
+    Runs still there at the end stand at the right edge as hollow squares, diverged ones as crosses.
+    """
+    text = texts("escape")
+    table = times_table(result)
+    order = [name_of(key) for key in text("optimizer.order").split() if key in result.optimizers]
+    last = 2.0 * max(result.max_steps, 1)
+    x = alt.X("steps:Q", title=text("axis.leaving"), scale=alt.Scale(type="log", domain=[1, last], nice=False))
+    y = alt.Y("optimizer:N", title=None, sort=order)
+    base = alt.Chart(table)
+    bars = (
+        base.transform_filter("datum.what == 'quartiles'")
+        .mark_rule(strokeWidth=5, opacity=0.35)
+        .encode(x=x, x2="high:Q", y=y, color=color(result, legend=False))
+    )
+    medians = (
+        base.transform_filter("datum.what == 'median'")
+        .mark_tick(thickness=3, size=18)
+        .encode(x=x, y=y, color=color(result, legend=False))
+    )
+    theory = (
+        base.transform_filter("datum.what == 'theory'")
+        .mark_point(shape="diamond", size=70, filled=False, strokeWidth=1.8, color=theme.NEUTRAL)
+        .encode(x=x, y=y, tooltip=[alt.Tooltip("steps:Q", title=text("theory"), format=".0f")])
+    )
+    dots = (
+        base.transform_filter("datum.what == 'run'")
+        .mark_point(size=42, opacity=0.75)
+        .encode(
+            x=x,
+            y=y,
+            yOffset=alt.YOffset("jitter:Q", scale=alt.Scale(domain=[-1.6, 1.6])),
+            color=color(result, legend=False),
+            shape=alt.Shape(
+                "outcome:N",
+                title=text("outcome"),
+                scale=alt.Scale(domain=[LEFT, STAYED, DIVERGED], range=["circle", "square", "cross"]),
+                legend=alt.Legend(orient="bottom"),
+            ),
+            tooltip=[
+                alt.Tooltip("optimizer:N", title=text("optimizer")),
+                alt.Tooltip("outcome:N", title=text("outcome")),
+                alt.Tooltip("steps:Q", title=text("step"), format=".0f"),
+            ],
+        )
+    )
+    layered = alt.layer(bars, theory, medians, dots).properties(width=230, height=height * len(order))
+    panels = [text("panel.radius", radius=f"{r:g}") for r in result.radii]
+    return theme.describe(
+        layered.facet(alt.Column("radius:N", title=None, sort=panels)),
+        text("alt.times", n=result.escape_steps.shape[2]),
+    )
+
+
+def times_table(result: Any) -> pd.DataFrame:
+    """Return one row a run, and rows for medians, quartiles and the theory; stayed runs stand at the edge."""
+    text = texts("escape")
+    rows: list[dict[str, Any]] = []
+    edge = 1.5 * max(result.max_steps, 1)
+    for i, optimizer in enumerate(result.optimizers):
+        for j, radius in enumerate(result.radii):
+            steps, diverged = result.escape_steps[i, j], result.diverged[i, j]
+            where = {"optimizer": name_of(optimizer), "radius": text("panel.radius", radius=f"{radius:g}")}
+            spread = np.linspace(-1, 1, len(steps)) if len(steps) > 1 else np.zeros(1)
+            for step, burst, jitter in zip(steps, diverged, spread, strict=True):
+                outcome = DIVERGED if burst else LEFT if np.isfinite(step) else STAYED
+                at = max(step, 1.0) if np.isfinite(step) else edge
+                rows.append({**where, "what": "run", "outcome": outcome, "steps": at, "jitter": float(jitter)})
+            low, middle, high = (float(np.quantile(steps, q, method="inverted_cdf")) for q in (0.25, 0.5, 0.75))
+            if np.isfinite(low):
+                end = high if np.isfinite(high) else edge
+                rows.append({**where, "what": "quartiles", "steps": max(low, 1.0), "high": end})
+            if np.isfinite(middle):
+                rows.append({**where, "what": "median", "steps": max(middle, 1.0)})
+            predicted = float(np.median(result.theory_steps[i, j]))
+            if 0 < predicted <= edge:
+                rows.append({**where, "what": "theory", "steps": max(predicted, 1.0)})
+    return pd.DataFrame(rows)
+
+
+def spectrum(result: Any, *, height: int = 150) -> alt.Chart:
+    """Draw the eigenvalues of the Hessian at the saddle as ticks; negative ones in the accent colour."""
+    text = texts("escape")
+    values = np.asarray(result.saddle["eigenvalues"], float)
+    rows = pd.DataFrame({"value": values, "sign": np.where(values < 0, text("negative"), text("positive"))})
+    largest = float(np.abs(values).max()) or 1.0
+    chart = (
+        alt.Chart(rows)
+        .mark_tick(thickness=2, size=70)
+        .encode(
+            x=alt.X("value:Q", title=text("axis.eigenvalue"), scale=alt.Scale(type="symlog", constant=largest / 100)),
+            color=alt.Color(
+                "sign:N",
+                title=None,
+                scale=alt.Scale(
+                    domain=[text("negative"), text("positive")], range=[theme.ACCENT, theme.CATEGORICAL[0]]
+                ),
+                legend=alt.Legend(orient="bottom"),
+            ),
+            tooltip=[alt.Tooltip("value:Q", title=text("axis.eigenvalue"), format=".4g")],
+        )
+    )
+    negative = int((values < 0).sum())
+    return theme.describe(chart, text("alt.spectrum", n=len(values), negative=negative), height=height)
+
+
+def _axis_kind(result: Any) -> str:
+    return "formula" if result.saddle.get("n_moving") == 2 else "mode"
+
+
+def _drop_scale(result: Any, rows: pd.DataFrame) -> alt.Scale:
+    lowest = float(rows["median"].min()) if len(rows) else -1.0
+    floor = min(lowest, -2 * result.threshold)
+    return alt.Scale(domain=[1.05 * floor, -0.25 * floor], nice=False)
