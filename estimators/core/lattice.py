@@ -30,7 +30,7 @@ def axis_through_zero(low: float, high: float, n: int) -> Array:
     steps = [-low / before if before else 0.0, high / (n - 1 - before) if before < n - 1 else 0.0]
     if low == -high and n % 2:
         return np.concatenate([-(half := np.linspace(0.0, high, before + 1)[1:])[::-1], [0.0], half])
-    return (np.arange(n) - before) * max(steps)
+    return (np.arange(n, dtype=np.float64) - before) * float(max(steps))
 
 
 def axis_through_zero_and_one(margin: float, n: int) -> Array:

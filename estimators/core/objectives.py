@@ -87,7 +87,7 @@ class Objective:
 
     def hessians(self, thetas: Tensor) -> Tensor:
         """Dense Hessians at many points (S, P) → (S, P, P), made symmetric."""
-        with double_backward():  # type: ignore[attr-defined]
+        with double_backward():
             second = jacfwd(grad(self.__call__))
             dense = vmap(second, chunk_size=max(1, SMALL // (10 * self.size)))(thetas.detach())
         return (dense + dense.transpose(-1, -2)) / 2
@@ -105,7 +105,7 @@ class Objective:
         return (rows,) if self.size <= SMALL else torch.split(rows, 1)
 
     def _forward(self, thetas: Tensor, indices: Tensor | None) -> Tensor:
-        with double_backward():  # type: ignore[attr-defined]
+        with double_backward():
             if indices is None:
                 return vmap(self.__call__)(thetas)
             return vmap(self.function)(thetas, *(values[indices] for values in self.examples))

@@ -24,6 +24,7 @@ from estimators.experiments.swa_comparison import (
     swa_experiment,
 )
 
+READING = "## What it shows\n"  # from here on the document is kept by hand
 NAMES = {"sgd": "SGD", "swa": "SWA", "ema": "EMA"}
 QUANTITIES = {
     "train_loss": ("training loss (nats, noisy labels)", ".4f"),
@@ -60,7 +61,8 @@ def main() -> None:
     noise = f"{args.label_noise:.0%} of the training labels replaced by a wrong class"
     if args.pixel_noise:
         noise += f", Gaussian pixel noise of {args.pixel_noise:g} on both sets"
-    args.out.write_text(page(sections, noise, args.seeds))
+    _, mark, reading = (args.out.read_text() if args.out.exists() else "").partition(READING)
+    args.out.write_text(page(sections, noise, args.seeds, "\n" + READING + reading if mark else ""))
     print(f"wrote {args.out}")
 
 
@@ -93,9 +95,8 @@ def claim(c: dict[str, Any]) -> str:
     )
 
 
-def page(sections: list[str], noise: str, seeds: int) -> str:
-    """Write the whole document; the reading of the numbers is in docs/swa_reading.md, kept by hand."""
-    reading = Path(__file__).resolve().parents[2] / "docs" / "swa_reading.md"
+def page(sections: list[str], noise: str, seeds: int, reading: str) -> str:
+    """Write the whole document, with the reading of the numbers that is kept by hand at its end."""
     return (
         "# Weight averaging against plain SGD\n\n"
         "Made by `tests/benchmarks/measure_swa.py`; run it again to get the same tables.\n\n"
@@ -106,7 +107,7 @@ def page(sections: list[str], noise: str, seeds: int) -> str:
         "points after each epoch are averaged (SWA). EMA follows every step of that second run with decay 0.999 and "
         "a warm-up. Batch-norm statistics are estimated again at every point that is measured.\n\n"
         + "\n".join(sections)
-        + ("\n" + reading.read_text() if reading.exists() else "")
+        + reading
     )
 
 

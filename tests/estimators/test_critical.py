@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from tests.estimators.small_nets import blobs, objective_of, quadratic, small_objective, tanh_mlp
 from torch import nn
 
 from estimators.core.critical import find_critical_points, kinks, signature
 from estimators.core.critical_krylov import follow_with_lanczos
 from estimators.core.surfaces import SURFACES, surface_objective
+from tests.estimators.small_nets import blobs, objective_of, quadratic, small_objective, tanh_mlp
 
 
 @pytest.fixture(scope="module")

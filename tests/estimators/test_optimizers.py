@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from tests.estimators.small_nets import blobs, objective_of, quadratic, small_objective, tanh_mlp
-from tests.estimators.test_saddles import slices_of
 from torch import nn
 
 from estimators.core.critical import find_critical_points
@@ -12,6 +10,8 @@ from estimators.core.optimizers import OPTIMIZERS, Settings
 from estimators.core.race import leaving_steps, race
 from estimators.core.saddles import hidden_units, linear_leaving_step
 from estimators.core.surfaces import surface_objective
+from tests.estimators.small_nets import blobs, objective_of, quadratic, small_objective, tanh_mlp
+from tests.estimators.test_saddles import slices_of
 
 N_STEPS = 200
 

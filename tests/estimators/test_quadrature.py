@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from tests.estimators.test_lanczos import network_like, rotated
 
 from estimators.core.lanczos import lanczos_eigenpairs, lanczos_tridiagonal
 from estimators.core.quadrature import exact_density, gauss_rule, share_below, spectral_density
+from tests.estimators.test_lanczos import network_like, rotated
 
 N = 160
 

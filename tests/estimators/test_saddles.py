@@ -5,13 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from tests.estimators.small_nets import blobs, objective_of, small_objective, tanh_mlp
 from torch import nn
 from torch.func import grad, vmap
 
 from estimators.core.optimizers import OPTIMIZERS, Settings
 from estimators.core.saddles import hidden_layers, hidden_units, linear_leaving_step, removed_outputs, settle
 from estimators.core.surfaces import surface_objective
+from tests.estimators.small_nets import blobs, objective_of, small_objective, tanh_mlp
 
 
 def slices_of(module):

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from tests.estimators.test_lanczos import network_like, rotated
 
 from estimators.core.trace import hutchinson, hutchpp, rademacher
+from tests.estimators.test_lanczos import network_like, rotated
 
 
 def test_a_diagonal_matrix_is_exact_with_signs():
