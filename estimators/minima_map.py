@@ -55,7 +55,8 @@ class MapResult(Result):
     layout_of, layout_share : str, float
         What its distances stand for, and the share of the squared spread it keeps.
     clusters : ndarray of shape (m,)
-        Groups of networks joined, directly or in steps, by rises of at most ``tolerance``.
+        Groups of networks joined, directly or in steps, by barriers of at most ``tolerance``. (The rise over
+        the worse end would join everything through one untrained network.)
     tolerance : float
         In the unit of the loss.
     """
@@ -102,7 +103,7 @@ class MinimaMapper(LandscapeEstimator):
     layout : {"distance", "barrier", "cka"}, default="distance"
         What the distances of the picture stand for (classical scaling).
     tolerance : float, default=0.1
-        Rise over the worse end, in the unit of the loss, up to which two networks count as joined.
+        Barrier, in the unit of the loss, up to which two networks count as joined.
     loss, batch_size, device, precision, batch_norm, memory, n_jobs, random_state, verbose
         As in `ModeConnector`. With ``memory`` each pair is kept by the content of both networks, so adding
         one network computes only its own pairs.
@@ -234,9 +235,9 @@ class MinimaMapper(LandscapeEstimator):
                 result.distances[a, b], result.profiles[a, b] = values["distance"], profile
             if on_partial is not None and done + 1 < len(pairs):
                 so_far = {name: getattr(result, name).copy() for name in ("barriers", "rises", "distances", "profiles")}
-                on_partial(replace(result, **so_far, clusters=connected_groups(result.rises, self.tolerance)))
+                on_partial(replace(result, **so_far, clusters=connected_groups(result.barriers, self.tolerance)))
         coordinates, share = classical_scaling(LAYOUTS[self.layout](result))
-        groups = connected_groups(result.rises, self.tolerance)
+        groups = connected_groups(result.barriers, self.tolerance)
         self.n_features_in_ = land.n_parameters
         self._publish(replace(result, layout=coordinates, layout_share=share, clusters=groups))
         report(1, 1, "done")

@@ -169,47 +169,46 @@ def plane(
     """
     corners, path = np.asarray(result.plane_anchors, float), np.asarray(result.plane_path, float)
     names = ["A", *(f"bend {i + 1}" if len(corners) > 3 else "bend" for i in range(len(corners) - 2)), "B"]
-    markers = [{"label": name, "x": x, "y": y} for name, (x, y) in zip(names, corners, strict=True)]
-    if at is not None:
-        x, y = (np.interp(at, result.t, path[:, d]) for d in (0, 1))
-        markers.append({"label": f"t = {at:.2f}", "x": float(x), "y": float(y)})
-    trajectories = [{"label": text("series.straight"), "x": corners[[0, -1], 0], "y": corners[[0, -1], 1]}]
-    if len(corners) > 2:
-        label = text("series." + result.path)
-        trajectories.append({"label": label, "x": path[:, 0], "y": path[:, 1], "loss": result.losses})
-    titles = (text("chart.plane_x"), text("chart.plane_y"))
-    if len(result.plane_x):
+    x = alt.X("x:Q", title=text("chart.plane_x"))
+    y = alt.Y("y:Q", title=text("chart.plane_y"))
+    layers: list[alt.Chart | alt.LayerChart] = []
+    mapped = len(result.plane_x) > 0
+    if mapped:
         drawn = SimpleNamespace(
             axes=(result.plane_x, result.plane_y),
             losses=result.plane_losses,
             accuracies=result.plane_accuracies,
-            markers=markers,
-            trajectories=trajectories,
-            axis_titles=titles,
+            markers=[{"label": "A", "x": 0.0, "y": 0.0}],  # replaces the cross that a map has at its centre
+            axis_titles=(text("chart.plane_x"), text("chart.plane_y")),
         )
-        chart = surface.heat_map(drawn, log=log, levels=levels, scheme=scheme, height=theme.SQUARE)
-    else:
-        chart = _paths_alone(markers, trajectories, titles)
-    described = f"Plane through A and B, {result.distance:.3g} apart, with the {result.path} path."
-    return theme.describe(chart, described, height=theme.SQUARE)
-
-
-def _paths_alone(markers: list[dict], trajectories: list[dict], titles: tuple[str, str]) -> alt.LayerChart:
-    lines = pd.concat(
-        [
-            pd.DataFrame({"x": p["x"], "y": p["y"], "path": p["label"]}).assign(order=range(len(p["x"])))
-            for p in trajectories
+        layers.append(surface.heat_map(drawn, log=log, levels=levels, scheme=scheme, height=theme.SQUARE))
+    straight = pd.DataFrame(corners[[0, -1]], columns=["x", "y"]).assign(t=[0.0, 1.0])
+    tone = "white" if mapped else theme.NEUTRAL
+    line = alt.Chart(straight).mark_line(color=tone, strokeDash=[6, 4], strokeWidth=2)
+    layers.append(line.encode(x=x, y=y, order="t:Q"))
+    if len(corners) > 2:
+        curve = pd.DataFrame(path, columns=["x", "y"]).assign(t=result.t, loss=result.losses)
+        tooltip = [alt.Tooltip("t:Q", format=".2f"), alt.Tooltip("loss:Q", title=theme.LOSS_TITLE, format=".4g")]
+        base = alt.Chart(curve).encode(x=x, y=y)
+        layers += [
+            base.mark_line(color="white", strokeWidth=5, opacity=0.8).encode(order="t:Q"),
+            base.mark_line(color=theme.ACCENT, strokeWidth=2.5).encode(order="t:Q"),
+            base.mark_point(filled=True, size=26, color=theme.ACCENT, opacity=1).encode(tooltip=tooltip),
         ]
-    )
-    x, y = (alt.X("x:Q", title=titles[0]), alt.Y("y:Q", title=titles[1]))
-    points = alt.Chart(pd.DataFrame(markers)).encode(x=x, y=y)
-    names = [p["label"] for p in trajectories]
-    color = alt.Color("path:N", title=None, scale=alt.Scale(domain=names, range=[STRAIGHT, CURVED]))
-    return alt.layer(
-        alt.Chart(lines).mark_line(strokeWidth=2).encode(x=x, y=y, color=color, order="order:Q"),
-        points.mark_point(filled=True, size=90, color=theme.ACCENT, opacity=1),
-        points.mark_text(dy=-14, fontWeight="bold", color=theme.ACCENT).encode(text="label:N"),
-    )
+    marks = [{"label": name, "x": a, "y": b, "what": "anchor"} for name, (a, b) in zip(names, corners, strict=True)]
+    if at is not None:
+        here = [float(np.interp(at, result.t, path[:, d])) for d in (0, 1)]
+        marks.append({"label": f"t = {at:.2f}", "x": here[0], "y": here[1], "what": "position"})
+    points = alt.Chart(pd.DataFrame(marks)).encode(x=x, y=y)
+    fill = alt.condition("datum.what == 'position'", alt.value("white"), alt.value(theme.ACCENT))
+    layers += [
+        points.mark_point(filled=True, size=120, opacity=1, stroke="#1b1f24", strokeWidth=1.2).encode(color=fill),
+        points.mark_text(dy=-15, fontSize=13, fontWeight="bold", color="white" if mapped else theme.ACCENT).encode(
+            text="label:N"
+        ),
+    ]
+    described = f"Plane through A and B, {result.distance:.3g} apart: dashed the straight line, solid the path."
+    return theme.describe(alt.layer(*layers), described, height=theme.SQUARE)
 
 
 def training(result: Any) -> alt.Chart:

@@ -131,13 +131,30 @@ def layout(result: Any) -> alt.LayerChart:
             alt.Tooltip("accuracy:Q", format=theme.ACCURACY_FORMAT),
         ],
     )
-    labels = base.mark_text(dy=-18, fontSize=12, fontWeight="bold", color=theme.NEUTRAL).encode(text="name:N")
+    written = alt.Chart(nodes.assign(y=_apart(place, half))).encode(x=x, y=y, text="name:N")
+    labels = written.mark_text(fontSize=12, fontWeight="bold", color=theme.NEUTRAL)
     count = len(set(result.clusters))
     return theme.describe(
         alt.layer(links, dots, labels).resolve_scale(color="independent"),
         f"Map of {len(names)} networks in {count} groups; thick edges are paths within the tolerance.",
         height=theme.SQUARE,
     )
+
+
+def _apart(place: np.ndarray, half: float) -> np.ndarray:
+    """Heights of the names: above their points, higher where another name is already there."""
+    step, width = 0.09 * half, 0.35 * half
+    heights = np.zeros(len(place))
+    taken: list[tuple[float, float]] = []
+    for i in np.argsort(place[:, 1]):
+        height = place[i, 1] + 1.1 * step
+        for x, y in taken:
+            if abs(x - place[i, 0]) < width and abs(y - height) < step:
+                height = y + step
+        heights[i] = height
+        taken.append((place[i, 0], height))
+        taken.sort(key=lambda pair: pair[1])
+    return heights
 
 
 def _case(name: str) -> str:
@@ -167,7 +184,7 @@ def cases(result: Any) -> alt.LayerChart:
     table = table[np.isfinite(table["barrier"])]
     scale = _joint_scale(result)
     order = [_case(c) for c in dict.fromkeys(r["case"] for r in result.rows)]
-    axis = alt.Axis(values=[0, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30])
+    axis = alt.Axis(values=[0, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30], format="~g")
     along = {"title": text("chart.barrier"), "scale": alt.Scale(**SYMLOG, domainMin=0), "axis": axis}
     x = alt.X("barrier:Q", **along)
     y = alt.Y("case:N", title=None, sort=order, axis=alt.Axis(labelLimit=240, grid=True, tickBand="extent"))
@@ -226,17 +243,17 @@ def case_profiles(result: Any) -> alt.LayerChart | alt.HConcatChart:
         table = pd.concat(rows)
         base = alt.Chart(table[np.isfinite(table["mean"])]).encode(
             x=alt.X("t:Q", title=text("chart.t"), scale=alt.Scale(domain=[0, 1])),
-            color=alt.Color("path:N", title=None, scale=scale, legend=alt.Legend(orient="top")),
+            color=alt.Color("path:N", title=None, scale=scale, legend=alt.Legend(orient="top", symbolOpacity=1)),
         )
         y_scale = alt.Scale(domain=[0, high], nice=True)
-        band = base.mark_area(opacity=0.18, stroke=None).encode(
-            y=alt.Y("low:Q", title=theme.LOSS_TITLE, scale=y_scale), y2="high:Q"
-        )
+        first = not panels  # one axis for the row
+        y_axis = {"title": theme.LOSS_TITLE if first else None, "axis": alt.Axis(labels=first, ticks=first)}
+        band = base.mark_area(opacity=0.18, stroke=None).encode(y=alt.Y("low:Q", scale=y_scale, **y_axis), y2="high:Q")
         line = base.mark_line(strokeWidth=2).encode(
-            y=alt.Y("mean:Q", title=theme.LOSS_TITLE, scale=y_scale),
+            y=alt.Y("mean:Q", scale=y_scale, **y_axis),
             tooltip=[alt.Tooltip("path:N"), alt.Tooltip("t:Q", format=".2f"), alt.Tooltip("mean:Q", format=".4g")],
         )
-        panels.append(alt.layer(band, line).properties(title=_case(case), width=200, height=theme.HEIGHT_SMALL))
+        panels.append(alt.layer(band, line).properties(title=_case(case), width=165, height=theme.HEIGHT_SMALL))
     return theme.describe(
         alt.hconcat(*panels), "Mean loss along the paths of each case, with the range over pairs as a band."
     )

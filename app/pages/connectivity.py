@@ -115,7 +115,7 @@ def settings() -> dict[str, Any]:
         params["tolerance"] = float(tolerance)
         row = st.columns(2)
         side = row[0].number_input(
-            text("plane_resolution"), 0, 101, 11, help=text("plane_resolution.help"), **bound(PAGE, "plane")
+            text("plane_resolution"), 0, 101, 15, help=text("plane_resolution.help"), **bound(PAGE, "plane")
         )
         params["plane_resolution"] = 0 if side < 2 else int(side)
         members = row[1].number_input(
@@ -245,25 +245,25 @@ def numbers(result: Any, at: float) -> None:
         badge = ":green-badge[:material/link:]" if result.connected else ":red-badge[:material/link_off:]"
         st.markdown(f"{badge} " + text(state, rise=result.rise_over_endpoints, tolerance=result.tolerance))
     with st.container(horizontal=True):
-        st.metric(text("barrier"), f"{result.barrier:.3g} nats", border=True)
+        st.metric(text("barrier"), f"{result.barrier:.3g} nats", border=True, width="content")
         if np.isfinite(result.straight_barrier) and (result.n_bends or result.align):
-            st.metric(text("straight_barrier"), f"{result.straight_barrier:.3g} nats", border=True)
+            st.metric(text("straight_barrier"), f"{result.straight_barrier:.3g} nats", border=True, width="content")
         if np.isfinite(result.aligned_barrier):
-            st.metric(text("aligned_barrier"), f"{result.aligned_barrier:.3g} nats", border=True)
-        st.metric(text("worst"), f"{result.worst_t:.2f}", border=True)
+            st.metric(text("aligned_barrier"), f"{result.aligned_barrier:.3g} nats", border=True, width="content")
+        st.metric(text("worst"), f"{result.worst_t:.2f}", border=True, width="content")
         if result.distance > 0 and result.n_bends:
             ratio = result.path_length / result.distance
-            st.metric(text("length"), f"{ratio:.3f}", help=text("length.help"), border=True)
+            st.metric(text("length"), f"{ratio:.3f}", help=text("length.help"), border=True, width="content")
     with st.container(horizontal=True):
         near = {name: float(np.interp(at, result.t, getattr(result, name))) for name in ("losses", "accuracies")}
-        st.metric(text("at.loss", t=at), f"{near['losses']:.3g} nats", border=True)
+        st.metric(text("at.loss", t=at), f"{near['losses']:.3g} nats", border=True, width="content")
         outside = None
         if len(result.held_out_accuracies):
             value = float(np.interp(at, result.t, result.held_out_accuracies))
             outside = f"{text('at.held_out')} {value:.1%}"
         st.metric(
             text("at.accuracy", t=at), f"{near['accuracies']:.1%}", delta=outside, delta_color="off",
-            delta_arrow="off", border=True,
+            delta_arrow="off", border=True, width="content",
         )  # fmt: skip
         if np.isfinite(result.ensemble_accuracy):
             held = len(result.held_out_accuracies) > 0
@@ -271,7 +271,7 @@ def numbers(result: Any, at: float) -> None:
             where = text("chart.on.held_out" if held else "chart.on.train")
             note = text("ensemble.help", where=where, loss=result.ensemble_loss, best=float(max(ends[0], ends[-1])))
             label = text("ensemble", count=len(result.ensemble_t))
-            st.metric(label, f"{result.ensemble_accuracy:.1%}", help=note, border=True)
+            st.metric(label, f"{result.ensemble_accuracy:.1%}", help=note, border=True, width="content")
 
 
 def matching(result: Any) -> None:
@@ -303,6 +303,6 @@ def matching(result: Any) -> None:
             text("groups.moved"): rows["moved"],
         }
     )
-    with st.expander(f"{len(table)} × {text('groups.units').lower()}", icon=":material/swap_vert:"):
+    with st.expander(text("groups.title", count=len(table)), icon=":material/swap_vert:"):
         columns = {text("groups.moved"): st.column_config.NumberColumn(format="percent")}
         st.dataframe(table, hide_index=True, column_config=columns, alt=text("heading.alignment"))

@@ -152,10 +152,10 @@ def draw(result: Any) -> None:
     text = texts("connectivity")
     off = np.asarray(result.barriers)[~np.eye(len(result.names), dtype=bool)]
     with st.container(horizontal=True):
-        st.metric(text("map.groups"), len(set(np.asarray(result.clusters).tolist())), border=True)
+        st.metric(text("map.groups"), len(set(np.asarray(result.clusters).tolist())), border=True, width="content")
         if np.isfinite(off).any():
-            st.metric(text("map.lowest"), f"{np.nanmin(off):.3g} nats", border=True)
-            st.metric(text("map.highest"), f"{np.nanmax(off):.3g} nats", border=True)
+            st.metric(text("map.lowest"), f"{np.nanmin(off):.3g} nats", border=True, width="content")
+            st.metric(text("map.highest"), f"{np.nanmax(off):.3g} nats", border=True, width="content")
     chart = None
     if len(result.layout):
         st.markdown(f"**{text('map.heading.layout')}**")

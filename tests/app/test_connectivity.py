@@ -126,7 +126,7 @@ def test_the_matrix_and_the_map_show_each_pair():
     assert sum("value" in r for r in rows_of(pairs.matrix(map_result()))) == 9
     rows = rows_of(pairs.layout(map_result()))
     assert sorted(r["barrier"] for r in rows if "pair" in r) == [0.02, 1.5, 2.0]
-    assert [r["group"] for r in rows if "group" in r] == ["1", "1", "2"]
+    assert {(r["name"], r["group"]) for r in rows if "group" in r} == {("a", "1"), ("b", "1"), ("c", "2")}
     with pytest.raises(ValueError, match="quantity must be one of barriers, distances, cka"):
         pairs.matrix(map_result(), quantity="speed")
 
