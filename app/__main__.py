@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import logging
 import os
 import socket
 import sys
@@ -53,6 +54,8 @@ def streamlit_arguments(port: int, headless: bool) -> list[str]:
         "--browser.gatherUsageStats=false",
         f"--browser.serverAddress={HOST}",
         "--global.developmentMode=false",
+        "--logger.hideWelcomeMessage=true",
+        "--runner.postScriptGC=false",
     ]
 
 
@@ -85,7 +88,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A folder called pages beside the script is Streamlit's older way to several pages: without this line its
     # list would flash in the sidebar of a new session until st.navigation has spoken.
     PagesManager.uses_pages_directory = False
-    importlib.import_module("app.pages.home")  # what Home needs is loaded before the first page is asked for
+    # What Home needs is loaded before the first page is asked for. Streamlit's caches note that no server runs yet.
+    logging.getLogger("streamlit.runtime.caching.cache_data_api").setLevel(logging.ERROR)
+    importlib.import_module("app.pages.home")
 
     print(f"Loss Atlas: http://{HOST}:{port}   (stop with Ctrl-C)", flush=True)
     return int(cli.main(standalone_mode=False) or 0)

@@ -5,6 +5,7 @@ Run by ``loss-atlas`` (see ``__main__.py``) or by ``streamlit run app/main.py``.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import importlib.util
 import logging
@@ -90,6 +91,8 @@ def warm_up() -> threading.Thread:
         time.sleep(WARM_UP_AFTER)
         importlib.import_module("estimators.landscape")
         importlib.import_module("timm")
+        gc.collect()
+        gc.freeze()  # half a million objects that live as long as the process: no need to walk them again
 
     thread = threading.Thread(target=load, daemon=True, name="warm-up")
     thread.start()
