@@ -65,12 +65,15 @@ def history(result: Any, *, quantity: str = "loss", on: str = "held_out", log: b
         scale=alt.Scale(domain=list(names.values()), range=[COLORS[r] for r in present]),
         legend=alt.Legend(orient="top"),
     )
+    log = log and quantity == "loss" and bool(len(table)) and bool((table["value"] > 0).all())
+    # Vega rounds a logarithmic axis to whole decades, which would leave most of it empty.
+    limits = {"domain": [0.9 * table["value"].min(), 1.1 * table["value"].max()], "nice": False} if log else {}
     base = alt.Chart(table).encode(
         x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d")),
         y=alt.Y(
             "value:Q",
             title=f"{text('examples.' + on)}: {TITLES[quantity]}",
-            scale=theme.axis_scale(log and quantity == "loss"),
+            scale=theme.axis_scale(log, **limits),
         ),
         color=color,
         tooltip=[

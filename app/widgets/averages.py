@@ -30,7 +30,7 @@ def switches(page: str, result: Any, default: str = "loss") -> tuple[str, str, b
             on = st.segmented_control(
                 text("examples"),
                 ["held_out", "train"],
-                format_func=lambda o: text("examples." + o),
+                format_func=lambda o: text("examples." + o).capitalize(),
                 default="held_out",
                 required=True,
                 **bound(page, "on"),
@@ -56,11 +56,12 @@ def statistics(result: Any) -> None:
         st.metric(
             text("statistics"),
             f"{before['train_loss']:.3g} → {after['train_loss']:.3g} nats",
+            delta=text("mean_shift", shift=result.statistics["mean_shift"]),
+            delta_color="off",
+            delta_arrow="off",
             help=text("statistics.help"),
             border=True,
         )
-        shift = f"{result.statistics['mean_shift']:.2g} σ"
-        st.metric(text("mean_shift"), shift, help=text("mean_shift.help"), border=True)
 
 
 def table(result: Any) -> None:
@@ -70,9 +71,8 @@ def table(result: Any) -> None:
     rows = pd.DataFrame(
         {
             text("column.point"): [row["name"] for row in result.report],
-            text("column.role"): [text("role." + row["role"]) for row in result.report],
             **{
-                text("column." + name): [row[name] for row in result.report]
+                text("column." + name): [row[name] * (100 if "accuracy" in name else 1) for row in result.report]
                 for name in ("held_out_accuracy", "held_out_loss", "train_accuracy", "train_loss")
             },
         }
@@ -82,7 +82,7 @@ def table(result: Any) -> None:
             (text("kept") if row["kept"] else text("left_out")) if "kept" in row else "" for row in result.report
         ]
         rows[text("column.soup_score")] = [row.get("soup_score", np.nan) for row in result.report]
-    share, nats = st.column_config.NumberColumn(format="percent"), st.column_config.NumberColumn(format="%.4f")
+    share, nats = st.column_config.NumberColumn(format="%.1f %%"), st.column_config.NumberColumn(format="%.4f")
     st.dataframe(
         rows,
         hide_index=True,

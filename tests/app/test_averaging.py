@@ -76,7 +76,7 @@ def test_a_training_with_and_without_averaging_is_drawn_and_kept():
     assert any("by epoch; last: plain SGD" in d for d in descriptions(at)), descriptions(at)
     assert {metric.label for metric in at.metric} >= {text("swa_gain"), text("statistics")}
     (frame,) = at.dataframe
-    assert text("role.average_before") in set(frame.value[text("column.role")])
+    assert "average, old statistics" in set(frame.value[text("column.point")])
     names = {c.name for c in library.list_checkpoints()}
     assert names == {"test_resnet SGD", "test_resnet SWA"}
     kept = next(c for c in library.list_checkpoints() if c.name == "test_resnet SWA")
