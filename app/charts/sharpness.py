@@ -203,7 +203,7 @@ def experiment(result: Any, *, columns: int = 4, width: int = 92, height: int = 
         table = rows[["group", "seed", "batch_size", key]].rename(columns={key: "value"})
         table = table[np.isfinite(table["value"].astype(float))]
         if len(table):
-            panels.append(_experiment_panel(table, text(f"column.{key}"), width, height))
+            panels.append(_experiment_panel(table, text(f"narrow.{key}"), width, height))
     chart = alt.concat(*panels, columns=columns, spacing=18).resolve_scale(
         x="independent", y="independent", color="shared"
     )
