@@ -20,6 +20,7 @@ from app.texts import texts
 LOGARITHMIC = frozenset({"lambda_max", "trace", "train_loss", "n_parameters"})
 PANEL = 210
 ROW = 30
+AXIS = 64  # of a chart's height, for the axis under it: on screen the height holds both
 
 
 def title_of(quantity: str) -> str:
@@ -107,11 +108,11 @@ def dots(result: Any, quantity: str, *, color: bool = True) -> alt.LayerChart:
     summary["low"], summary["high"] = summary["mean"] - summary["std"], summary["mean"] + summary["std"]
     if log:
         summary["low"] = summary["low"].where(summary["low"] > 0, numbers["value"].min())
-    scale = theme.axis_scale(log, padding=10)
+    scale = theme.axis_scale(log, padding=10, nice=False)
     x = alt.X("value:Q", title=title_of(quantity), scale=scale, axis=alt.Axis(format="~g", tickCount=5))
     failed = table[table["status"] != "ok"].groupby("variant").size()
     labels = {n: f"{n} ({texts('architectures')('failed_runs', count=c)})" for n, c in failed.items()}
-    axis = alt.Axis(labelLimit=260, labelExpr=f"{json.dumps(labels)}[datum.value] || datum.value")
+    axis = alt.Axis(labelLimit=260, labelOverlap=False, labelExpr=f"{json.dumps(labels)}[datum.value] || datum.value")
     y = alt.Y("variant:N", title=None, sort=names, scale=alt.Scale(domain=names), axis=axis)
     tone = alt.Color("variant:N", scale=_colors(names), legend=None) if color else alt.value(theme.CATEGORICAL[0])
     spread = summary.dropna(subset=["std"])
@@ -152,7 +153,7 @@ def dots(result: Any, quantity: str, *, color: bool = True) -> alt.LayerChart:
     return theme.describe(
         alt.layer(*layers),
         f"{title_of(quantity)} by variant, one dot a seed: {said or 'no run gave a number'}.",
-        height=max(90, ROW * len(names)),
+        height=AXIS + ROW * len(names),
     )
 
 
@@ -194,7 +195,7 @@ def correlations(result: Any) -> alt.LayerChart:
     return theme.describe(
         alt.layer(*layers),
         f"Kendall's τ with {title_of(table['gap'].iloc[0])}: {said or 'too few runs to rank'}.",
-        height=ROW * len(table) + 20,
+        height=AXIS + ROW * len(table),
     )
 
 
@@ -215,7 +216,7 @@ def against_gap(result: Any, measure: str) -> alt.Chart:
             x=alt.X(
                 "x:Q",
                 title=title_of(measure),
-                scale=theme.axis_scale(log, padding=10),
+                scale=theme.axis_scale(log, padding=10, nice=False),
                 axis=alt.Axis(format="~g"),
             ),
             y=alt.Y("y:Q", title=title_of(gap), scale=theme.axis_scale()),
@@ -233,7 +234,7 @@ def against_gap(result: Any, measure: str) -> alt.Chart:
             ],
         )
     )
-    return theme.describe(chart, f"{title_of(measure)} against {title_of(gap)}, {len(table)} runs.", height=280)
+    return theme.describe(chart, f"{title_of(measure)} against {title_of(gap)}, {len(table)} runs.", height=380)
 
 
 WIDTH_QUANTITIES = ("train_loss", "held_out_accuracy", "lambda_max", "zero_share", "barrier")

@@ -219,8 +219,7 @@ def _claims(result: Any, page: str) -> None:
     for claim in result.claims:
         sentence = text(f"claim.{claim['key']}")
         widgets.verdict(claim["verdict"], f"{sentence} :gray[{text('claims.section', section=claim['section'])}]")
-        for found in claim["measurements"]:
-            st.caption(measured(found))
+        st.caption("  \n".join(measured(found) for found in claim["measurements"]))
 
 
 def measured(found: dict[str, Any]) -> str:
@@ -229,7 +228,7 @@ def measured(found: dict[str, Any]) -> str:
     parts = {"measure": text(f"quantity.{found['measure']}")}
     for name in ("difference", "low", "high"):
         value = found[name]
-        parts[name] = "–" if value is None or not np.isfinite(value) else f"{value:+.3g}"
+        parts[name] = "–" if value is None or not np.isfinite(value) else f"{value:+.3g}".replace("-", "−")
     kind = found["kind"]
     if parts["difference"] == "–":
         kind = "unknown"
