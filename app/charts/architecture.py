@@ -164,7 +164,13 @@ def correlations(result: Any) -> alt.LayerChart:
     order = list(table["label"])
     known = table.dropna(subset=["tau"])
     scale = alt.Scale(domain=[-1, 1])
-    y = alt.Y("label:N", title=None, sort=order, scale=alt.Scale(domain=order), axis=alt.Axis(labelLimit=260))
+    y = alt.Y(
+        "label:N",
+        title=None,
+        sort=order,
+        scale=alt.Scale(domain=order),
+        axis=alt.Axis(labelLimit=260, labelOverlap=False),
+    )
     x_title = texts("architectures")("tau.axis", gap=title_of(table["gap"].iloc[0]))
     tooltip = [
         alt.Tooltip("label:N", title=texts("architectures")("col.measure")),

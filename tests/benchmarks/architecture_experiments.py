@@ -82,7 +82,7 @@ EXPERIMENTS = {
     ),
     "norm": Experiment(
         "Batch norm against none at three learning rates",
-        320,
+        256,
         _compare(
             tuple(
                 Variant(f"{name}, rate {lr:g}", "test_resnet", changes, {"lr": lr, "epochs": 16})
@@ -96,7 +96,7 @@ EXPERIMENTS = {
     ),
     "dropout": Experiment(
         "Dropout 0 against 0.3",
-        320,
+        256,
         _compare(
             tuple(
                 Variant(f"dropout {p:g}", "test_resnet", (f"with_dropout={p:g}",), {"epochs": 12}) for p in (0.0, 0.3)
