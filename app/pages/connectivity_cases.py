@@ -21,6 +21,7 @@ PAGE = "connectivity.cases"
 DEFINITIONS = ("cases", "barrier", "rise", "curve", "match")
 JOINTS = ("linear", "aligned", "bezier", "polychain")
 NETWORKS = 7  # trainings behind one pair of each case: two, two, and a parent with two shorter children
+PATH_SAMPLES = 512
 TRAINING_PASSES = 4  # a training epoch, in evaluations of the same examples
 
 
@@ -28,7 +29,7 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
     """Draw the inputs on the left and the cases on the right."""
     text = texts("connectivity")
     with left:
-        data = widgets.data_picker(PAGE, samples=512)
+        data = widgets.data_picker(PAGE, samples=1437)
         st.markdown(f"**{text('cases.architecture')}**")
         name = architecture_picker(PAGE)
         params = settings()
@@ -39,7 +40,9 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
             seeds, joints = params["n_seeds"], params["joints"]
             trained = seeds * (5 * params["train_epochs"] + 2 * params["fine_tune_epochs"]) * TRAINING_PASSES
             curves = sum(j in ("bezier", "polychain") for j in joints)
-            paths = 3 * seeds * (2 * 21 * len(joints) + TRAINING_PASSES * params["epochs"] * curves)
+            # paths are measured on fewer examples than networks are trained on
+            share = min(1.0, PATH_SAMPLES / (data.n_samples or PATH_SAMPLES))
+            paths = round(3 * seeds * share * (2 * 21 * len(joints) + TRAINING_PASSES * params["epochs"] * curves))
             st.caption(text("cases.cost", networks=NETWORKS * seeds, paths=3 * seeds * len(joints)))
             widgets.cost(trained + paths, point, data, {"batch_norm": "recompute"})
         if widgets.run_button(PAGE, text("cases.run"), ready=ready) and point is not None and data is not None:

@@ -19,7 +19,8 @@ class CasesResult(Result):
     ----------
     rows : list of dict
         One a path: ``case``, ``seed``, ``path``, ``barrier``, ``rise``, ``distance`` (of the ends),
-        ``loss_a``, ``loss_b``, ``accuracy_a``, ``accuracy_b`` and, with held-out data, ``held_out_barrier``.
+        ``loss_a``, ``loss_b``, ``accuracy_a``, ``accuracy_b`` and, with held-out data, ``held_out_barrier`` and
+        ``held_out_accuracy`` (mean of the two ends).
     t, profiles : ndarray of shape (n,) and (n_rows, n)
         Loss along each path.
     summary : list of dict

@@ -37,8 +37,12 @@ class ConnectivityCases(LandscapeEstimator):
 
     Parameters
     ----------
+    cases : tuple of str, default=("same start", "different starts", "fine-tuned")
+        Which of them.
     n_seeds : int, default=3
         Pairs of each case.
+    path_samples : int or None, default=512
+        Training examples that paths are measured and bends are trained on; None takes all.
     split_steps : int, default=0
         Steps before the two of the first case part; 0 shares the initialisation alone.
     train_epochs, train_lr, train_batch_size, weight_decay : int, float, int, float
@@ -65,7 +69,9 @@ class ConnectivityCases(LandscapeEstimator):
     def __init__(
         self,
         *,
+        cases: tuple[str, ...] = CASES,
         n_seeds: int = 3,
+        path_samples: int | None = 512,
         split_steps: int = 0,
         train_epochs: int = 8,
         train_lr: float = 0.1,
@@ -88,7 +94,9 @@ class ConnectivityCases(LandscapeEstimator):
         random_state: int = 0,
         verbose: int = 0,
     ) -> None:
+        self.cases = cases
         self.n_seeds = n_seeds
+        self.path_samples = path_samples
         self.split_steps = split_steps
         self.train_epochs = train_epochs
         self.train_lr = train_lr
@@ -127,7 +135,7 @@ class ConnectivityCases(LandscapeEstimator):
         make_model : str or callable
             A timm name, or seed → a freshly initialised module (which must depend on the seed alone).
         data : Examples, (inputs, targets), Dataset or DataLoader
-            Training examples, on which paths are measured too.
+            Training examples; paths are measured on ``path_samples`` of them.
         held_out : like `data`, optional
             Other examples to measure the paths on.
         on_progress, on_partial : callable, optional
@@ -140,8 +148,10 @@ class ConnectivityCases(LandscapeEstimator):
         self._check()
         examples = load_data(data)
         build = _builder(make_model, examples) if isinstance(make_model, str) else make_model
+        fewer = self.path_samples is not None and self.path_samples < len(examples)
+        measured = examples.subset(self.path_samples, int(self.random_state)) if fewer else examples
         report = self._progress(on_progress, "three cases")
-        jobs = [(case, seed) for seed in range(int(self.n_seeds)) for case in CASES]
+        jobs = [(case, seed) for seed in range(int(self.n_seeds)) for case in self.cases]
         rows: list[dict[str, Any]] = []
         profiles: list[np.ndarray] = []
         settings: dict[str, Any] = {}
@@ -155,7 +165,7 @@ class ConnectivityCases(LandscapeEstimator):
                 connector = self._connector(joint)
                 connector.fit(
                     pair,
-                    examples,
+                    measured,
                     held_out=held_out,
                     on_progress=part(step, 0.4 + k * share, 0.4 + (k + 1) * share, name),
                 )
@@ -178,6 +188,9 @@ class ConnectivityCases(LandscapeEstimator):
             raise ValueError(
                 f"split_steps must be a whole number from 0, got {self.split_steps!r}. 0 shares the start."
             )
+        unknown = [c for c in self.cases if c not in CASES]
+        if unknown or not self.cases:
+            raise ValueError(f"cases must be some of {', '.join(CASES)}, got {self.cases!r}. Choose from these.")
         unknown = [j for j in self.joints if j not in JOINTS]
         if unknown or not self.joints:
             raise ValueError(f"joints must be some of {', '.join(JOINTS)}, got {self.joints!r}. Choose from these.")
@@ -268,6 +281,7 @@ def _numbers(result: Any) -> dict[str, float]:
     if len(result.held_out_losses):
         chord = (1 - result.t) * result.held_out_losses[0] + result.t * result.held_out_losses[-1]
         numbers["held_out_barrier"] = np.max(result.held_out_losses - chord)
+        numbers["held_out_accuracy"] = (result.held_out_accuracies[0] + result.held_out_accuracies[-1]) / 2
     return {name: float(value) for name, value in numbers.items()}
 
 
