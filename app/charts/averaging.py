@@ -66,14 +66,12 @@ def history(result: Any, *, quantity: str = "loss", on: str = "held_out", log: b
         legend=alt.Legend(orient="top"),
     )
     log = log and quantity == "loss" and bool(len(table)) and bool((table["value"] > 0).all())
-    # Vega rounds a logarithmic axis to whole decades, which would leave most of it empty.
-    limits = {"domain": [0.9 * table["value"].min(), 1.1 * table["value"].max()], "nice": False} if log else {}
     base = alt.Chart(table).encode(
         x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d")),
         y=alt.Y(
             "value:Q",
             title=f"{text('examples.' + on)}: {TITLES[quantity]}",
-            scale=theme.axis_scale(log, **limits),
+            scale=theme.axis_scale(log, **_limits(table, log)),
         ),
         color=color,
         tooltip=[
@@ -213,7 +211,7 @@ def seeds(result: Any, *, key: str = "held_out_accuracy") -> alt.LayerChart:
     _check("key", key, SEED_QUANTITIES)
     title, form, ratio = SEED_QUANTITIES[key]
     groups = ("sgd", "swa", "ema")
-    names = {group: text("role." + group) for group in groups}
+    names = {group: text("short." + group) for group in groups}
     table = pd.DataFrame(
         [
             {"seed": row["seed"], "group": names[row["group"]], "value": float(row[key])}
@@ -228,7 +226,7 @@ def seeds(result: Any, *, key: str = "held_out_accuracy") -> alt.LayerChart:
     )
     base = alt.Chart(table).encode(
         x=alt.X("group:N", title=None, sort=list(names.values()), axis=alt.Axis(labelAngle=0)),
-        y=alt.Y("value:Q", title=title, scale=theme.axis_scale(log)),
+        y=alt.Y("value:Q", title=title, scale=theme.axis_scale(log, **_limits(table, log))),
     )
     described = ", ".join(
         f"{names[g]} {np.mean([r[key] for r in result.rows if r['group'] == g] or [np.nan]):{form}}" for g in groups
@@ -249,6 +247,13 @@ def seeds(result: Any, *, key: str = "held_out_accuracy") -> alt.LayerChart:
         f"{title} over {len({r['seed'] for r in result.rows})} seeds; means: {described}.",
         height=300,
     )
+
+
+def _limits(table: pd.DataFrame, log: bool) -> dict[str, Any]:
+    """End a logarithmic axis at the data: Vega rounds it to whole decades, which leaves most of it empty."""
+    if not log:
+        return {}
+    return {"domain": [float(0.9 * table["value"].min()), float(1.1 * table["value"].max())], "nice": False}
 
 
 def _check(name: str, value: str, allowed: Any) -> None:

@@ -323,7 +323,7 @@ def _notes(rows: Sequence[dict[str, Any]]) -> list[str]:
     notes = []
     means = {g: np.mean([r["train_loss"] for r in rows if r["group"] == g] or [np.nan]) for g in GROUPS}
     low, high = min(means.values()), max(means.values())
-    if np.isfinite(high) and high > 2 * low:
+    if np.isfinite(high) and high > 1.1 * low:
         listed = ", ".join(f"{g} {v:.2g}" for g, v in means.items())
         notes.append(
             f"The points end at different training losses ({listed} nats): curvature grows or falls with the "
