@@ -15,8 +15,8 @@ EN = {
     "view": "View",
     "view.relief": "Relief",
     "view.map": "Map",
-    "number.loss": "Loss at the network",
-    "number.accuracy": "Accuracy there",
-    "number.barrier": "Highest on this plane",
+    "number.loss": "Loss at A, B and C, at most",
+    "number.accuracy": "Held-out accuracy, at least",
+    "number.barrier": "Highest loss on this plane",
     "number.points": "Points measured",
 }

@@ -43,6 +43,19 @@ def app(tmp_path_factory):
         yield address, workspace
 
 
+def note_console(page, message) -> None:
+    """Note an error of the console; a file that could not be had is noted by its address instead."""
+    if message.type == "error" and not message.text.startswith("Failed to load resource"):
+        page.complaints.append(f"console: {message.text}")
+
+
+def note_response(page, response) -> None:
+    """Note a refused request. Streamlit itself looks for its server under each part of a deep link's path."""
+    looking = response.url.endswith(("/_stcore/health", "/_stcore/host-config"))
+    if response.status >= 400 and not looking:
+        page.complaints.append(f"response {response.status}: {response.url}")
+
+
 @pytest.fixture
 def page(browser):
     """Yield a page that remembers what it complained about and whom it asked."""
@@ -50,7 +63,8 @@ def page(browser):
     opened = context.new_page()
     opened.complaints, opened.requests = [], []
     opened.on("pageerror", lambda error: opened.complaints.append(f"page: {error}"))
-    opened.on("console", lambda m: m.type == "error" and opened.complaints.append(f"console: {m.text}"))
+    opened.on("console", lambda message: note_console(opened, message))
+    opened.on("response", lambda response: note_response(opened, response))
     opened.on("request", lambda request: opened.requests.append(request.url))
     yield opened
     context.close()

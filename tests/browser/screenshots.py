@@ -80,9 +80,7 @@ def main() -> None:
     with running_app(workspace) as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path(), args=list(FLAGS))
         if options.run:
-            run_jobs(
-                browser.new_page(viewport={"width": 1440, "height": 900}), address, pages, options.seconds
-            )
+            run_jobs(browser.new_page(viewport={"width": 1440, "height": 900}), address, pages, options.seconds)
         for theme in options.themes.split(","):
             for size in options.sizes.split(","):
                 width, height = SIZES[size]

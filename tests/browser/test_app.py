@@ -22,9 +22,7 @@ def go(page, name):
 
 
 def idle(page, seconds=60):
-    page.wait_for_selector(
-        "[data-testid='stApp'][data-test-script-state='notRunning']", timeout=seconds * 1000
-    )
+    page.wait_for_selector("[data-testid='stApp'][data-test-script-state='notRunning']", timeout=seconds * 1000)
 
 
 def clean(page, address):
