@@ -46,9 +46,6 @@ def main() -> None:
     ]
     accuracies = [Landscape(model, held_out).accuracy() for model in models]
     notes = {
-        "caption": "Three test_resnet networks (timm), each trained on 1,437 handwritten digits from its own seed, and "
-        "the plane through them; the loss of 512 training images, batch-norm statistics recomputed at every point. "
-        "Each network lies in a valley of its own.",
         "loss": max(marker["loss"] for marker in markers),
         "accuracy": min(accuracies),
         "markers": markers,

@@ -99,14 +99,12 @@ def landscape() -> None:
         )
         azimuth = 35
         if view == "relief":
-            azimuth = st.slider(
-                text("rotate"), 0, 355, 35, step=5, format="%d°", width=260, **bound(PAGE, "turn")
-            )
+            azimuth = st.slider(text("rotate"), 0, 355, 35, step=5, format="%d°", width=260, **bound(PAGE, "turn"))
     if view == "relief":
         widgets.show_chart(charts.relief(result(found), azimuth=azimuth, height=470))
     else:
         widgets.show_chart(charts.heat_map(result(found), height=470))
-    st.caption(found["notes"].get("caption", ""))
+    st.caption(text("caption"))
 
 
 def numbers() -> None:

@@ -50,6 +50,23 @@ def test_the_frame_opens_on_home_with_a_picture():
     assert len(picture.proto.SerializeToString()) > 100_000, "the cells are in it"
 
 
+def test_the_package_carries_the_landscape_of_the_assets_and_it_is_what_its_caption_says():
+    from app.pages import home
+
+    first, copy = (path.read_bytes() for path in home.DEMO)
+    assert first == copy, "run assets/make_demo.py: it writes both"
+    found = home.demo()
+    losses = found["losses"]
+    assert losses.shape == (len(found["axis_0"]), len(found["axis_1"]))
+    assert np.isfinite(losses).all()
+    assert [marker["label"] for marker in found["notes"]["markers"]] == ["A", "B", "C"]
+    for marker in found["notes"]["markers"]:  # each network lies low, and the way between them is high
+        i = int(np.abs(found["axis_0"] - marker["x"]).argmin())
+        j = int(np.abs(found["axis_1"] - marker["y"]).argmin())
+        assert losses[i, j] < 0.05
+    assert losses.max() > 1.0
+
+
 def test_every_registered_page_has_its_name_its_question_and_a_unique_place():
     names = [name for _, name, _ in frame.PAGES]
     assert len(set(names)) == len(names) == 10
