@@ -89,7 +89,8 @@ def warm_up() -> threading.Thread:
 
     def load() -> None:
         time.sleep(WARM_UP_AFTER)
-        importlib.import_module("estimators.landscape")
+        # the package, not a module in it: a page that imports the package meanwhile would see half a module
+        importlib.import_module("estimators")
         importlib.import_module("timm")
         gc.collect()
         gc.freeze()  # half a million objects that live as long as the process: no need to walk them again
