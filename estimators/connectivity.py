@@ -303,13 +303,18 @@ class ModeConnector(LandscapeEstimator):
         land = self._other if data is None else self._land.on(data)
         return average_predictions(land, combine(self._anchors(), self._coefficients(t)))
 
-    def plane_models(self) -> list[dict[str, Tensor]]:
-        """State dicts of A, B and the first bend (or A, B, when straight): what `SurfaceMapper` with
-        ``directions="models"`` takes to map the plane of the path.
-        """  # noqa: D205
+    def plane_models(self) -> list[Any]:
+        """Give A, B and the first bend (no bend when straight), for `SurfaceMapper` with ``directions="models"``.
+
+        Returns
+        -------
+        list
+            A as a module, the others as state dicts; the plane through them holds a path of one bend.
+        """
         check_is_fitted(self)
         anchors = self._anchors()
-        return [self._land.state_dict(p) for p in (anchors[0], anchors[-1], *anchors[1:-1][:1])]
+        others = [anchors[-1], *anchors[1:-1][:1]]
+        return [self._land.model_at(anchors[0]), *(self._land.state_dict(point) for point in others)]
 
     # -- inside -----------------------------------------------------------------------------------------
 

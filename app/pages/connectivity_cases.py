@@ -89,7 +89,7 @@ def settings() -> dict[str, Any]:
 
 def start(point: PointSpec, data: DataSpec, params: dict[str, Any]) -> None:
     """Queue the experiment."""
-    from estimators.experiments.connectivity_cases import ConnectivityCases
+    from estimators.experiments import ConnectivityCases
 
     experiment = ConnectivityCases(**params, memory="default")
     held_out = data.held_out(None)
@@ -121,7 +121,7 @@ def script(experiment: Any, point: PointSpec, data: DataSpec, held_out: DataSpec
     return "\n".join(
         [
             "from estimators import load_data",
-            "from estimators.experiments.connectivity_cases import ConnectivityCases",
+            "from estimators.experiments import ConnectivityCases",
             "",
             data.code("data"),
             held_out.code("held_out"),

@@ -1,11 +1,15 @@
 """Ready experiments: each trains what it needs, measures it over seeds, and judges claims by the numbers."""
 
 from .batch_size import QUANTITIES, BatchSizeResult, batch_size_experiment
+from .cases_result import CasesResult
+from .connectivity_cases import ConnectivityCases
 from .swa_comparison import SwaComparisonResult, noisy_digits, swa_experiment
 
 __all__ = [
     "QUANTITIES",
     "BatchSizeResult",
+    "CasesResult",
+    "ConnectivityCases",
     "SwaComparisonResult",
     "batch_size_experiment",
     "noisy_digits",
