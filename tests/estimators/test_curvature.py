@@ -280,7 +280,7 @@ def test_agrees_with_curvlinops_and_arpack_on_a_timm_network(digits):
     curvlinops = pytest.importorskip("curvlinops")
     from scipy.sparse.linalg import eigsh
 
-    few = digits.subset(48, random_state=0)
+    few = digits.subset(24, random_state=0)
     model = load_model("test_resnet", num_classes=10, image_size=32, random_state=0)
     model = train(model, few, epochs=2, lr=0.05, random_state=0).model
     found = CurvatureEstimator(n_eigenvalues=1, n_probes=2, n_lanczos=0, compare_traces=False).fit(model, few)
