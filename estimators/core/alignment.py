@@ -244,12 +244,24 @@ def align_states(
     ValueError
         When the outputs change by more than 1e-4.
     """
-    symmetry = derive_symmetry(module, inputs[:2])
-    alignment = match_weights(
-        state_a, state_b, symmetry, n_restarts=n_restarts, random_state=random_state, on_progress=on_progress
-    )
-    moved = permute_state(state_b, symmetry, alignment.permutations)
-    return moved, alignment, largest_change(copy.deepcopy(module), state_b, moved, inputs)
+    symmetry, working = derive_symmetry(module, inputs[:2]), copy.deepcopy(module)
+
+    def match() -> tuple[State, Alignment, float]:
+        alignment = match_weights(
+            state_a, state_b, symmetry, n_restarts=n_restarts, random_state=random_state, on_progress=on_progress
+        )
+        moved = permute_state(state_b, symmetry, alignment.permutations)
+        return moved, alignment, largest_change(working, state_b, moved, inputs)
+
+    if not symmetry.nested:
+        return match()
+    try:
+        return match()
+    except ValueError:
+        # an order of its own in each outer place was too much (places are mixed before the units are used):
+        # one order for all of them is what the graph guarantees
+        symmetry.nested = {}
+        return match()
 
 
 def _tensors(output: Any) -> list[Tensor]:

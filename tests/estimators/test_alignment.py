@@ -100,9 +100,7 @@ class Net(nn.Module):
 
 
 def conv_flatten():
-    return nn.Sequential(
-        nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.MaxPool2d(4), nn.Flatten(), nn.Linear(96, 5)
-    )
+    return nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.MaxPool2d(4), nn.Flatten(), nn.Linear(96, 5))
 
 
 def concatenated():
@@ -196,9 +194,7 @@ def test_weights_used_twice_are_permuted_once():
 def test_one_hidden_layer_is_matched_to_the_brute_force_optimum():
     generator = torch.Generator().manual_seed(0)
     net = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
-    a, b = (
-        {k: torch.randn(v.shape, generator=generator) for k, v in net.state_dict().items()} for _ in range(2)
-    )
+    a, b = ({k: torch.randn(v.shape, generator=generator) for k, v in net.state_dict().items()} for _ in range(2))
     symmetry = derive_symmetry(net, torch.randn(2, 4))
     group = next(iter(symmetry.groups))
     best = max(
@@ -263,11 +259,29 @@ def test_what_leaves_the_traced_graph_is_caught_by_the_outputs():
 
     net = roughen(Net(forward, a=nn.Linear(4, 6), b=nn.Linear(6, 3)))
     inputs = torch.randn(3, 4)
-    other = {
-        k: torch.randn(v.shape, generator=torch.Generator().manual_seed(5)) for k, v in state_of(net).items()
-    }
+    other = {k: torch.randn(v.shape, generator=torch.Generator().manual_seed(5)) for k, v in state_of(net).items()}
     with pytest.raises(ValueError, match="Its units cannot be reordered"):
         align_states(net, state_of(net), other, inputs)
+
+
+def test_places_that_are_mixed_share_one_order():
+    def forward(m, x):
+        rows = m["a"](x).unflatten(1, (4, 3))
+        return m["out"](rows.sum(1).tanh().square().sum(-1, keepdim=True))
+
+    net = roughen(Net(forward, a=nn.Linear(5, 12), out=nn.Linear(1, 3)))
+    inputs = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
+    assert derive_symmetry(net, inputs).nested  # by the weights alone each of the four rows could be ordered apart
+    generator = torch.Generator().manual_seed(1)
+    other = {k: torch.randn(v.shape, generator=generator) for k, v in state_of(net).items()}
+    symmetry = derive_symmetry(net, inputs)
+    apart = permute_state(other, symmetry, match_weights(state_of(net), other, symmetry).permutations)
+    with pytest.raises(ValueError, match="same outputs"):
+        largest_change(net, other, apart, inputs)
+    moved, alignment, change = align_states(net, state_of(net), other, inputs)
+    assert change <= 1e-5
+    assert not torch.equal(moved["layers.a.weight"], other["layers.a.weight"])
+    assert alignment.similarity_after > alignment.similarity_before
 
 
 def test_identity_orders_change_nothing():

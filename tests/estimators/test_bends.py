@@ -90,9 +90,7 @@ def test_divergence_keeps_the_last_finite_bends_and_says_when():
         calls.append(1)
         return (float("nan"), point) if len(calls) > 10 else ring(_, point)
 
-    found = train_bends(
-        explode, A, B, PATHS["bezier"], n_bends=1, n_examples=64, epochs=5, batch_size=8, lr=0.1
-    )
+    found = train_bends(explode, A, B, PATHS["bezier"], n_bends=1, n_examples=64, epochs=5, batch_size=8, lr=0.1)
     assert found.diverged_at == 2
     assert torch.isfinite(found.bends).all()
     assert found.losses.shape == (1,)

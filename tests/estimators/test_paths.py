@@ -41,9 +41,7 @@ def test_initial_bends_give_the_straight_line(name):
     a, b = torch.randn(2, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     anchors = torch.stack([a, *initial_bends(a, b, 3), b]).numpy()
     t = np.linspace(0, 1, 11)
-    np.testing.assert_allclose(
-        PATHS[name](t, 3) @ anchors, PATHS["linear"](t) @ anchors[[0, -1]], rtol=0, atol=1e-14
-    )
+    np.testing.assert_allclose(PATHS[name](t, 3) @ anchors, PATHS["linear"](t) @ anchors[[0, -1]], rtol=0, atol=1e-14)
 
 
 def test_barrier_subtracts_the_chord_and_rise_the_worse_end():
@@ -95,9 +93,7 @@ def test_plane_of_several_bends_says_how_far_they_are_from_it():
     # no other plane through A and B keeps more of the bends: compare with one turned a little
     rest = anchors[1:-1] - anchors[0]
     rest = rest - (rest @ plane.axes[0])[:, None] * plane.axes[0]
-    other = torch.nn.functional.normalize(
-        plane.axes[1] + 0.3 * torch.nn.functional.normalize(rest[0], dim=0), dim=0
-    )
+    other = torch.nn.functional.normalize(plane.axes[1] + 0.3 * torch.nn.functional.normalize(rest[0], dim=0), dim=0)
     assert (rest @ plane.axes[1]).norm() >= (rest @ other).norm()
 
 
