@@ -203,7 +203,7 @@ class SurfaceMapper(SurfaceAnalysis):
             self._groups = self._groups[1:]
         self._axis_values = self._axes(sizes, progress)
         self._centre = (0.0,) * self.n_dims
-        self._placed = self._place(progress)
+        self._place()
         self._lay_out()
         directions = torch.cat([p.directions for p in self._planes])
         self.directions_ = directions.cpu().numpy()
@@ -211,12 +211,16 @@ class SurfaceMapper(SurfaceAnalysis):
         self.n_features_out_ = self.n_dims
         self._cosine = max(largest_cosine(p.directions) for p in self._planes)
         self._fill(progress, on_partial)
+        self._measure_models(progress)
         return self
 
     def finish(self, *, on_progress: OnProgress | None = None, on_partial: OnPartial | None = None) -> SurfaceMapper:
         """Evaluate exactly what was interpolated, or what a cancelled `fit` left."""
         check_is_fitted(self, "result_")
-        self._run(self._evaluate_all(), self._progress(on_progress, "surface"), on_partial)
+        progress = self._progress(on_progress, "surface")
+        self._run(self._evaluate_all(), progress, on_partial)
+        if any(np.isnan(value) for columns in self._columns for value in columns["loss"]):
+            self._measure_models(progress)
         return self
 
     def look_closer(

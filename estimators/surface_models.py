@@ -112,32 +112,37 @@ def read_points(land: Landscape, members: Sequence[Any]) -> Tensor:
     return torch.stack([land.point(m) for m in members]) if members else land.theta.new_empty((0, land.n_parameters))
 
 
-def measure(
-    group: Group,
-    land: Landscape,
-    frame: Frame,
-    template: nn.Module,
-    build: Callable[[nn.Module], Landscape],
-) -> dict[str, Any]:
-    """Place a group's members in the plane and give their own losses.
-
-    The loss of a checkpoint is taken with its own batch-norm buffers, which is what the checkpoint scores;
-    the map uses the centre's. Where the two disagree, the difference is distance from the plane and those
-    buffers.
-    """
+def place(group: Group, land: Landscape, frame: Frame) -> dict[str, list[float]]:
+    """Give the coordinates of a group's members in the plane and their distances from it, one column each."""
     points = read_points(land, group.members)
     coordinates, distances = frame.project(points).numpy(), frame.residual(points).numpy()
+    names = ("x", "y", "z")[: coordinates.shape[1]]
+    columns = {name: [float(v) for v in coordinates[:, k]] for k, name in enumerate(names)}
+    unknown = [float("nan")] * len(points)
+    return {**columns, "loss": unknown, "accuracy": unknown, "distance": [float(d) for d in distances]}
+
+
+def own_losses(
+    group: Group, land: Landscape, template: nn.Module, build: Callable[[nn.Module], Landscape]
+) -> dict[str, list[float]]:
+    """Measure the loss and accuracy of each member of a group.
+
+    They are taken with the member's own batch-norm buffers, which is what a checkpoint scores; the map uses the
+    centre's. Where the two disagree, the difference is distance from the plane and those buffers.
+    """
     own_buffers = land.has_batch_norm and land.batch_norm == "frozen"
-    losses, accuracies = [], []
-    for member, point in zip(group.members, points, strict=True):
+    found: dict[str, list[float]] = {"loss": [], "accuracy": []}
+    for member in group.members:
         has_buffers = own_buffers and not isinstance(member, Tensor)
-        where, theta = (build(module_of(member, template)), None) if has_buffers else (land, point)
-        losses.append(where.loss(theta))
-        accuracies.append(where.accuracy(theta))
-    columns: dict[str, list[float]] = {
-        name: [float(v) for v in coordinates[:, k]] for k, name in enumerate(("x", "y", "z")[: coordinates.shape[1]])
-    }
-    columns |= {"loss": losses, "accuracy": accuracies, "distance": [float(d) for d in distances]}
+        where = build(module_of(member, template)) if has_buffers else land
+        theta = None if has_buffers else land.point(member)
+        found["loss"].append(where.loss(theta))
+        found["accuracy"].append(where.accuracy(theta))
+    return found
+
+
+def entry_of(group: Group, columns: dict[str, list[float]]) -> dict[str, Any]:
+    """Give what a result says about a group: lists for a trajectory, single values for a model."""
     if group.is_trajectory:
         return {"label": group.label, **columns}
     return {"label": group.label, **{name: values[0] for name, values in columns.items()}}

@@ -86,10 +86,10 @@ def random_plane(request: Request) -> Plane:
         land.theta, land.shapes, land.names, generator, request.n_dims, request.normalization
     )
     unit = {
-        "filter": "1 = each filter's own norm",
-        "layer": "1 = each layer's own norm",
-        "model": "1 = norm of all weights",
-    }.get(request.normalization or "none", "Euclidean distance")
+        "filter": "filter norms",
+        "layer": "layer norms",
+        "model": "norm of θ",
+    }.get(request.normalization or "none", "distance")
     ordinal = ("First", "Second", "Third")
     titles = [f"{ordinal[k]} random direction ({unit})" for k in range(request.n_dims)]
     if request.n_dims == 1:
@@ -119,7 +119,7 @@ def hessian_plane(request: Request) -> Plane:
         for k, c in enumerate(chosen)
         if not pairs.converged[c]
     ]
-    titles = [f"Hessian eigenvector, λ = {value:.4g} (Euclidean distance)" for value in values]
+    titles = [f"Eigenvector of λ = {value:.4g} (distance)" for value in values]
     return Plane(land.theta, pairs.vectors[chosen], titles, eigenvalues=values, notes=notes)
 
 
@@ -129,10 +129,7 @@ def trajectory_plane(request: Request) -> Plane:
     plane = Plane(
         request.land.theta,
         directions,
-        [
-            f"Principal component {k + 1}, {100 * float(r):.1f} % of the variance (Euclidean distance)"
-            for k, r in enumerate(ratio)
-        ],
+        [f"Component {k + 1}: {100 * float(r):.1f} % of variance (distance)" for k, r in enumerate(ratio)],
         explained_variance_ratio=ratio.numpy(),
     )
     return _framed(plane, request.points)
@@ -149,8 +146,8 @@ def model_plane(request: Request) -> Plane:
     origin = request.land.theta
     others = [p for p in request.points if not torch.equal(p, origin)]
     directions = spanning_directions(torch.stack([origin, *others]))
-    titles = ["Toward the second model (Euclidean distance)"]
-    titles += [f"Away from that line toward model {k + 3} (distance)" for k in range(request.n_dims - 1)]
+    titles = ["Toward the second model (distance)"]
+    titles += [f"Across, toward model {k + 3} (distance)" for k in range(request.n_dims - 1)]
     return _framed(Plane(origin, directions, titles), request.points)
 
 

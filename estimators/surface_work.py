@@ -18,7 +18,7 @@ from .core.refinement import refine
 from .landscape import Landscape
 from .progress import Cancelled, OnProgress, ignore_progress
 from .surface_canvas import Canvas, Panel, panels_of
-from .surface_models import Group, measure
+from .surface_models import Group, entry_of, own_losses, place
 from .surface_planes import DIRECTIONS, EIGENVECTORS, Plane, Request
 from .surface_result import SurfaceResult
 
@@ -54,7 +54,7 @@ class SurfaceWork(LandscapeEstimator):
     _panels: list[Panel]
     _canvas: Canvas
     _groups: list[Group]
-    _placed: dict[str, list[dict[str, Any]]]
+    _columns: list[dict[str, list[float]]]
     _template: Any
     _centre: tuple[float, ...]
     _axis_values: list[NDArray[np.float64]]
@@ -159,20 +159,28 @@ class SurfaceWork(LandscapeEstimator):
             low, high = (low, middle) if ends_above(middle) else (middle, high)
         return high
 
-    def _place(self, progress: OnProgress) -> dict[str, list[dict[str, Any]]]:
-        placed: dict[str, list[dict[str, Any]]] = {"markers": [], "trajectories": []}
+    def _place(self) -> None:
+        """Find where the models lie; their own losses follow when the map is there."""
         frame = self._planes[0].frame
+        self._columns = [place(group, self._land, frame) for group in self._groups]
+
+    def _measure_models(self, progress: OnProgress) -> None:
+        """Measure the models on the map, each with its own buffers, and publish the map once more."""
         for k, group in enumerate(self._groups):
             progress(k, len(self._groups), "models on the map")
-            entry = measure(
+            self._columns[k] = self._columns[k] | own_losses(
                 group,
                 self._land,
-                frame,
                 self._template,
                 lambda module: self._landscape(module, self._land.data, parameters=self.parameters),
             )
-            placed["trajectories" if group.is_trajectory else "markers"].append(entry)
-        return placed
+        if self._groups:
+            progress(len(self._groups), len(self._groups), "models on the map")
+            self._publish(self._freeze())
+
+    def _entries(self, trajectories: bool) -> list[dict[str, Any]]:
+        pairs = zip(self._groups, self._columns, strict=True)
+        return [entry_of(group, columns) for group, columns in pairs if group.is_trajectory == trajectories]
 
     def _lay_out(self) -> None:
         """Make an empty grid over the axes."""
@@ -300,8 +308,8 @@ class SurfaceWork(LandscapeEstimator):
             cosine=self._cosine,
             explained_variance_ratio=plane.explained_variance_ratio,
             eigenvalues=plane.eigenvalues,
-            markers=self._placed["markers"],
-            trajectories=self._placed["trajectories"],
+            markers=self._entries(trajectories=False),
+            trajectories=self._entries(trajectories=True),
             notes=list(plane.notes),
         )
 

@@ -90,7 +90,7 @@ def heat_map(
     box = {"x": x, "x2": "x2:Q", "y": y, "y2": "y2:Q"}
     colored = (
         alt.Chart(cells[drawable])
-        .mark_rect(clip=True)
+        .mark_rect(clip=True, opacity=1, strokeWidth=0)
         .encode(
             **box,
             color=alt.Color("value:Q", scale=scale, legend=grid.legend(quantity, height) if legend else None),
@@ -198,6 +198,7 @@ def _overlays(result: Any, x: alt.X, y: alt.Y) -> list[alt.Chart]:
     layers: list[alt.Chart] = []
     trajectories = list(getattr(result, "trajectories", None) or [])
     names = [str(path["label"]) for path in trajectories]
+    key = alt.Legend(orient="bottom") if len(names) > 1 else None  # one path needs no name beside the map
     for path, name in zip(trajectories, names, strict=True):
         table = pd.DataFrame({"x": path["x"], "y": path["y"]}).assign(step=range(len(path["x"])), label=name)
         tooltip = [alt.Tooltip("label:N", title="trajectory"), alt.Tooltip("step:Q")]
@@ -205,7 +206,7 @@ def _overlays(result: Any, x: alt.X, y: alt.Y) -> list[alt.Chart]:
             table["loss"] = path["loss"]
             tooltip.append(alt.Tooltip("loss:Q", title="its own loss (nats)", format=theme.LOSS_FORMAT))
         scale = alt.Scale(domain=names, range=list(theme.CATEGORICAL))
-        base = alt.Chart(table).encode(x=x, y=y, color=alt.Color("label:N", title="trajectory", scale=scale))
+        base = alt.Chart(table).encode(x=x, y=y, color=alt.Color("label:N", title=None, scale=scale, legend=key))
         layers.append(base.mark_line(strokeWidth=2).encode(order="step:Q"))
         dots = base.mark_point(filled=True, size=45, stroke="white", strokeWidth=1, opacity=1)
         layers.append(dots.encode(tooltip=tooltip))

@@ -19,7 +19,7 @@ LARGEST = 201 * 201
 KINDS = ("random", "hessian", "trajectory", "models", "linear")
 NORMALIZATIONS = ("filter", "layer", "model", "none")
 USUAL_ADAPTIVE = 220
-DEFINITIONS = ("filter", "centre", "adaptive", "trajectory", "basin", "convexity")
+DEFINITIONS = ("filter", "centre", "axes", "adaptive", "trajectory", "basin", "convexity")
 
 
 def render() -> None:

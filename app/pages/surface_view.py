@@ -115,7 +115,7 @@ def _plane(result: Any, look: dict[str, Any]) -> Any:
     text = texts(PAGE)
     shared = {name: look[name] for name in ("quantity", "log", "clip", "scheme")}
     cell = recall(PAGE, "cell")
-    flat, relief = st.columns(2)
+    flat, relief = st.columns([1.1, 1])
     levels = look["levels"]
     chart = charts.heat_map(result, **shared, levels=levels, title=text("title.map"), cursor=cell, select="cell")
     with flat:
@@ -124,7 +124,7 @@ def _plane(result: Any, look: dict[str, Any]) -> Any:
         widgets.show_chart(
             charts.relief(
                 result, **shared, azimuth=look["azimuth"], elevation=look["elevation"], cursor=cell,
-                title=text("title.relief"),
+                title=text("title.relief"), legend=False,
             )
         )  # fmt: skip
     sides = np.shape(result.losses)
@@ -187,7 +187,7 @@ def _cell(result: Any, job: jobs.Job | None, mapper: Any, look: dict[str, Any]) 
         st.markdown(f"**{text('cell', x=f'{cell[0]:.3g}', y=f'{cell[1]:.3g}')}**")
         if mapper is None or job is None:
             value = f"{np.asarray(result.losses)[i, j]:.4g}"
-            st.metric(text("cell.map"), value, text(f"cell.was.{was}"), delta_color="off")
+            st.metric(text(f"cell.map.{was}"), value)
             if job is None or not job.live:
                 st.caption(text("cell.gone"))
             return
@@ -207,11 +207,11 @@ def _probe(result: Any, job: jobs.Job, mapper: Any, cell: tuple[float, float], o
     def numbers() -> None:
         text, now = texts(PAGE), jobs.latest(CELL)
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.metric(text("cell.map"), f"{on_map:.4g}", text(f"cell.was.{was}"), delta_color="off", width=150)
+            st.metric(text(f"cell.map.{was}"), f"{on_map:.4g}", width=185)
             if now is not None and now.result is not None:
-                st.metric(text("cell.exact"), f"{now.result['loss']:.6g}", width=150)
-                st.metric(text("cell.accuracy"), f"{now.result['accuracy']:.2%}", width=120)
-                st.metric(text("cell.gradient"), f"{now.result['gradient_norm']:.4g}", width=130)
+                st.metric(text("cell.exact"), f"{now.result['loss']:.5g}", width=110)
+                st.metric(text("cell.accuracy"), f"{now.result['accuracy']:.2%}", width=100)
+                st.metric(text("cell.gradient"), f"{now.result['gradient_norm']:.4g}", width=115)
                 st.metric(text("cell.slope"), f"{now.result['slope']:.4g}", width=130)
             elif now is not None and now.live:
                 st.caption(text("cell.measuring"))

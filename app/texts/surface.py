@@ -100,10 +100,9 @@ EN = {
     "unfinished": "The work was stopped: cells that were not evaluated are interpolated or empty.",
     # one cell
     "cell": "The point ({x}, {y})",
-    "cell.map": "Loss on the map",
-    "cell.was.evaluated": "evaluated",
-    "cell.was.interpolated": "interpolated",
-    "cell.exact": "Loss",
+    "cell.map.evaluated": "On the map (evaluated)",
+    "cell.map.interpolated": "On the map (interpolated)",
+    "cell.exact": "Exact loss",
     "cell.accuracy": "Accuracy",
     "cell.gradient": "Gradient norm",
     "cell.slope": "Slope in the plane",
@@ -157,6 +156,10 @@ EN = {
     "def.centre.text": "The point (0, 0) is the model itself: its value equals the loss of the checkpoint to the last "
     "bit.",
     "def.centre.source": "",
+    "def.axes.term": "Axes",
+    "def.axes.text": "“Filter norms”: 1 moves each filter by as much as its own norm. “Distance”: Euclidean distance "
+    "of the weight vectors, since these directions have length 1. On a line between two models 0 and 1 are the models.",
+    "def.axes.source": "",
     "def.adaptive.term": "Where it matters",
     "def.adaptive.text": "A coarse grid is evaluated first. Where two ways of interpolating the log-loss disagree, where "
     "leaving a neighbour out would have been wrong, and where the surface bends, more points follow, until the "

@@ -1,9 +1,18 @@
-"""Time a grid point against the bare forward pass and against public peers, in one process.
+"""Time a point of a surface against the bare forward pass and against public peers, all in one process.
 
-``python -m tests.benchmarks.bench_surfaces [--side 11]``. Every method evaluates the same number of points on the same
-512 digits; the peers with their own loops (loss-landscapes 3.0.6, loss-landscape-3d 0.1.3, and landscaper 1.3.1's grid
-function, whose topology imports do not install everywhere and are not timed). Times are medians over repeats, taken in
-turns, so that a slow moment of the machine falls on all.
+``python -m tests.benchmarks.bench_surfaces [--side 21] [--rounds 3] [--examples 512] [--part speed,...] [--peers DIR]``
+
+speed     `test_resnet`: a point of `SurfaceMapper` against the bare channels-last forward pass and loss of the network
+          with its batch norms folded into constants, and against loss-landscapes 3.0.6, loss-landscape-3d 0.1.3 and
+          landscaper 1.3.1 on a grid of the same size. Contenders take turns, the median over rounds counts.
+networks  the same ratios for `resnet18` and `test_vit`, on a 5 × 5 grid.
+bfloat16  time of a point and the largest deviation from float32 on the grid.
+linear    time per point and example as the points and the examples grow.
+adaptive  evaluations and time of an adaptive 41 × 41 map against 1,681 points of the fastest peer.
+
+Peers are optional: `pip install --no-deps --target DIR loss-landscapes==3.0.6 loss-landscape-3d==0.1.3
+landscaper==1.3.1` and `--peers DIR`; one that cannot be imported is named and left out. Times mean something only on
+an idle machine.
 """
 
 from __future__ import annotations
@@ -11,167 +20,248 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
+import importlib.util
 import io
 import statistics
 import sys
 import time
+import types
 from collections.abc import Callable
-from unittest.mock import MagicMock
+from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn import functional as F
+from torch import nn
+from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
-from estimators import Landscape, load_data, load_model, train
-from estimators.core.folding import fold_batch_norm
+from estimators import Examples, Landscape, SurfaceMapper, load_data, load_model, train
+from estimators.core.folding import FoldedConvolution, fold_batch_norm
+
+PARTS = ("speed", "networks", "bfloat16", "linear", "adaptive")
+LIMIT_BARE, LIMIT_PEER, LIMIT_LINEAR, LIMIT_ADAPTIVE = 1.05, 0.45, 0.10, 10.0
+Contender = Callable[[int], int]  # side of the grid -> points evaluated
 
 
-def main() -> None:
-    """Print one table for each model."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--side", type=int, default=11, help="points along each axis of a timed grid")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--models", nargs="+", default=["test_resnet", "test_vit", "resnet18"])
-    options = parser.parse_args()
-    data = load_data("digits", n_samples=512)
-    print(
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads, 512 digits at 32×32, "
-        f"{options.side}×{options.side} points, median of {options.repeats}\n"
-    )
-    for name in options.models:
-        model = load_model(name, num_classes=10, image_size=32)
-        if name == "test_resnet":
-            model = train(model, data, epochs=4).model
-        table(name, model, data, options.side, options.repeats)
-    linearity(options.repeats)
+def folded_constants(model: nn.Module, example: torch.Tensor) -> nn.Module:
+    """Give the network in channels-last with its batch norms folded once, as plain convolutions."""
+    copied = copy.deepcopy(model).eval().to(memory_format=torch.channels_last)
+    module, _ = fold_batch_norm(copied, example)
+    for name, child in list(module.named_modules()):
+        if isinstance(child, FoldedConvolution):
+            conv, norm = child.conv, child.norm
+            with torch.no_grad():
+                scale = child.inverse_deviation * (1.0 if norm.weight is None else norm.weight)
+                shift = child.shift + (0.0 if conv.bias is None else conv.bias)
+                plain = nn.Conv2d(
+                    conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation,
+                    conv.groups,
+                )  # fmt: skip
+                plain.weight.copy_(conv.weight * scale.view(-1, 1, 1, 1))
+                plain.bias.copy_(shift * scale + (0.0 if norm.bias is None else norm.bias))
+            module.set_submodule(name, plain.to(memory_format=torch.channels_last))
+    return module.eval()
 
 
-def table(name: str, model: torch.nn.Module, data, side: int, repeats: int) -> None:
-    """Time every method on one model."""
-    axis = np.linspace(-1, 1, side)
-    coefficients = np.array([[1.0, a, b] for a in axis for b in axis])
-    land = Landscape(model, data)
-    directions = torch.randn(2, land.n_parameters, generator=torch.Generator().manual_seed(0)) * 0.01
-    anchors = torch.stack([land.theta, *directions])
-    half = Landscape(model, data, precision="bfloat16")
-    methods: dict[str, Callable[[], object]] = {
-        "bare forward + loss (folded, channels-last)": bare(model, data, side * side),
-        "Loss Atlas, float32": lambda: land.evaluate(anchors, coefficients),
-        "Loss Atlas, bfloat16": lambda: half.evaluate(anchors, coefficients),
-        "loss-landscapes 3.0.6": loss_landscapes(model, data, side),
-        "loss-landscape-3d 0.1.3": loss_landscape_3d(model, data, axis),
-        "landscaper 1.3.1 (grid only)": landscaper(model, data, side),
-    }
-    times: dict[str, list[float]] = {label: [] for label in methods}
-    for _ in range(repeats):
-        for label, run in methods.items():
-            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                started = time.perf_counter()
-                run()
-                times[label].append((time.perf_counter() - started) / side**2 * 1000)
-    medians = {label: statistics.median(values) for label, values in times.items()}
-    base = medians["bare forward + loss (folded, channels-last)"]
-    peer = min(v for label, v in medians.items() if "Atlas" not in label and "bare" not in label)
-    exact, rough = land.evaluate(anchors, coefficients).losses, half.evaluate(anchors, coefficients).losses
-    print(f"{name}: {land.n_parameters:,} parameters, {land.settings['fold']}")
-    for label, value in medians.items():
-        print(
-            f"  {label:44s} {value:8.2f} ms a point   {value / base:5.2f} × bare   {value / peer:5.2f} × fastest peer"
-        )
-    print(f"  largest deviation of bfloat16: {np.nanmax(np.abs(rough - exact) / exact):.2%} of the loss\n")
+def ours(model: nn.Module, data: Examples, **settings: object) -> Contender:
+    land = Landscape(model, data, **settings)  # built once, as one map does
+    mapper = SurfaceMapper(resolution=3, **settings).fit(model, data)
+    anchors = mapper._planes[0].anchors()
 
-
-def bare(model: torch.nn.Module, data, points: int) -> Callable[[], None]:
-    """Run the folded network on the same tensors and take its loss, and nothing else."""
-    network = copy.deepcopy(model).eval().to(memory_format=torch.channels_last)
-    inputs = data.inputs.to(memory_format=torch.channels_last)
-    folded, _ = fold_batch_norm(network, inputs[:8])
-    with torch.no_grad():
-        for module in folded.modules():
-            if type(module).__name__ == "FoldedConvolution":
-                freeze(module)
-
-    def run() -> None:
-        with torch.no_grad():
-            for _ in range(points):
-                F.cross_entropy(folded(inputs), data.targets).item()
+    def run(side: int) -> int:
+        axis = np.linspace(-1, 1, side)
+        grid = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
+        mapper._evaluate(land, anchors, mapper._planes[0].coefficients(grid))
+        return len(grid)
 
     return run
 
 
-def freeze(module) -> None:
-    """Fold once for all, as a deployed network would be."""
-    conv, norm = module.conv, module.norm
-    scale = norm.weight * module.inverse_deviation
-    weight = (conv.weight * scale.view(-1, 1, 1, 1)).to(memory_format=torch.channels_last)
-    bias = norm.bias + module.shift * scale
-    module.forward = lambda x: conv._conv_forward(x, weight, bias)
+def bare(model: nn.Module, data: Examples) -> Contender:
+    inputs, targets = data.inputs.to(memory_format=torch.channels_last), data.targets
+    module = folded_constants(model, inputs[:8])
+    with torch.no_grad():
+        difference = (module(inputs[:8]) - copy.deepcopy(model).eval()(inputs[:8])).abs().max()
+    assert difference < 1e-3, difference
+
+    def run(side: int) -> int:
+        with torch.no_grad():
+            for _ in range(side * side):
+                cross_entropy(module(inputs), targets).item()
+        return side * side
+
+    return run
 
 
-def loss_landscapes(model, data, side: int) -> Callable[[], object]:
-    """Peer: loss-landscapes' random plane."""
+def loss_landscapes_peer(model: nn.Module, data: Examples) -> Contender:
     import loss_landscapes
     from loss_landscapes.metrics import Loss
 
-    metric = Loss(F.cross_entropy, data.inputs, data.targets)
-    network = copy.deepcopy(model).eval()
+    metric = Loss(nn.CrossEntropyLoss(), data.inputs, data.targets)
+    fresh = copy.deepcopy(model).eval()
 
-    def run() -> object:
+    def run(side: int) -> int:
         with torch.no_grad():
-            return loss_landscapes.random_plane(network, metric, 1, side, normalization="filter", deepcopy_model=True)
+            loss_landscapes.random_plane(fresh, metric, distance=1, steps=side, normalization="filter")
+        return side * side
 
     return run
 
 
-def loss_landscape_3d(model, data, axis: np.ndarray) -> Callable[[], object]:
-    """Peer: loss-landscape-3d's grid calculator."""
+def loss_landscape_3d_peer(model: nn.Module, data: Examples) -> Contender:
     from loss_landscape_3d import LossLandscapeCalculator
+    from loss_landscape_3d.directions import generate_random_directions
 
-    loader = DataLoader(TensorDataset(data.inputs, data.targets), batch_size=512)
-    network = copy.deepcopy(model).eval()
-    center = {k: v.clone() for k, v in network.state_dict().items()}
-    steps = [{k: torch.randn_like(v) * 0.01 for k, v in network.named_parameters()} for _ in range(2)]
-    calculator = LossLandscapeCalculator(network, loader, torch.nn.CrossEntropyLoss())
-    return lambda: calculator.calculate(axis, axis, *steps, center)
+    fresh = copy.deepcopy(model).eval()
+    loader = DataLoader(TensorDataset(data.inputs, data.targets), batch_size=len(data))
+    calculator = LossLandscapeCalculator(fresh, loader, nn.CrossEntropyLoss())
+    with torch.random.fork_rng(devices=[]):
+        directions = generate_random_directions(fresh)
+    centre = {k: v.clone() for k, v in fresh.state_dict().items()}
+
+    def run(side: int) -> int:
+        axis = np.linspace(-1, 1, side)
+        calculator.calculate(axis, axis, *directions, centre)
+        return side * side
+
+    return run
 
 
-def landscaper(model, data, side: int) -> Callable[[], object]:
-    """Peer: landscaper's grid function, without its topology packages."""
-    for missing in ("nglpy", "topopy"):
+def landscaper_peer(model: nn.Module, data: Examples) -> Contender:
+    """Take its evaluation loop alone: the package's first file also imports drawing and topology libraries."""
+    if "landscaper" not in sys.modules:
+        spec = importlib.util.find_spec("landscaper")
+        if spec is None:
+            raise ImportError("not installed")
+        package = types.ModuleType("landscaper")
+        package.__path__ = list(spec.submodule_search_locations or [])
+        sys.modules["landscaper"] = package
+    compute = importlib.import_module("landscaper.compute").compute_loss_landscape
+    fresh = copy.deepcopy(model).eval()
+    generator = torch.Generator().manual_seed(0)
+    directions = [[torch.randn(p.shape, generator=generator) for p in fresh.parameters()] for _ in range(2)]
+
+    def loss(network: nn.Module, batch: Examples) -> float:
+        return cross_entropy(network(batch.inputs), batch.targets).item()
+
+    def run(side: int) -> int:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            compute(fresh, data, directions, loss, steps=side, distance=1.0, dim=2, device="cpu")
+        return side * side
+
+    return run
+
+
+PEERS = {
+    "loss-landscapes 3.0.6": loss_landscapes_peer,
+    "loss-landscape-3d 0.1.3": loss_landscape_3d_peer,
+    "landscaper 1.3.1": landscaper_peer,
+}
+
+
+def contenders(model: nn.Module, data: Examples) -> dict[str, Contender]:
+    """Make the contenders that can be made here; name the others."""
+    made: dict[str, Contender] = {"Loss Atlas": ours(model, data), "bare forward": bare(model, data)}
+    for name, make in PEERS.items():
         try:
-            __import__(missing)
-        except ImportError:
-            sys.modules[missing] = MagicMock()
-    from landscaper.compute import compute_loss_landscape
-
-    network = copy.deepcopy(model).eval()
-    directions = [[torch.randn_like(p) for p in network.parameters()] for _ in range(2)]
-
-    def scalar(m, batch) -> float:
-        return F.cross_entropy(m(batch[0]), batch[1]).item()
-
-    return lambda: compute_loss_landscape(
-        network, (data.inputs, data.targets), directions, scalar, steps=side, distance=0.1, dim=2, device="cpu"
-    )
+            made[name] = make(model, data)
+        except ImportError as error:
+            print(f"  {name}: left out ({error})")
+    return made
 
 
-def linearity(repeats: int) -> None:
-    """Show that cost grows linearly with points and with examples."""
-    model = load_model("test_resnet", num_classes=10)
-    everything = load_data("digits", split="all")
-    print("cost per point and example (should stay level)")
-    for examples in (256, 512, 1024, 1536):
-        land = Landscape(model, everything.subset(examples), batch_size=256)
-        for points in (20, 80):
-            times = []
-            for _ in range(repeats):
-                started = time.perf_counter()
-                land.evaluate(land.theta[None], np.ones((points, 1)))
-                times.append(time.perf_counter() - started)
-            print(
-                f"  {examples:5d} examples, {points:3d} points: {statistics.median(times) / points / examples * 1e6:.2f} µs"
-            )
+def time_each(made: dict[str, Contender], side: int, rounds: int) -> dict[str, float]:
+    """Median milliseconds a point, contenders taking turns after a warm-up."""
+    made = dict(made)
+    for name, run in list(made.items()):
+        try:
+            run(3)
+        except (ArithmeticError, RuntimeError) as error:
+            if name not in PEERS:
+                raise
+            print(f"  {name}: left out, it fails here ({type(error).__name__}: {error})")
+            del made[name]
+    taken: dict[str, list[float]] = {name: [] for name in made}
+    for _ in range(rounds):
+        for name, run in made.items():
+            started = time.perf_counter()
+            points = run(side)
+            taken[name].append(1000 * (time.perf_counter() - started) / points)
+    return {name: statistics.median(values) for name, values in taken.items()}
+
+
+def say(passed: bool, sentence: str) -> None:
+    print(f"  [{'ok' if passed else 'MISSED'}] {sentence}")
+
+
+def report(times: dict[str, float]) -> float:
+    """Print times and ratios; return the fastest peer's time, NaN without one."""
+    for name, value in times.items():
+        print(f"  {name:26s} {value:8.2f} ms a point")
+    own = times["Loss Atlas"]
+    ratio = own / times["bare forward"]
+    say(ratio <= LIMIT_BARE, f"{ratio:.3f} × the bare folded forward (limit {LIMIT_BARE})")
+    peers = {name: value for name, value in times.items() if name in PEERS}
+    if not peers:
+        return float("nan")
+    fastest = min(peers, key=lambda name: peers[name])
+    ratio = own / peers[fastest]
+    say(ratio <= LIMIT_PEER, f"{ratio:.3f} × the fastest peer, {fastest} (limit {LIMIT_PEER})")
+    return peers[fastest]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--side", type=int, default=21)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--examples", type=int, default=512)
+    parser.add_argument("--part", default=",".join(PARTS))
+    parser.add_argument("--peers", type=Path)
+    options = parser.parse_args()
+    if options.peers:
+        sys.path.append(str(options.peers))
+    parts = options.part.split(",")
+    data = load_data("digits", n_samples=options.examples)
+    model = train(load_model("test_resnet", num_classes=10), data, epochs=4).model
+    peer = float("nan")
+    if "speed" in parts or "adaptive" in parts:
+        print(f"test_resnet, {len(data)} digits, {options.side} × {options.side}, {torch.get_num_threads()} threads")
+        peer = report(time_each(contenders(model, data), options.side, options.rounds))
+    if "networks" in parts:
+        for name, kwargs in (("resnet18", {"zero_init_last": False}), ("test_vit", {"image_size": 32})):
+            print(f"{name}, 5 × 5")
+            report(time_each(contenders(load_model(name, num_classes=10, **kwargs).eval(), data), 5, options.rounds))
+    if "bfloat16" in parts:
+        print("bfloat16")
+        times = time_each({p: ours(model, data, precision=p) for p in ("float32", "bfloat16")}, 5, options.rounds)
+        maps = [SurfaceMapper(resolution=11, precision=p).fit(model, data).losses_ for p in ("float32", "bfloat16")]
+        deviation = np.abs(maps[1] - maps[0]) / np.abs(maps[0])
+        print(f"  {times['bfloat16']:.2f} ms against {times['float32']:.2f} ms a point")
+        print(
+            f"  largest deviation {deviation.max():.2%} of the loss, median {np.median(deviation):.2%}, 11 × 11 points"
+        )
+    if "linear" in parts:
+        print("linear in points and examples")
+        run = ours(model, data)
+        by_points = [time_each({"x": run}, side, options.rounds)["x"] for side in (8, 16, 24)]
+        spread = max(by_points) / min(by_points) - 1
+        listed = ", ".join(f"{value:.2f}" for value in by_points)
+        say(spread <= LIMIT_LINEAR, f"64, 256, 576 points: {listed} ms a point (spread {spread:.1%})")
+        sizes = [n for n in (256, 512, 1024) if n <= 2 * options.examples]
+        made = {str(n): ours(model, load_data("digits", n_samples=n)) for n in sizes}
+        by_size = [1000 * value / int(n) for n, value in time_each(made, 8, options.rounds).items()]
+        spread = max(by_size) / min(by_size) - 1
+        listed = ", ".join(f"{value:.2f}" for value in by_size)
+        say(spread <= LIMIT_LINEAR, f"{sizes} examples: {listed} µs a point and example (spread {spread:.1%})")
+    if "adaptive" in parts:
+        print("adaptive 41 × 41")
+        started = time.perf_counter()
+        fitted = SurfaceMapper(mode="adaptive").fit(model, data)
+        seconds = time.perf_counter() - started
+        print(f"  {fitted.n_evaluated_} evaluations, {seconds:.1f} s, estimated error {fitted.largest_error_:.2%}")
+        if np.isfinite(peer):
+            gain = 1681 * peer / 1000 / seconds
+            say(gain >= LIMIT_ADAPTIVE, f"{gain:.1f} × faster than the fastest peer's 1,681 points")
 
 
 if __name__ == "__main__":
