@@ -253,9 +253,7 @@ def judge_claims(rows: Sequence[Row], gap: str = "gap") -> list[dict[str, Any]]:
                 continue  # not asked for, or no run trained
             verdicts = _judge(claim, rows, measure, claimed, gap)
             kind = {"rank": "tau", "width": "trend"}.get(claim.element, "difference")
-            measurements += [
-                {"measure": measure, "claimed": claimed, "kind": kind, **plain(v)} for v in verdicts
-            ]
+            measurements += [{"measure": measure, "claimed": claimed, "kind": kind, **plain(v)} for v in verdicts]
         if measurements:
             verdict = combine([m["verdict"] for m in measurements])
             judged.append(

@@ -234,9 +234,7 @@ def _measure(
     return {**known, "seconds_measuring": time.perf_counter() - start}
 
 
-def _surface(
-    task: Task, model: nn.Module, data: Examples, on_progress: OnProgress
-) -> tuple[np.ndarray, np.ndarray]:
+def _surface(task: Task, model: nn.Module, data: Examples, on_progress: OnProgress) -> tuple[np.ndarray, np.ndarray]:
     mapper = SurfaceMapper(
         **(task.map or {}), **task.options, memory=task.memory, random_state=task.measures.random_state
     ).fit(model, data, on_progress=on_progress)

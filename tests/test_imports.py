@@ -108,6 +108,4 @@ def test_the_rules_can_fail(tmp_path, monkeypatch):
     bad.write_text("from ..charts import x\ndef f():\n    import torch.nn as nn\n")
     monkeypatch.setattr(this, "ROOT", tmp_path)
     assert this.imported(bad) == {"app.charts", "app.charts.x", "torch.nn"}
-    assert this.offenders("app/pages", lambda name: top(name) == "torch") == {
-        "app/pages/bad.py": ["torch.nn"]
-    }
+    assert this.offenders("app/pages", lambda name: top(name) == "torch") == {"app/pages/bad.py": ["torch.nn"]}

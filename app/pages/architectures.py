@@ -95,9 +95,7 @@ def _comparison_inputs(vary: str, offered: tuple[Any, ...], *, ready: bool) -> N
         st.error(text("variants.none"))
     row = st.columns(3)
     seeds = int(row[0].number_input(text("seeds"), 1, 20, 3, help=text("seeds.help"), **bound(PAGE, "seeds")))
-    epochs = int(
-        row[1].number_input(text("epochs"), 1, 200, 8, help=text("epochs.help"), **bound(PAGE, "epochs"))
-    )
+    epochs = int(row[1].number_input(text("epochs"), 1, 200, 8, help=text("epochs.help"), **bound(PAGE, "epochs")))
     side = int(
         row[2].number_input(
             text("resolution"), 3, 101, 21, step=2, help=text("resolution.help"), **bound(PAGE, "resolution")
@@ -126,9 +124,7 @@ def _width_inputs(architecture: str, *, ready: bool) -> None:
     )
     row = st.columns(2)
     seeds = int(row[0].number_input(text("seeds"), 1, 20, 3, help=text("seeds.help"), **bound(PAGE, "seeds")))
-    epochs = int(
-        row[1].number_input(text("epochs"), 1, 200, 8, help=text("epochs.help"), **bound(PAGE, "epochs"))
-    )
+    epochs = int(row[1].number_input(text("epochs"), 1, 200, 8, help=text("epochs.help"), **bound(PAGE, "epochs")))
     if seeds == 1:
         st.caption(text("one_seed"))
     data, settings = _data_and_engine()
@@ -156,13 +152,9 @@ def _point(architecture: str, data: DataSpec) -> PointSpec:
     return PointSpec(architecture, num_classes=len(class_names(data.source)), image_size=data.image_size)
 
 
-def _cost(
-    variants: list[Any], seeds: int, epochs: int, side: int, data: DataSpec, settings: dict[str, Any]
-) -> None:
+def _cost(variants: list[Any], seeds: int, epochs: int, side: int, data: DataSpec, settings: dict[str, Any]) -> None:
     text = texts(PAGE)
-    passes = sum(
-        PASSES_TRAINING * variant.settings(epochs=epochs)["epochs"] + PASSES_MEASURING for variant in variants
-    )
+    passes = sum(PASSES_TRAINING * variant.settings(epochs=epochs)["epochs"] + PASSES_MEASURING for variant in variants)
     points = seeds * passes + len(variants) * side * side
     st.caption(text("plan", runs=len(variants) * seeds, maps=len(variants)))
     widgets.cost(points, _point(variants[0].architecture, data), data, settings)
@@ -180,9 +172,7 @@ def _start(
     """Queue a comparison."""
     from estimators import ArchitectureComparer
 
-    comparer = ArchitectureComparer(
-        n_seeds=seeds, epochs=epochs, resolution=side, memory="default", **settings
-    )
+    comparer = ArchitectureComparer(n_seeds=seeds, epochs=epochs, resolution=side, memory="default", **settings)
     held_out = data.held_out(None)
 
     def work(handle: jobs.Handle) -> Any:
@@ -213,9 +203,7 @@ def _start(
         extra={"runs": len(variants) * seeds, "variants": [variant.as_dict() for variant in variants]},
     )
     text = texts(PAGE)
-    title = text(
-        "job", what=text(f"preset.{vary}"), architecture=architecture, variants=len(variants), seeds=seeds
-    )
+    title = text("job", what=text(f"preset.{vary}"), architecture=architecture, variants=len(variants), seeds=seeds)
     jobs.submit(PAGE, title, work, config=config)
 
 

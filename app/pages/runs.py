@@ -93,9 +93,7 @@ def actions(run: runs.Run) -> None:
             on_click="ignore",
             icon=":material/download:",
         )
-        st.button(
-            text("delete"), key=f"delete-{run.id}", on_click=delete, args=(run,), icon=":material/delete:"
-        )
+        st.button(text("delete"), key=f"delete-{run.id}", on_click=delete, args=(run,), icon=":material/delete:")
     script = run.info.get("config", {}).get("script", "")
     if script:
         st.code(script, language="python")

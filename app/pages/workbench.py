@@ -39,13 +39,9 @@ def inputs(text: Any) -> None:
         point = point_picker(PAGE, data, label=text("start"), default=TIMM)
     st.markdown(f"**{text('training')}**")
     row = st.columns(3)
-    epochs = row[0].number_input(
-        text("epochs"), min_value=1, max_value=1000, value=8, **bound(PAGE, "epochs")
-    )
+    epochs = row[0].number_input(text("epochs"), min_value=1, max_value=1000, value=8, **bound(PAGE, "epochs"))
     batch = row[1].number_input(text("batch"), min_value=2, value=64, step=16, **bound(PAGE, "batch"))
-    rate = row[2].number_input(
-        text("lr"), min_value=1e-6, value=0.1, format="%g", step=0.01, **bound(PAGE, "lr")
-    )
+    rate = row[2].number_input(text("lr"), min_value=1e-6, value=0.1, format="%g", step=0.01, **bound(PAGE, "lr"))
     with st.expander(texts("common")("engine"), icon=":material/tune:"):
         optimizer = st.selectbox(
             text("optimizer"),
@@ -72,9 +68,7 @@ def inputs(text: Any) -> None:
             "sam_rho": float(rho),
             "random_state": int(seed),
         }
-        training_jobs.submit(
-            library.unused_name(name.strip() or suggestion(point, data)), point, data, settings
-        )
+        training_jobs.submit(library.unused_name(name.strip() or suggestion(point, data)), point, data, settings)
         st.rerun()
 
 

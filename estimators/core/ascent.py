@@ -95,9 +95,7 @@ class _Ball:
 class _Search:
     """One function, one ball: counts what is evaluated and remembers the best measured point."""
 
-    def __init__(
-        self, function: LossAndGradient, theta: torch.Tensor, scale: torch.Tensor | None, base: float
-    ):
+    def __init__(self, function: LossAndGradient, theta: torch.Tensor, scale: torch.Tensor | None, base: float):
         self.function, self.theta, self.scale, self.base = function, theta, scale, base
         self.n_gradients = self.n_nonfinite = 0
 
@@ -258,8 +256,7 @@ def ascend(
     slope = gradient if scale is None else scale * gradient
     if not bool(torch.isfinite(slope).all()):
         raise ValueError(
-            "the gradient at θ must be finite, got NaN or infinite entries. "
-            "Use precision='float64' or another loss."
+            "the gradient at θ must be finite, got NaN or infinite entries. Use precision='float64' or another loss."
         )
     ball, search = _Ball(norm, float(rho)), _Search(function, theta, scale, float(loss))
     generator = torch.Generator().manual_seed(int(random_state))

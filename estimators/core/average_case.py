@@ -115,9 +115,7 @@ def average_rise(
         If σ ≤ 0, there are too few draws for a standard error, or the loss at θ is not finite.
     """
     if not sigma > 0 or not np.isfinite(sigma):
-        raise ValueError(
-            f"sigma must be a finite standard deviation > 0, got {sigma!r}. Use for example 0.01."
-        )
+        raise ValueError(f"sigma must be a finite standard deviation > 0, got {sigma!r}. Use for example 0.01.")
     least = 3 if antithetic else 2
     if n_draws < least:
         raise ValueError(
@@ -150,9 +148,7 @@ def average_rise(
     )
 
 
-def noise_profile(
-    loss: Loss, theta: torch.Tensor, sigmas: Sequence[float], **options: object
-) -> list[AverageRise]:
+def noise_profile(loss: Loss, theta: torch.Tensor, sigmas: Sequence[float], **options: object) -> list[AverageRise]:
     """Mean rise at each σ, in increasing order, with the same noise stretched (see `average_rise`)."""
     options.setdefault("base", float(loss(theta)))
     return [average_rise(loss, theta, sigma, **options) for sigma in sorted(sigmas)]  # type: ignore[arg-type]

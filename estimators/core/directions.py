@@ -109,9 +109,7 @@ def random_directions(
     blocks = split(shapes, names)
     sizes = [theta.numel()] if split is _blocks_whole else [math.prod(s) for s in shapes]
     out = torch.zeros((n_directions, theta.numel()), dtype=theta.dtype, device=theta.device)
-    draws = [
-        torch.randn(theta.numel(), dtype=torch.float64, generator=generator) for _ in range(n_directions)
-    ]
+    draws = [torch.randn(theta.numel(), dtype=torch.float64, generator=generator) for _ in range(n_directions)]
     start = 0
     for size, block in zip(sizes, blocks, strict=True):
         stop = start + size

@@ -52,9 +52,7 @@ class Fit:
     skill: Array
 
 
-def fit_lattice(
-    coordinates: Array, nodes: Indices, values: Array, kernels: tuple[str, ...] = tuple(KERNELS)
-) -> Fit:
+def fit_lattice(coordinates: Array, nodes: Indices, values: Array, kernels: tuple[str, ...] = tuple(KERNELS)) -> Fit:
     """Interpolate `values` (n,) known at `nodes` (n,) over all `coordinates` (n_points, 2)."""
     known = coordinates[nodes]
     used = np.ptp(known, axis=0) > 0  # a lattice of one row is a one-dimensional problem

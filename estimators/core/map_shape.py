@@ -28,9 +28,7 @@ def convex_share(axes: tuple[np.ndarray, np.ndarray], losses: np.ndarray, tolera
     """
     f = np.asarray(losses, dtype=float)
     if f.ndim != 2 or min(f.shape) < 3:
-        raise ValueError(
-            f"losses must be a map of at least 3×3 nodes, got shape {f.shape!r}. Raise resolution."
-        )
+        raise ValueError(f"losses must be a map of at least 3×3 nodes, got shape {f.shape!r}. Raise resolution.")
     hx, hy = (float(axis[1] - axis[0]) for axis in axes)
     with np.errstate(invalid="ignore", over="ignore"):
         xx = (f[2:, 1:-1] - 2 * f[1:-1, 1:-1] + f[:-2, 1:-1]) / hx**2

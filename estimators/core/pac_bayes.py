@@ -157,9 +157,7 @@ def pac_bayes_bound(
             raise ValueError(f"{name} must be ≥ 1, got {count!r}. Use 1 or more.")
     grid = np.array(sorted(float(s) for s in sigmas))
     if grid.size == 0 or not np.all(np.isfinite(grid)) or grid[0] <= 0:
-        raise ValueError(
-            f"sigmas must be finite numbers > 0, got {tuple(sigmas)!r}. Leave it out for the default."
-        )
+        raise ValueError(f"sigmas must be finite numbers > 0, got {tuple(sigmas)!r}. Leave it out for the default.")
     if prior is not None and prior.shape != theta.shape:
         raise ValueError(
             f"prior must have the shape of θ {tuple(theta.shape)}, got {tuple(prior.shape)!r}. "
@@ -183,10 +181,7 @@ def pac_bayes_bound(
     base = float(error(theta))
     errors = np.array([blurred(sigma, n_search) for sigma in grid])
     bounds = np.array(
-        [
-            mcallester(e, gaussian_kl(distance, s), n_examples, share)
-            for e, s in zip(errors, grid, strict=True)
-        ]
+        [mcallester(e, gaussian_kl(distance, s), n_examples, share) for e, s in zip(errors, grid, strict=True)]
     )
     chosen = int(np.argmin(bounds))
     sigma = float(grid[chosen])

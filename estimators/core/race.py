@@ -164,9 +164,7 @@ def _alignment(move: Tensor, axis: Tensor) -> Tensor:
 class _Once:
     """The gradient of this step's examples; the one at the present point is already known."""
 
-    def __init__(
-        self, objective: Objective, theta: Tensor, known: Tensor | None, indices: Tensor | None
-    ) -> None:
+    def __init__(self, objective: Objective, theta: Tensor, known: Tensor | None, indices: Tensor | None) -> None:
         self.objective, self.theta, self.known, self.indices = objective, theta, known, indices
 
     def __call__(self, at: Tensor) -> Tensor:

@@ -62,8 +62,7 @@ def kendall(
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     if x.shape != y.shape or x.ndim != 1:
         raise ValueError(
-            f"x and y must be vectors of one length, got shapes {x.shape!r} and {y.shape!r}. "
-            "Give one value a model."
+            f"x and y must be vectors of one length, got shapes {x.shape!r} and {y.shape!r}. Give one value a model."
         )
     finite = np.isfinite(x) & np.isfinite(y)
     x, y = x[finite], y[finite]

@@ -63,9 +63,7 @@ def hidden_layers(module: nn.Module) -> list[tuple[str, str, str]]:
     found = []
     for name, child in module.named_modules():
         prefix = f"{name}." if name else ""
-        if isinstance(getattr(child, "fc1", None), nn.Linear) and isinstance(
-            getattr(child, "fc2", None), nn.Linear
-        ):
+        if isinstance(getattr(child, "fc1", None), nn.Linear) and isinstance(getattr(child, "fc2", None), nn.Linear):
             found.append((name or "mlp", f"{prefix}fc1", f"{prefix}fc2"))
     for name, child in module.named_modules():
         if isinstance(child, nn.Sequential):
@@ -77,9 +75,7 @@ def hidden_layers(module: nn.Module) -> list[tuple[str, str, str]]:
     return found
 
 
-def hidden_units(
-    module: nn.Module, slices: dict[str, slice], layer: int = 0, unit: int | None = None
-) -> HiddenUnits:
+def hidden_units(module: nn.Module, slices: dict[str, slice], layer: int = 0, unit: int | None = None) -> HiddenUnits:
     """Locate hidden units in θ.
 
     Parameters
@@ -110,16 +106,13 @@ def hidden_units(
         )
     if not 0 <= layer < len(layers):
         raise ValueError(
-            f"layer must be between 0 and {len(layers) - 1}, got {layer!r}. "
-            f"Choose one of {[n for n, _, _ in layers]}."
+            f"layer must be between 0 and {len(layers) - 1}, got {layer!r}. Choose one of {[n for n, _, _ in layers]}."
         )
     name, first, second = layers[layer]
     width, fan_in = module.get_parameter(f"{first}.weight").shape
     fan_out = len(module.get_parameter(f"{second}.weight"))
     if unit is not None and not 0 <= unit < width:
-        raise ValueError(
-            f"unit must be between 0 and {width - 1}, got {unit!r}. Layer {name} has {width} units."
-        )
+        raise ValueError(f"unit must be between 0 and {width - 1}, got {unit!r}. Layer {name} has {width} units.")
     missing = [key for key in (f"{first}.weight", f"{second}.weight") if key not in slices]
     if missing:
         raise ValueError(
@@ -127,12 +120,8 @@ def hidden_units(
             "Widen the filter or unfreeze the layer."
         )
     rows = torch.arange(width) if unit is None else torch.tensor([unit])
-    weight_in = torch.arange(slices[f"{first}.weight"].start, slices[f"{first}.weight"].stop).view(
-        width, fan_in
-    )
-    weight_out = torch.arange(slices[f"{second}.weight"].start, slices[f"{second}.weight"].stop).view(
-        fan_out, width
-    )
+    weight_in = torch.arange(slices[f"{first}.weight"].start, slices[f"{first}.weight"].stop).view(width, fan_in)
+    weight_out = torch.arange(slices[f"{second}.weight"].start, slices[f"{second}.weight"].stop).view(fan_out, width)
     into = weight_in[rows].flatten()
     if f"{first}.bias" in slices:
         into = torch.cat([into, slices[f"{first}.bias"].start + rows])
@@ -183,9 +172,7 @@ def removed_outputs(module: nn.Module, units: HiddenUnits, inputs: Tensor) -> ob
             handle.remove()
 
 
-def settle(
-    objective: Objective, theta: Tensor, *, tol: float = 1e-12, max_steps: int = 50
-) -> tuple[Tensor, Tensor]:
+def settle(objective: Objective, theta: Tensor, *, tol: float = 1e-12, max_steps: int = 50) -> tuple[Tensor, Tensor]:
     """Move only the coordinates whose gradient is not 0 until it is, by Newton's method on them.
 
     At the origin of a network all gradients vanish but that of the last bias: this sets the bias to its best

@@ -101,9 +101,7 @@ SURFACES: dict[str, Surface] = {
 }
 
 
-def surface_objective(
-    name: str, *, n_examples: int = 64, tilt: float = 0.1, random_state: int = 0
-) -> Objective:
+def surface_objective(name: str, *, n_examples: int = 64, tilt: float = 0.1, random_state: int = 0) -> Objective:
     """Make an analytic surface the mean of N tilted copies, so that minibatches of it are noisy.
 
     Example n is f(θ) + aₙ·θ with Σ aₙ = 0: the full objective is f itself, a minibatch adds a random slope.

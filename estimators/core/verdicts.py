@@ -185,7 +185,5 @@ def combine(verdicts: Sequence[str]) -> str:
 
 def _sign(claimed: str) -> int:
     if claimed not in ("larger", "smaller"):
-        raise ValueError(
-            f"claimed must be 'larger' or 'smaller', got {claimed!r}. Say what the element should do."
-        )
+        raise ValueError(f"claimed must be 'larger' or 'smaller', got {claimed!r}. Say what the element should do.")
     return 1 if claimed == "larger" else -1

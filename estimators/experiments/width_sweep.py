@@ -146,19 +146,13 @@ class WidthSweep(LandscapeEstimator):
     def _check(self) -> tuple[float, ...]:
         factors = tuple(sorted(float(f) for f in self.factors))
         if not factors or min(factors) <= 0 or len(set(factors)) < len(factors):
-            raise ValueError(
-                f"factors must be distinct numbers above 0, got {self.factors!r}. Use (0.5, 1, 2), say."
-            )
+            raise ValueError(f"factors must be distinct numbers above 0, got {self.factors!r}. Use (0.5, 1, 2), say.")
         for name, value, least in (("n_seeds", self.n_seeds, 1), ("n_points", self.n_points, 3)):
             if not isinstance(value, int | np.integer) or value < least:
-                raise ValueError(
-                    f"{name} must be a whole number ≥ {least}, got {value!r}. Use {least} or more."
-                )
+                raise ValueError(f"{name} must be a whole number ≥ {least}, got {value!r}. Use {least} or more.")
         return factors
 
-    def _tasks(
-        self, architecture: str, factors: Sequence[float], data: Examples, held_out: Examples
-    ) -> list[Task]:
+    def _tasks(self, architecture: str, factors: Sequence[float], data: Examples, held_out: Examples) -> list[Task]:
         options = {
             "loss": self.loss,
             "batch_size": self.batch_size,
@@ -191,9 +185,7 @@ class WidthSweep(LandscapeEstimator):
         total = len(tasks)
         if self.n_jobs == 1:
             for index, task in enumerate(tasks):
-                share = part(
-                    report, index / total, (index + 1) / total, f"{task.variant.name}, seed {task.seed}"
-                )
+                share = part(report, index / total, (index + 1) / total, f"{task.variant.name}, seed {task.seed}")
                 yield run(task, share)
             return
         parallel = joblib.Parallel(n_jobs=self.n_jobs, return_as="generator")
@@ -213,9 +205,7 @@ class WidthSweep(LandscapeEstimator):
             pair[0].state, pair[1].state, task.data.fingerprint, self.n_points, self.align, task.options
         )
         on_progress(0, 1, f"{task.variant.name}, line between seeds {seeds[0]} and {seeds[1]}")
-        barrier = cache.cached_call(
-            task.memory, _line, key, models, task, self.n_points, self.align, on_progress
-        )
+        barrier = cache.cached_call(task.memory, _line, key, models, task, self.n_points, self.align, on_progress)
         on_progress(1, 1, "")
         return {**row, "barrier": barrier}
 

@@ -67,9 +67,7 @@ def parse_change(text: str) -> tuple[str, tuple[Any, ...]]:
     """
     name, equals, value = str(text).partition("=")
     if name not in CHANGES:
-        raise ValueError(
-            f"change must be one of {tuple(CHANGES)}, got {text!r}. Write 'name' or 'name=value'."
-        )
+        raise ValueError(f"change must be one of {tuple(CHANGES)}, got {text!r}. Write 'name' or 'name=value'.")
     if not equals:
         return name, ()
     if name not in _READ:
@@ -115,9 +113,7 @@ def apply_changes(model: nn.Module, changes: Sequence[str], random_state: int = 
     if twice:
         raise ValueError(f"changes must be named once each, got {', '.join(twice)} twice. Keep one of them.")
     if {"with_norm", "without_norm"} <= set(names):
-        raise ValueError(
-            f"changes must be compatible, got {tuple(changes)!r}. Keep either with_norm or without_norm."
-        )
+        raise ValueError(f"changes must be compatible, got {tuple(changes)!r}. Keep either with_norm or without_norm.")
     rates = dict(parsed).get("with_dropout", ())
     if "without_skips" in names and len(rates) > 1 and rates[1] > 0:
         raise ValueError(f"changes must be compatible, got {tuple(changes)!r}. Stochastic depth needs skips.")

@@ -33,9 +33,7 @@ def deep_thin_resnet(pretrained: bool = False, blocks: int = 7, width: int = 16,
         With freshly initialised weights.
     """
     if pretrained:
-        raise ValueError(
-            "pretrained must be False for this architecture, got True. No weights are published."
-        )
+        raise ValueError("pretrained must be False for this architecture, got True. No weights are published.")
     for name in ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"):
         kwargs.pop(name, None)
     arguments: dict[str, Any] = {

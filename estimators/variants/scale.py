@@ -13,8 +13,7 @@ from torch import nn
 def _resnet_arguments(model: Any) -> dict[str, Any]:
     stages = [getattr(model, f"layer{i + 1}") for i in range(len(model.feature_info) - 1)]
     channels = tuple(
-        info["num_chs"] // stage[0].expansion
-        for info, stage in zip(model.feature_info[1:], stages, strict=True)
+        info["num_chs"] // stage[0].expansion for info, stage in zip(model.feature_info[1:], stages, strict=True)
     )
     arguments: dict[str, Any] = {"layers": tuple(len(stage) for stage in stages), "channels": channels}
     if isinstance(model.conv1, nn.Sequential):  # timm fixes the plain 7×7 stem at 64 channels

@@ -61,9 +61,7 @@ class Variant:
             )
         noise = self.training.get("label_noise", 0.0)
         if not 0.0 <= noise < 1.0:
-            raise ValueError(
-                f"label_noise must be a share in [0, 1), got {noise!r}. Use 0.2 for one example in five."
-            )
+            raise ValueError(f"label_noise must be a share in [0, 1), got {noise!r}. Use 0.2 for one example in five.")
 
     def settings(self, **budget: Any) -> dict[str, Any]:
         """Give all training settings: the defaults, then `budget`, then this variant's own."""
@@ -128,9 +126,7 @@ def check_variants(variants: Sequence[Variant | Mapping[str, Any] | str]) -> tup
         elif isinstance(item, Mapping):
             item = Variant(**{**item, "changes": tuple(item.get("changes", ()))})
         elif not isinstance(item, Variant):
-            raise TypeError(
-                f"variants must be Variant, dict or str, got {item!r}. Write Variant('name', ...)."
-            )
+            raise TypeError(f"variants must be Variant, dict or str, got {item!r}. Write Variant('name', ...).")
         item.check()
         checked.append(item)
     if not checked:
@@ -138,9 +134,7 @@ def check_variants(variants: Sequence[Variant | Mapping[str, Any] | str]) -> tup
     names = [variant.name for variant in checked]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(
-            f"variants must have names of their own, got {', '.join(twice)!r} twice. Rename one."
-        )
+        raise ValueError(f"variants must have names of their own, got {', '.join(twice)!r} twice. Rename one.")
     return tuple(checked)
 
 

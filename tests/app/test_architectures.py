@@ -99,9 +99,7 @@ def test_maps_share_one_scale_and_leave_failures_out():
     assert all(domain == pytest.approx([0.1, 21.0]) for domain in domains)
     assert "as built, without skips" in chart.description
     with pytest.raises(ValueError, match=r"at least one map, got none"):
-        charts.small_multiples(
-            ComparisonResult(**{**result.__dict__, "surfaces": np.full((3, 5, 5), np.nan)})
-        )
+        charts.small_multiples(ComparisonResult(**{**result.__dict__, "surfaces": np.full((3, 5, 5), np.nan)}))
 
 
 def test_dots_show_every_seed_the_mean_and_its_spread():
@@ -113,10 +111,7 @@ def test_dots_show_every_seed_the_mean_and_its_spread():
     assert bar["high"] - bar["low"] == pytest.approx(2 * np.std([1.0, 1.1, 1.2], ddof=1))
     assert "3 did not train" in chart.to_dict()["layer"][1]["encoding"]["y"]["axis"]["labelExpr"]
     assert "as built 1.1 ± 0.1" in chart.description
-    assert (
-        charts.dots(comparison(), "lambda_max").to_dict()["layer"][1]["encoding"]["x"]["scale"]["type"]
-        == "log"
-    )
+    assert charts.dots(comparison(), "lambda_max").to_dict()["layer"][1]["encoding"]["x"]["scale"]["type"] == "log"
 
 
 def test_one_seed_has_no_spread_bar():
@@ -128,9 +123,7 @@ def test_one_seed_has_no_spread_bar():
 def test_correlations_show_interval_or_say_why_not():
     chart = charts.correlations(comparison())
     rows = rows_of(chart, 2)
-    assert {r["measure"] for r in rows} == {
-        r["measure"] for r in comparison().correlations if r["tau"] is not None
-    }
+    assert {r["measure"] for r in rows} == {r["measure"] for r in comparison().correlations if r["tau"] is not None}
     assert all(r["low"] <= r["tau"] <= r["high"] for r in rows)
     unknown = charts.correlations(comparison(seeds=1)).to_dict()
     assert "too few runs" in unknown["description"]
@@ -146,9 +139,7 @@ def test_gap_scatter_and_width_curves():
         charts.width_sweep(sweep(), "colour")
 
 
-@pytest.mark.parametrize(
-    "make", [charts.small_multiples, lambda r: charts.dots(r, "gap"), charts.correlations]
-)
+@pytest.mark.parametrize("make", [charts.small_multiples, lambda r: charts.dots(r, "gap"), charts.correlations])
 def test_charts_become_files(make):
     assert export.chart_bytes(make(comparison()), "svg").startswith(b"<svg")
 

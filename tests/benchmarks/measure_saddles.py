@@ -16,11 +16,12 @@ from estimators import CriticalPointFinder, SaddleEscaper, load_data, load_model
 from estimators.core.optimizers import OPTIMIZERS
 
 NETS = {"4-4-3 (35 weights)": 4, "4-3-3 (27 weights)": 3}
+FEWER = {"n_seeds": 5, "max_steps": 1000}
 RACES = {
     "strict saddle of the 4-4-3 network": {"saddle": "strict"},
-    "one unit of it embedded": {"saddle": "embedding", "unit": 0},
-    "all four units embedded": {"saddle": "embedding"},
-    "its origin": {"saddle": "origin"},
+    "one unit of it embedded": {"saddle": "embedding", "unit": 0, **FEWER},
+    "all four units embedded": {"saddle": "embedding", **FEWER},
+    "its origin": {"saddle": "origin", **FEWER},
     "surface: strict saddle": {"saddle": "strict_surface"},
     "surface: monkey saddle": {"saddle": "monkey_saddle"},
     "surface: degenerate valley": {"saddle": "degenerate_valley"},
@@ -32,7 +33,7 @@ def critical_points() -> None:
     print("## Critical points\n")
     data = pooled_digits()
     for name, hidden in NETS.items():
-        found = CriticalPointFinder(n_starts=20).fit(small_net(hidden=hidden), data).result_
+        found = CriticalPointFinder(n_starts=12, max_steps=120).fit(small_net(hidden=hidden), data).result_
         print(f"### {name}\n")
         print("| index | searches | gradient ≤ 1e-9 | right index | distinct | success (95 %) | loss, median (range) |")
         print("|---|---|---|---|---|---|---|")
@@ -45,8 +46,8 @@ def critical_points() -> None:
             )
         rho = found.spearman
         print(
-            f"\nFound {found.found.sum()} of {len(found.found)}, {found.distinct.sum()} distinct, largest gradient norm "
-            f"{found.gradient_norms[found.found].max():.1e}. Spearman correlation of index with loss over distinct "
+            f"\nFound {found.found.sum()} of {len(found.found)}, {found.distinct.sum()} distinct, largest gradient "
+            f"norm {found.gradient_norms[found.found].max():.1e}. Spearman correlation of index with loss over distinct "
             f"points: {rho['value']:.2f} (95 % {rho['low']:.2f} to {rho['high']:.2f}, n = {rho['n']}).\n"
         )
         sys.stdout.flush()
@@ -74,8 +75,8 @@ def race(title: str, escaper: SaddleEscaper, model: object = None, data: object 
     )
     if saddle["kind"] == "embedding":
         print(
-            f"Outputs against the network without the units: changed by {saddle['outputs_against_removed']:.1e}; against "
-            f"the network as given: {saddle['outputs_against_original']:.2g}."
+            f"Outputs against the network without the units: changed by {saddle['outputs_against_removed']:.1e}; "
+            f"against the network as given: {saddle['outputs_against_original']:.2g}."
         )
     heads = " | ".join(f"r = {r:g}: left, steps, theory" for r in result.radii)
     print(f"\n| optimiser | {heads} | first moves · negative mode | diverged |\n|{'---|' * (len(result.radii) + 3)}")
@@ -103,10 +104,10 @@ def main() -> None:
     data = pooled_digits()
     for title, params in RACES.items():
         race(title, SaddleEscaper(**params), small_net(), data)
-    chosen = {"optimizers": ("gd", "momentum", "nesterov", "large_step"), "radii": (1e-3,), "n_seeds": 5}
+    chosen = {"optimizers": ("gd", "momentum", "nesterov", "large_step"), "radii": (1e-3,), "n_seeds": 3}
     race(
         "strict saddle, a tenth of the step (the large step is then stable)",
-        SaddleEscaper(lr=0.06, max_steps=8000, **chosen),
+        SaddleEscaper(lr=0.06, max_steps=6000, **chosen),
         small_net(),
         data,
     )

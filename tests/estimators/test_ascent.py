@@ -35,9 +35,7 @@ def exact_maximum(linear, hessian, rho):
 
     grid = np.linspace(-34, 12, 4001)
     start = grid[np.argmin([dual(t) for t in grid])]
-    found = minimize_scalar(
-        dual, bounds=(start - 0.1, start + 0.1), method="bounded", options={"xatol": 1e-10}
-    )
+    found = minimize_scalar(dual, bounds=(start - 0.1, start + 0.1), method="bounded", options={"xatol": 1e-10})
     return min(found.fun, dual(start))
 
 
@@ -131,9 +129,7 @@ def test_maximum_norm_ball_against_all_corners_with_restarts():
         linear, hessian = problem("convex", 8, seed)
         corners = np.array(list(itertools.product((-0.5, 0.5), repeat=8)))
         exact = (corners @ linear + np.einsum("ij,jk,ik->i", corners, hessian, corners) / 2).max()
-        found = ascend(
-            quadratic(linear, hessian), torch.zeros(8, dtype=torch.float64), 0.5, norm="linf", n_restarts=16
-        )
+        found = ascend(quadratic(linear, hessian), torch.zeros(8, dtype=torch.float64), 0.5, norm="linf", n_restarts=16)
         assert 0.99 * exact <= found.rise <= exact * (1 + 1e-12)
         assert len(found.restarts) == 16
         assert found.rise == max(found.restarts)

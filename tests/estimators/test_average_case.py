@@ -132,9 +132,7 @@ def test_equal_seeds_equal_bits_and_no_global_generator(bowl):
     linear, hessian = bowl
     before = torch.random.get_rng_state()
     a, b, c = (
-        average_rise(
-            quadratic(linear, hessian), torch.zeros(40, dtype=torch.float64), 0.1, n_draws=6, random_state=s
-        )
+        average_rise(quadratic(linear, hessian), torch.zeros(40, dtype=torch.float64), 0.1, n_draws=6, random_state=s)
         for s in (1, 1, 2)
     )
     assert np.array_equal(a.rises, b.rises)

@@ -36,8 +36,7 @@ def distance(a, b) -> float:
 
 def test_running_mean_is_the_arithmetic_mean_in_float64():
     states = [
-        {"w": torch.randn(7, 3, generator=torch.Generator().manual_seed(s), dtype=torch.float64)}
-        for s in range(5)
+        {"w": torch.randn(7, 3, generator=torch.Generator().manual_seed(s), dtype=torch.float64)} for s in range(5)
     ]
     mean = RunningMean()
     for s in states:
@@ -237,9 +236,7 @@ def test_annealing_agrees_with_torch_swalr(shape, name):
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.3)
     scheduler = SWALR(optimizer, swa_lr=0.05, anneal_epochs=5, anneal_strategy=name)
     for epoch in range(9):
-        assert optimizer.param_groups[0]["lr"] == pytest.approx(
-            annealed(epoch, 0.3, 0.05, 5, shape), abs=1e-9
-        )
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(annealed(epoch, 0.3, 0.05, 5, shape), abs=1e-9)
         optimizer.step()
         scheduler.step()
 

@@ -47,12 +47,9 @@ def verdict(rows, key):
 
 
 def test_skips_are_judged_on_equal_variants_only():
-    rows = [
-        row(seed=s, basin_width=1.0 + 0.01 * s, lambda_max=5 + 0.1 * s, convex_share=0.9) for s in range(3)
-    ]
+    rows = [row(seed=s, basin_width=1.0 + 0.01 * s, lambda_max=5 + 0.1 * s, convex_share=0.9) for s in range(3)]
     rows += [
-        row(("without_skips",), s, basin_width=0.2 + 0.01 * s, lambda_max=50 + s, convex_share=0.5)
-        for s in range(3)
+        row(("without_skips",), s, basin_width=0.2 + 0.01 * s, lambda_max=50 + s, convex_share=0.5) for s in range(3)
     ]
     assert verdict(rows, "skips_smooth") == "supported"
     other = [{**r, "training": {**r["training"], "lr": 0.01}} if r["changes"] else r for r in rows]
@@ -62,8 +59,7 @@ def test_skips_are_judged_on_equal_variants_only():
 def test_a_net_that_did_not_train_is_neither_flat_nor_sharp():
     rows = [row(seed=s, lambda_max=5 + s, train_accuracy=1.0, train_loss=0.01 + s / 1000) for s in range(3)]
     rows += [
-        row(("without_skips",), s, lambda_max=500 + s, train_accuracy=0.3, train_loss=1.7 + s / 100)
-        for s in range(3)
+        row(("without_skips",), s, lambda_max=500 + s, train_accuracy=0.3, train_loss=1.7 + s / 100) for s in range(3)
     ]
     judged = {c["key"]: c for c in judge_claims(rows)}
     curvature = next(m for m in judged["skips_smooth"]["measurements"] if m["measure"] == "lambda_max")
@@ -84,9 +80,7 @@ def test_norm_is_judged_at_the_largest_learning_rate():
     rows = []
     for lr, bare_loss in ((0.01, 0.05), (0.3, 2.3)):
         rows += [row(seed=s, training={"lr": lr}, train_loss=0.1 + s / 100) for s in range(3)]
-        rows += [
-            row(("without_norm",), s, training={"lr": lr}, train_loss=bare_loss + s / 100) for s in range(3)
-        ]
+        rows += [row(("without_norm",), s, training={"lr": lr}, train_loss=bare_loss + s / 100) for s in range(3)]
     judged = {c["key"]: c for c in judge_claims(rows)}["norm_learning_rate"]
     losses = [m for m in judged["measurements"] if m["measure"] == "train_loss"]
     assert [m["verdict"] for m in losses] == ["supported"]
@@ -122,14 +116,8 @@ def test_width_is_judged_by_its_trend():
 
 
 def test_dropout_zero_is_no_dropout():
-    rows = [
-        row(("with_dropout=0.0",), s, lambda_max=50 + s, sharpness=5 + s / 10, basin_width=0.1)
-        for s in range(3)
-    ]
-    rows += [
-        row(("with_dropout=0.3",), s, lambda_max=5 + s, sharpness=1 + s / 10, basin_width=0.5)
-        for s in range(3)
-    ]
+    rows = [row(("with_dropout=0.0",), s, lambda_max=50 + s, sharpness=5 + s / 10, basin_width=0.1) for s in range(3)]
+    rows += [row(("with_dropout=0.3",), s, lambda_max=5 + s, sharpness=1 + s / 10, basin_width=0.5) for s in range(3)]
     assert verdict(rows, "dropout_flat") == "supported"
 
 

@@ -27,8 +27,7 @@ def draw(model, seed=0, **kwargs):
     theta, shapes, names = flat(model)
     out = random_directions(theta, shapes, names, torch.Generator().manual_seed(seed), **kwargs)
     split = [
-        out[:, a : a + n]
-        for a, n in zip(np.cumsum([0, *map(math.prod, shapes)]), map(math.prod, shapes), strict=False)
+        out[:, a : a + n] for a, n in zip(np.cumsum([0, *map(math.prod, shapes)]), map(math.prod, shapes), strict=False)
     ]
     return theta, out, dict(zip(names, split, strict=True))
 
@@ -97,9 +96,7 @@ def test_norm_and_scale_parameters_with_several_axes_stay_still():
     _, _, parts = draw(Net())
     for name in ("norm.weight", "gamma", "single.bias"):
         assert torch.count_nonzero(parts[name]) == 0
-    assert parts["relative_position_bias_table"][0].reshape(5, 2).norm(dim=1).tolist() == pytest.approx(
-        [2**0.5] * 5
-    )
+    assert parts["relative_position_bias_table"][0].reshape(5, 2).norm(dim=1).tolist() == pytest.approx([2**0.5] * 5)
     assert parts["single.weight"][0].norm().item() > 0
 
 
@@ -144,9 +141,7 @@ def test_plane_through_three_models_holds_all_three():
     points = torch.randn(3, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     directions = spanning_directions(points)
     frame = Frame(points[0], directions)
-    torch.testing.assert_close(
-        directions @ directions.T, torch.eye(2, dtype=torch.float64), rtol=0, atol=1e-12
-    )
+    torch.testing.assert_close(directions @ directions.T, torch.eye(2, dtype=torch.float64), rtol=0, atol=1e-12)
     assert frame.residual(points).max() < 1e-10
     torch.testing.assert_close(frame.point(frame.project(points)), points)
     coordinates = frame.project(points)
@@ -166,6 +161,4 @@ def test_frame_handles_oblique_directions_and_measures_distance_from_the_plane()
     torch.testing.assert_close(frame.project(points), coordinates, rtol=0, atol=1e-5)
     assert torch.equal(points[1], frame.origin)
     away = torch.linalg.qr(directions.double().T, mode="complete").Q[:, 5]
-    assert frame.residual((points[:1].double() + 4.0 * away).float())[0].item() == pytest.approx(
-        4.0, rel=1e-5
-    )
+    assert frame.residual((points[:1].double() + 4.0 * away).float())[0].item() == pytest.approx(4.0, rel=1e-5)

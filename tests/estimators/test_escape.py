@@ -126,9 +126,7 @@ def test_embedding_the_mlp_of_a_transformer_block():
 
 def test_kinks_are_refused_with_advice(digits3):
     net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3))
-    with pytest.raises(
-        ValueError, match=r"model must be smooth .* operations relu\. Use activations such as Tanh"
-    ):
+    with pytest.raises(ValueError, match=r"model must be smooth .* operations relu\. Use activations such as Tanh"):
         SaddleEscaper(**QUICK).fit(net, digits3)
     ran = SaddleEscaper(**QUICK, saddle="embedding", optimizers=("gd",)).fit(net, digits3)
     assert ran.saddle_["found"]

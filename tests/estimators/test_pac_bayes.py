@@ -58,8 +58,7 @@ def test_bound_is_made_of_its_parts():
 def test_flatter_rule_has_the_lower_bound_and_tolerates_more_noise():
     theta, prior = torch.tensor([2.0]).double(), torch.tensor([1.0]).double()
     flat, sharp = (
-        pac_bayes_bound(threshold(2.0, margin), theta, prior, 1000, n_search=100, n_draws=500)
-        for margin in (0.5, 0.01)
+        pac_bayes_bound(threshold(2.0, margin), theta, prior, 1000, n_search=100, n_draws=500) for margin in (0.5, 0.01)
     )
     assert flat.bound < sharp.bound
     assert flat.sigma_tolerated > sharp.sigma_tolerated > 0
@@ -81,9 +80,7 @@ def test_intolerant_rule_tolerates_nothing():
 
 
 def test_broken_networks_count_as_wrong():
-    found = pac_bayes_bound(
-        lambda t: float("nan") if bool((t != 0).any()) else 0.0, torch.zeros(2).double(), None, 50
-    )
+    found = pac_bayes_bound(lambda t: float("nan") if bool((t != 0).any()) else 0.0, torch.zeros(2).double(), None, 50)
     assert found.error == 1.0
 
 

@@ -138,9 +138,7 @@ def test_position_embedding_is_not_a_residual_sum():
 
 @pytest.mark.parametrize("name", ["test_efficientnet", "test_byobnet", "test_vit3"])
 def test_without_skips_refuses_by_name(name):
-    with pytest.raises(
-        ValueError, match=r"without_skips must be applied to .* got '(EfficientNet|ByobNet|Vision)"
-    ):
+    with pytest.raises(ValueError, match=r"without_skips must be applied to .* got '(EfficientNet|ByobNet|Vision)"):
         without_skips(build(name))
 
 
@@ -168,9 +166,7 @@ def test_without_norm_leaves_no_norm_and_every_parameter(name):
     model = build(name)
     bare = without_norm(model)
     assert norm_layers(model) and norm_layers(bare) == {}
-    assert [(n, p.shape) for n, p in bare.named_parameters()] == [
-        (n, p.shape) for n, p in model.named_parameters()
-    ]
+    assert [(n, p.shape) for n, p in bare.named_parameters()] == [(n, p.shape) for n, p in model.named_parameters()]
     assert sum(isinstance(m, Affine) for m in bare.modules()) == len(norm_layers(model))
     assert torch.isfinite(forward(bare)).all()
     # Without statistics an example's output no longer depends on its neighbours, even in training mode.
@@ -190,9 +186,7 @@ def test_affine_scales_the_right_axis():
     assert layer(torch.ones(2, 4, 3))[0, 0].tolist() == [1.0, 3.0, 5.0]
 
 
-@pytest.mark.parametrize(
-    ("kind", "twin"), [("group", "test_efficientnet_gn"), ("layer", "test_efficientnet_ln")]
-)
+@pytest.mark.parametrize(("kind", "twin"), [("group", "test_efficientnet_gn"), ("layer", "test_efficientnet_ln")])
 def test_with_norm_equals_timms_own_variant(kind, twin):
     model, own = build("test_efficientnet"), build(twin)
     changed = with_norm(model, kind)
@@ -213,9 +207,7 @@ def test_with_norm_changes_every_layer_and_no_gain(name, kind):
     assert len(norm_layers(changed)) == len(norm_layers(model))
     assert sum(p.numel() for p in changed.parameters()) == sum(p.numel() for p in model.parameters())
     zero_gains = sum(1 for n, p in model.named_parameters() if p.dim() == 1 and "weight" in n and not p.any())
-    assert zero_gains == sum(
-        1 for n, p in changed.named_parameters() if p.dim() == 1 and "weight" in n and not p.any()
-    )
+    assert zero_gains == sum(1 for n, p in changed.named_parameters() if p.dim() == 1 and "weight" in n and not p.any())
     assert torch.isfinite(forward(changed)).all()
 
 
@@ -240,9 +232,7 @@ def test_norm_changes_refuse_by_name():
 # --- dropout ---
 
 
-@pytest.mark.parametrize(
-    "name", ["resnet18", "test_resnet", "test_convnext", "test_vit", "efficientnet_lite0"]
-)
+@pytest.mark.parametrize("name", ["resnet18", "test_resnet", "test_convnext", "test_vit", "efficientnet_lite0"])
 def test_with_dropout_equals_timms_arguments(name):
     changed = with_dropout(build(name), 0.3, 0.2)
     own = build(name, drop_rate=0.3, drop_path_rate=0.2)
