@@ -58,7 +58,7 @@ def architectures() -> tuple[str, ...]:
     """Return every timm architecture, the small and quick ones first."""
     import timm
 
-    import estimators.variants  # noqa: F401  registers deep_thin_resnet with timm
+    from estimators import variants  # noqa: F401  registers deep_thin_resnet with timm
 
     names = timm.list_models()
     known = set(names)
@@ -132,7 +132,7 @@ class DataSpec:
 
     def load(self) -> Examples:
         """Return the examples themselves."""
-        from estimators.data import load_data
+        from estimators import load_data
 
         return load_data(self.source, **self._arguments())
 
@@ -304,7 +304,7 @@ class PointSpec:
 
     def load(self) -> nn.Module:
         """Return the network at this point."""
-        from estimators.models import load_model
+        from estimators import load_model
 
         return load_model(self.architecture, **self._arguments())
 

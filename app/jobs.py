@@ -118,7 +118,7 @@ class Handle:
         """Record ``done`` of ``total``; raise ``Cancelled`` if the job was asked to stop."""
         job = self.job
         if job.cancel_event.is_set():
-            from estimators.progress import Cancelled
+            from estimators import Cancelled
 
             raise Cancelled(f"{job.title} was cancelled")
         share = min(max(done / total, 0.0), 1.0) if total else 0.0
@@ -208,7 +208,7 @@ def _run(job: Job, work: Callable[[Handle], Any]) -> None:
     """Run one job to its end, whatever that is."""
     import torch
 
-    from estimators.progress import Cancelled
+    from estimators import Cancelled
 
     job.started, job.state = time.time(), RUNNING
     dtype = torch.get_default_dtype()

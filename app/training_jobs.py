@@ -57,9 +57,8 @@ def train(handle: jobs.Handle, name: str, point: PointSpec, data: DataSpec, sett
     settings : dict
         Keyword arguments of :func:`estimators.train`.
     """
-    from estimators.landscape import Landscape
-    from estimators.models import save_checkpoint
-    from estimators.training import train as fit
+    from estimators import Landscape, save_checkpoint
+    from estimators import train as fit
 
     held_out_spec = data.held_out(None)
     examples, held_out = data.load(), held_out_spec.load()

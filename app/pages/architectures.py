@@ -32,6 +32,7 @@ PASSES_TRAINING = 4  # one epoch, in passes over the examples
 
 def render() -> None:
     """Draw the page."""
+    import estimators  # noqa: F401  the package first: half a module is seen while the warm-up imports it
     from estimators.variants import presets
 
     text = texts(PAGE)

@@ -80,6 +80,7 @@ def render() -> None:
 def settings() -> dict[str, Any]:
     """Write the settings of the estimator; return its keyword arguments."""
     with st.spinner(texts("common")("opening")):  # torch, the first time
+        import estimators  # noqa: F401  the package first: half a module is seen while the warm-up imports it
         from estimators.sharpness_measures import MEASURES
 
     text = texts(PAGE)

@@ -113,6 +113,7 @@ def _basins(result: Any) -> None:
     if importlib.util.find_spec("gudhi") is None:
         st.caption(text("basins.missing"))
         return
+    import estimators  # noqa: F401  the package first: half a module is seen while the warm-up imports it
     from estimators.surface_analysis import basins_of
 
     depth = st.slider(text("basins.depth"), 0.0, 2.0, 0.1, step=0.05, width=300, **bound(PAGE, "depth"))

@@ -74,7 +74,7 @@ def _measure(identity: Any, spec: PointSpec, data: DataSpec, settings: dict[str,
 
 def _milliseconds(spec: PointSpec, data: DataSpec, settings: dict[str, Any]) -> float:
     """Time one evaluation: the best of three after a warm-up."""
-    from estimators.landscape import Landscape
+    from estimators import Landscape
 
     accepted = ("loss", "batch_size", "device", "precision", "batch_norm")
     land = Landscape(spec.load(), data.load(), **{k: v for k, v in settings.items() if k in accepted})
