@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from app import export, jobs, runs, state, widgets, workspace
-from app.state import bound
+from app.state import kept
 from app.texts import texts
 from app.widgets.undo import deleted, undo_bar
 
@@ -24,7 +24,7 @@ def render() -> None:
         st.info(text("empty"), icon=":material/history:")
         st.caption(text("workspace", path=workspace.root()))
         return
-    term = st.text_input(text("search"), type="search", width=320, **bound(PAGE, "search")).strip().lower()
+    term = st.text_input(text("search"), type="search", width=320, **kept(PAGE, "search")).strip().lower()
     found = [run for run in found if term in f"{run.title} {run.page}".lower()]
     rows = pd.DataFrame(
         {

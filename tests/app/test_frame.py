@@ -188,7 +188,9 @@ def test_an_empty_folder_is_refused_before_training(tmp_path):
     assert at.button(key="workbench.run").disabled
 
 
-def test_pretrained_weights_without_a_network_say_what_to_do():
+def test_pretrained_weights_without_a_network_say_what_to_do(monkeypatch):
+    # Without a network the hub tries again for most of a minute; told that there is none it gives up at once.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     at = page("workbench").run()
     at.get_by_key("workbench.m.weights").set_value("pretrained").run()
     at.button(key="workbench.run").click().run()

@@ -44,19 +44,26 @@ def picture(page: Page, path: Path) -> None:
 
 def run_jobs(page: Page, address: str, pages: list[str], seconds: float) -> None:
     """Train two networks, then press the main button of every page and wait for its result."""
-    for name in ["workbench", *pages]:
-        page.goto(f"{address}/{'' if name == 'home' else name}")
+    page.goto(f"{address}/surface")
+    settle(page)
+    quick = page.get_by_role("button", name="Train two small networks")
+    if quick.count():
+        quick.click()
+        page.wait_for_timeout(3000)
+        while page.get_by_text("running in the background").count():
+            page.wait_for_timeout(1000)
+    for name in pages:
+        if name in ("home", "runs", "workbench"):
+            continue
+        page.goto(f"{address}/{name}")
         settle(page)
-        quick = page.get_by_role("button", name="Train two small networks")
-        if name == "workbench":
-            page.goto(f"{address}/surface")
-            settle(page)
-        button = quick if quick.count() else page.locator('button[kind="primary"]').first
-        if not button.count() or (name in ("home", "runs", "workbench") and not quick.count()):
+        button = page.locator('button[kind="primary"]:not([disabled])').first
+        if not button.count():
+            print(f"{name}: no button to press", flush=True)
             continue
         button.click()
         page.wait_for_timeout(2500)
-        waited = 0.0
+        waited = 2.5
         while page.get_by_role("button", name="Cancel").count() and waited < seconds:
             page.wait_for_timeout(1000)
             waited += 1
