@@ -123,12 +123,16 @@ def path_table(result: Any, radius: int, shown: Sequence[str] | None = None) -> 
 
 
 def loss_curves(
-    result: Any, radius: int = 0, shown: Sequence[str] | None = None, *, log: bool = True, height: int = 280
+    result: Any, radius: int = 0, shown: Sequence[str] | None = None, *, log: bool = True, height: int = 360
 ) -> alt.LayerChart:
     """Draw loss minus the saddle's loss against the step: the median of the seeds with its quartiles."""
     text = texts("escape")
     rows = curve_table(result, radius, shown)
-    steps = alt.X("step:Q", title=text("axis.step"), scale=theme.axis_scale(log))
+    steps = alt.X(
+        "step:Q",
+        title=text("axis.step"),
+        scale=theme.axis_scale(log, domain=[1 if log else 0, max(result.max_steps, 2)], nice=False),
+    )
     if log:
         rows = rows[rows["step"] > 0]
     band = (
@@ -237,7 +241,7 @@ def escape_times(result: Any, *, height: int = 34) -> alt.FacetChart:
     layered = alt.layer(bars, theory, medians, dots).properties(width=230, height=height * len(order))
     panels = [text("panel.radius", radius=f"{r:g}") for r in result.radii]
     return theme.describe(
-        layered.facet(alt.Column("radius:N", title=None, sort=panels)),
+        layered.facet(column=alt.Column("radius:N", title=None, sort=panels)),
         text("alt.times", n=result.escape_steps.shape[2]),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -260,15 +261,14 @@ def claims(result: Any) -> None:
     for row in result.mechanisms:
         widgets.verdict(row["verdict"], f"**{text('mechanism.' + row['mechanism'])}.** {row['claim']}  \n"
                         f":small[:gray[{said(row['measured'])}. {row['reason'].capitalize()}.]]")  # fmt: skip
-    with st.expander(text("table.measured"), icon=":material/table:"):
+    with st.expander(text("table.all"), icon=":material/table:"):
         st.dataframe(pd.DataFrame(rows), hide_index=True, height="content")
 
 
 def said(measured: str) -> str:
     """Replace the optimisers' keys by their names."""
-    for key in texts(PAGE)("optimizer.order").split():
-        measured = measured.replace(f"{key}: ", f"{charts.name_of(key)}: ")
-    return measured
+    keys = "|".join(texts(PAGE)("optimizer.order").split())
+    return re.sub(rf"\b({keys}): ", lambda found: f"{charts.name_of(found[1])}: ", measured)
 
 
 def draw_saddle(result: Any) -> None:

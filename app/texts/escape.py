@@ -113,6 +113,7 @@ EN = {
     "it was given: {original:.2g}, because removing units that work changes what it computes. The gradient of the "
     "weights that stay fixed has norm {rest:.2g}.",
     "strict.found": "{found} of {starts} searches ended at a saddle of this index; the one that curves down most is used.",
+    "table.all": "As a table, with the rule behind each verdict",
     "table.mechanism": "Mechanism",
     "table.claim": "Claim",
     "table.measured": "Measured here",
