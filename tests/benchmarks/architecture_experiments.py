@@ -1,12 +1,12 @@
 """The experiments behind docs/architectures.html: what is compared, on what, and how often.
 
 Every experiment is one fit of `ArchitectureComparer` or `WidthSweep` through a cache, so that a stopped run goes
-on where it was: ``python tests/benchmarks/architecture_experiments.py FOLDER [name ...]``.
+on where it was: ``python tests/benchmarks/architecture_experiments.py FOLDER [--seeds N] [name ...]``.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,19 +24,19 @@ class Experiment:
 
     title: str
     n_samples: int
-    fit: Callable[[str, Any, Any, Callable], Any]
+    fit: Callable[..., Any]
 
 
-def _compare(variants: tuple[Variant, ...], **options: Any) -> Callable[[str, Any, Any, Callable], Any]:
-    def fit(memory: str, data: Any, held_out: Any, report: Callable) -> Any:
-        comparer = ArchitectureComparer(memory=memory, **options)
+def _compare(variants: tuple[Variant, ...], **options: Any) -> Callable[..., Any]:
+    def fit(memory: str, data: Any, held_out: Any, report: Callable, seeds: int | None = None) -> Any:
+        comparer = ArchitectureComparer(memory=memory, **(options | ({} if seeds is None else {"n_seeds": seeds})))
         return comparer.fit(variants, data, held_out=held_out, on_progress=report).result_
 
     return fit
 
 
-def _sweep(memory: str, data: Any, held_out: Any, report: Callable) -> Any:
-    sweep = WidthSweep(n_seeds=3, epochs=16, zero_level=0.05, memory=memory)
+def _sweep(memory: str, data: Any, held_out: Any, report: Callable, seeds: int | None = None) -> Any:
+    sweep = WidthSweep(n_seeds=3 if seeds is None else seeds, epochs=16, zero_level=0.05, memory=memory)
     return sweep.fit("thin_resnet", data, held_out=held_out, on_progress=report).result_
 
 
@@ -110,8 +110,8 @@ EXPERIMENTS = {
 }
 
 
-def run(folder: Path, names: list[str]) -> None:
-    """Run the named experiments and save each result as NPZ beside the cache."""
+def run(folder: Path, names: list[str], seeds: int | None = None) -> None:
+    """Run the named experiments and save each result as NPZ beside the cache; `seeds` replaces their number."""
     held_out = load_data("digits", split="test")
     for name in names:
         start = time.process_time()
@@ -124,7 +124,7 @@ def run(folder: Path, names: list[str]) -> None:
                 last[0] = label
                 print(f"{name} {done}/{total} {label}", flush=True)
 
-        result = EXPERIMENTS[name].fit(str(folder / "cache"), data, held_out, report)
+        result = EXPERIMENTS[name].fit(str(folder / "cache"), data, held_out, report, seeds)
         result.save(folder / f"{name}.npz")
         print(f"{name} done, {time.process_time() - start:.0f} s of processor time", flush=True)
 
@@ -135,4 +135,9 @@ def load(folder: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run(Path(sys.argv[1]), sys.argv[2:] or list(EXPERIMENTS))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--seeds", type=int)
+    parser.add_argument("names", nargs="*", choices=[[], *EXPERIMENTS])
+    arguments = parser.parse_args()
+    run(arguments.folder, arguments.names or list(EXPERIMENTS), arguments.seeds)

@@ -30,14 +30,14 @@ QUANTITIES = (
 )
 WIDTH_QUANTITIES = ("train_loss", "held_out_accuracy", "lambda_max", "barrier")
 WHAT = {
-    "skips": "A ResNet of 56 residual-block convolutions and few channels, trained for 20 epochs from three seeds, "
+    "skips": "A ResNet of 56 residual-block convolutions and few channels, trained for 20 epochs, "
     "as built and with every residual sum removed. Everything else is the same: data, budget, rate, seeds.",
-    "batch_size": "One network trained with batches of 16 and of all 512 examples at the same constant rate, from "
-    "five seeds, until the running training loss was 0.02 or lower (or 40 and 200 epochs were over).",
+    "batch_size": "One network trained with batches of 16 and of all 512 examples at the same constant rate, "
+    "until the running training loss was 0.02 or lower (or 40 and 200 epochs were over).",
     "norm": "Batch norm against the same network whose norms only scale and shift, at three learning rates, 16 "
-    "epochs, three seeds. The zero-initialised last gain of each block is kept in both.",
-    "dropout": "Dropout before the classifier at 0 and 0.3, 12 epochs, five seeds. It is off while measuring.",
-    "width": "A small ResNet at ¼ to 8 times its width, 16 epochs, three seeds; straight lines between seeds after "
+    "epochs. The zero-initialised last gain of each block is kept in both.",
+    "dropout": "Dropout before the classifier at 0 and 0.3, 12 epochs. It is off while measuring.",
+    "width": "A small ResNet at ¼ to 8 times its width, 16 epochs; straight lines between seeds after "
     "weight matching, batch-norm statistics re-estimated on the line.",
 }
 STYLE = """
@@ -100,6 +100,13 @@ def claims_of(name: str, result: Any) -> list[dict[str, Any]]:
     return [claim for claim in result.claims if claim["key"] != "flat_generalises"]
 
 
+def circumstances(name: str, result: Any) -> str:
+    """Return the number of examples and of seeds as a sentence."""
+    seeds = result.settings["n_seeds"]
+    known = f"{seeds} seeds" if seeds > 1 else "one seed, so the spread is unknown and nothing is decided"
+    return f"{EXPERIMENTS[name].n_samples} training and 360 held-out digits at 32 px; {known}."
+
+
 def section(name: str, result: Any) -> str:
     """Return one experiment as HTML."""
     head, rows = table_of(name, result)
@@ -127,7 +134,7 @@ def section(name: str, result: Any) -> str:
     )
     return (
         f"<h2>{html.escape(EXPERIMENTS[name].title)}</h2><p>{html.escape(WHAT[name])} "
-        f"{EXPERIMENTS[name].n_samples} training and 360 held-out digits at 32 px.</p>"
+        f"{circumstances(name, result)}</p>"
         f'<div class="scroll"><table><tr>{top}</tr>{cells}</table></div>{pictures}{statements}'
     )
 
@@ -151,7 +158,7 @@ def markdown(results: dict[str, Any]) -> str:
             lines.append(f"| {claim['statement']} | {claim['verdict']} | {EXPERIMENTS[name].title} |")
     for name, result in results.items():
         head, rows = table_of(name, result)
-        lines += ["", f"## {EXPERIMENTS[name].title}", "", WHAT[name], ""]
+        lines += ["", f"## {EXPERIMENTS[name].title}", "", f"{WHAT[name]} {circumstances(name, result)}", ""]
         lines += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
         lines += ["| " + " | ".join(row) + " |" for row in rows]
         for claim in claims_of(name, result):
