@@ -54,11 +54,11 @@ def report() -> str:
     a, b = runs[0].model, runs[1].model
     step("measuring sharpness")
     measures = ("sharpness", "average", "lambda_max", "trace", "profile")
-    sharpness = [SharpnessEstimator(measures=measures, n_draws=8).fit(m, data).result_ for m in (a, b)]
+    sharpness = [SharpnessEstimator(measures=measures, n_draws=8).fit(m, data.subset(256)).result_ for m in (a, b)]
     step("mapping the surface")
     surface = SurfaceMapper(mode="adaptive", resolution=41).fit(a, data).result_
     step("connecting the two networks")
-    path = ModeConnector(path="bezier", epochs=15).fit((a, b), everything, held_out=test).result_
+    path = ModeConnector(path="bezier", epochs=15).fit((a, b), data, held_out=test).result_
     step("averaging weights")
     start = load_model("test_resnet", num_classes=10, image_size=32, random_state=0)
     average = SWAAverager().train(start, everything, epochs=12, held_out=test).result_
