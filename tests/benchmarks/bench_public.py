@@ -104,7 +104,11 @@ def main() -> None:
 
     print("\nsharpness on 200 of those images")
     for name, model in models.items():
-        s = SharpnessEstimator(measures=("sharpness", "average", "lambda_max"), n_draws=8).fit(model, few.subset(200)).result_
+        s = (
+            SharpnessEstimator(measures=("sharpness", "average", "lambda_max"), n_draws=8)
+            .fit(model, few.subset(200))
+            .result_
+        )
         print(
             f"{name}: worst rise at rho 0.05 {s.sharpness:.4f} (one SAM step {s.one_step:.4f}), average "
             f"{s.average_sharpness:.4f} ± {s.average_sharpness_stderr:.4f}, lambda_max {s.lambda_max:.1f} "
