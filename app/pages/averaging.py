@@ -16,7 +16,7 @@ from app.catalog import DataSpec, PointSpec
 from app.charts import averaging as charts
 from app.charts.theme import SCHEMES
 from app.pages import averaging_seeds, averaging_soup
-from app.state import bound, key, recall, remember
+from app.state import bound
 from app.texts import texts
 from app.widgets import averages
 from app.widgets.pickers import TIMM
@@ -33,7 +33,7 @@ def render() -> None:
     """Draw the page."""
     text = texts(PAGE)
     left, right = widgets.page_header(PAGE, text)
-    start_at = {} if _follow_newest() else {"default": "train"}
+    start_at = {} if widgets.follow_newest(PAGE, VIEWS) else {"default": "train"}
     with left:
         view = st.segmented_control(
             text("view"),
@@ -47,21 +47,6 @@ def render() -> None:
         )
     views = {"soup": averaging_soup.render, "seeds": averaging_seeds.render}
     views.get(str(view), _render_training)(left, right)
-
-
-def _follow_newest() -> bool:
-    """Open the view of a run that was reopened since the last look; tell whether it did."""
-    found = [(job, view) for view, page in VIEWS.items() if (job := jobs.latest(page)) is not None]
-    if not found:
-        return False
-    newest, view = max(found, key=lambda pair: pair[0].created)
-    if recall(PAGE, "newest") == newest.id:
-        return False
-    remember(PAGE, "newest", newest.id)
-    reopened = newest.run_id is not None and not newest.keep
-    if reopened:
-        st.session_state[key(PAGE, "view")] = view
-    return reopened
 
 
 def _render_training(left: DeltaGenerator, right: DeltaGenerator) -> None:

@@ -13,7 +13,7 @@ from app import export, jobs, widgets
 from app.charts import connectivity as charts
 from app.charts.theme import SCHEMES
 from app.pages import connectivity_cases, connectivity_map
-from app.state import bound, key, recall, remember
+from app.state import bound
 from app.texts import texts
 
 PAGE = "connectivity"
@@ -26,7 +26,7 @@ def render() -> None:
     """Draw the page."""
     text = texts(PAGE)
     left, right = widgets.page_header(PAGE, text)
-    start_at = {} if _follow_newest() else {"default": "path"}
+    start_at = {} if widgets.follow_newest(PAGE, VIEWS) else {"default": "path"}
     with left:
         view = st.segmented_control(
             text("view"),
@@ -40,21 +40,6 @@ def render() -> None:
         )
     draw_view = {"map": connectivity_map.render, "cases": connectivity_cases.render}.get(str(view), _render_path)
     draw_view(left, right)
-
-
-def _follow_newest() -> bool:
-    """Open the view of a run that was reopened since the last look; tell whether it did."""
-    found = [(job, view) for view, page in VIEWS.items() if (job := jobs.latest(page)) is not None]
-    if not found:
-        return False
-    newest, view = max(found, key=lambda pair: pair[0].created)
-    if recall(PAGE, "newest") == newest.id:
-        return False
-    remember(PAGE, "newest", newest.id)
-    reopened = newest.run_id is not None and not newest.keep
-    if reopened:
-        st.session_state[key(PAGE, "view")] = view
-    return reopened
 
 
 def _render_path(left: DeltaGenerator, right: DeltaGenerator) -> None:

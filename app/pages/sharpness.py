@@ -14,7 +14,7 @@ from app.charts import sharpness as charts
 from app.pages.sharpness_batch import PAGE as BATCH
 from app.pages.sharpness_batch import render as render_batch
 from app.pages.sharpness_batch import short
-from app.state import bound, key, recall, remember
+from app.state import bound
 from app.texts import texts
 
 PAGE = "sharpness"
@@ -45,7 +45,7 @@ def render() -> None:
     text = texts(PAGE)
     left, right = widgets.page_header(PAGE, text)
     # Streamlit wants either a default or a value set from outside, not both.
-    start_at = {} if _follow_newest() else {"default": "point"}
+    start_at = {} if widgets.follow_newest(PAGE, {"point": PAGE, "batch": BATCH}) else {"default": "point"}
     with left:
         view = st.segmented_control(
             text("view"),
@@ -253,18 +253,3 @@ def cell(result: Any, name: str, error: str | None) -> str:
         return text("vacuous", value=shown)
     spread = float(getattr(result, error)) if error else float("nan")
     return f"{shown} ± {short(spread, 2)}" if np.isfinite(spread) else shown
-
-
-def _follow_newest() -> bool:
-    """Open the view of a job that appeared since the last look (a run reopened from Runs); tell whether it did."""
-    found = [(job, view) for page, view in ((PAGE, "point"), (BATCH, "batch")) if (job := jobs.latest(page))]
-    if not found:
-        return False
-    newest, view = max(found, key=lambda pair: pair[0].created)
-    if recall(PAGE, "newest") == newest.id:
-        return False
-    remember(PAGE, "newest", newest.id)
-    reopened = newest.run_id is not None and not newest.keep
-    if reopened:
-        st.session_state[key(PAGE, "view")] = view
-    return reopened

@@ -29,7 +29,7 @@ from app.widgets.frame import (
     show_chart,
     verdict,
 )
-from app.widgets.jobs import activity, job_panel
+from app.widgets.jobs import activity, follow_newest, job_panel
 from app.widgets.outputs import copy_as_python, downloads
 from app.widgets.pickers import Inputs, data_picker, engine_settings, inputs, point_picker
 from app.widgets.pins import pin_button, pinned, unpin
@@ -43,6 +43,7 @@ __all__ = [
     "definitions",
     "downloads",
     "engine_settings",
+    "follow_newest",
     "go_to",
     "inputs",
     "job_panel",

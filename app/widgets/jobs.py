@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import streamlit as st
 
 from app import jobs
+from app.state import key, recall, remember
 from app.texts import texts
 
 POLL_SECONDS = 1.0
@@ -126,3 +127,25 @@ def activity() -> None:
 def _shown() -> list[jobs.Job]:
     """Return the live jobs a person started; measuring jobs of the app itself begin with an underscore."""
     return [job for job in jobs.live() if not job.page.startswith("_")]
+
+
+def follow_newest(page: str, views: Mapping[str, str]) -> bool:
+    """Open the view of a run that was reopened since the last look; tell whether it did.
+
+    Parameters
+    ----------
+    page : str
+    views : mapping of str to str
+        The page of jobs that belongs to each view.
+    """
+    found = [(job, view) for view, where in views.items() if (job := jobs.latest(where)) is not None]
+    if not found:
+        return False
+    newest, view = max(found, key=lambda pair: pair[0].created)
+    if recall(page, "newest") == newest.id:
+        return False
+    remember(page, "newest", newest.id)
+    reopened = newest.run_id is not None and not newest.keep
+    if reopened:
+        st.session_state[key(page, "view")] = view
+    return reopened

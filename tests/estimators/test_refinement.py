@@ -207,7 +207,6 @@ def test_fill_completes_another_quantity_from_the_same_nodes():
     assert 0 <= out.min() <= out.max() <= 1
 
 
-@pytest.mark.skipif(not MAPS, reason="no stored maps")
 def test_ten_real_maps():
     """The promise of adaptive mode, on exact maps of ten kinds (tests/benchmarks/make_maps.py)."""
     evaluations, largest, medians, covered, wrong = [], [], [], [], []
