@@ -14,7 +14,7 @@ import streamlit as st
 from app import export, jobs, widgets
 from app.charts import curvature as charts
 from app.pages import stationary_random, stationary_training
-from app.state import bound, key, recall, remember
+from app.state import bound
 from app.texts import texts
 from app.widgets.numbers import plus_minus, share
 
@@ -24,6 +24,12 @@ KINDS = ("hessian", "ggn", "fisher", "empirical_fisher")
 DEFINITIONS = ("stationary", "index", "lanczos", "density", "traces", "layers")
 PRODUCT_PASSES = 10  # forward passes a Hessian-vector product costs, about
 EXACT = 2000
+VIEWS = {
+    "point": PAGE,
+    "training": stationary_training.PAGE,
+    "random": stationary_random.PAGE,
+    "critical": "stationary.critical",
+}
 
 
 def render() -> None:
@@ -32,7 +38,7 @@ def render() -> None:
     left, right = widgets.page_header(PAGE, text)
     views = ["point", "training", "random"] + (["critical"] if importlib.util.find_spec(CRITICAL) else [])
     # Streamlit wants either a default or a value set from outside, not both.
-    start_at = {} if _follow_newest() else {"default": "point"}
+    start_at = {} if widgets.follow_newest(PAGE, VIEWS) else {"default": "point"}
     with left:
         view = st.segmented_control(
             text("view"),
@@ -283,24 +289,3 @@ def ends_table(result: Any) -> pd.DataFrame:
             text("table.state"): states,
         }
     )
-
-
-def _follow_newest() -> bool:
-    """Open the view of a run reopened from Runs; tell whether it did."""
-    pages = (
-        (PAGE, "point"),
-        (stationary_training.PAGE, "training"),
-        (stationary_random.PAGE, "random"),
-        ("stationary.critical", "critical"),
-    )
-    found = [(job, view) for page, view in pages if (job := jobs.latest(page))]
-    if not found:
-        return False
-    newest, view = max(found, key=lambda pair: pair[0].created)
-    if recall(PAGE, "newest") == newest.id:
-        return False
-    remember(PAGE, "newest", newest.id)
-    reopened = newest.run_id is not None and not newest.keep
-    if reopened:
-        st.session_state[key(PAGE, "view")] = view
-    return reopened
