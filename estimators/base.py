@@ -31,7 +31,7 @@ class LandscapeEstimator(TransformerMixin, BaseEstimator):
 
     def _landscape(self, model: Any, data: Any, **overrides: Any) -> Landscape:
         """Build the Landscape of `model` and `data` from the constructor's settings."""
-        names = ("loss", "batch_size", "device", "precision", "batch_norm", "parameters")
+        names = ("loss", "batch_size", "device", "precision", "batch_norm", "parameters", "points_per_pass")
         options = {n: getattr(self, n) for n in names if hasattr(self, n)}
         return Landscape(model, data, **(options | overrides))
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from .core.evaluation import LOSSES, Loss
+from .core.network import free_memory
 
 
 def check_choice(name: str, value: object, allowed: Iterable[str]) -> str:
@@ -41,3 +42,19 @@ def check_device(device: str) -> torch.device:
 def check_loss(loss: str | Loss) -> Loss:
     """Turn a loss's name or a callable into a per-example loss."""
     return loss if callable(loss) else LOSSES[check_choice("loss", loss, LOSSES)]
+
+
+def check_memory_fits(needed: float, device: torch.device, what: str, cure: str) -> None:
+    """Say what will be allocated, and what to lower, before it is.
+
+    Raises
+    ------
+    ValueError
+        When less than ``needed`` bytes are free.
+    """
+    free = free_memory(device)
+    if needed > free:
+        raise ValueError(
+            f"{what} must fit into the free memory of {device} ({free / 2**30:.2f} GiB), got about "
+            f"{needed / 2**30:.2f} GiB. {cure}"
+        )

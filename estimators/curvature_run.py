@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import curvature_work as work
+from .checks import check_memory_fits
+from .core.trace import sketch_bytes
 from .curvature_result import CurvatureResult
 from .curvature_verdict import decided
 from .landscape import Landscape
@@ -77,7 +79,7 @@ class CurvatureRun:
     def exact(self) -> None:
         """Measure from an explicit matrix."""
         n, options = self.land.n_parameters, self.options
-        work.check_memory_fits(
+        check_memory_fits(
             5.0 * n * n * 8,
             self.land.device,
             "The explicit matrix",
@@ -95,11 +97,17 @@ class CurvatureRun:
         """Measure from products."""
         land, options, estimator = self.land, self.options, self.estimator
         needed = work.basis_bytes(land, options["n_eigenvalues"], options["ends"], options["n_lanczos"])
-        work.check_memory_fits(
+        check_memory_fits(
             needed,
             land.device,
             "The Lanczos vectors",
             "Lower n_lanczos or n_eigenvalues, or choose fewer parameters.",
+        )
+        check_memory_fits(
+            sketch_bytes(land.n_parameters, self.probes, land.theta.element_size()),
+            land.device,
+            "The sketch of the trace",
+            "Lower n_probes or choose fewer parameters.",
         )
         vectors = 2 * options["n_eigenvalues"] * land.n_parameters * 4
         pairs = self.cached(

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from .core.lanczos import Eigenpairs, Matvec, lanczos_eigenpairs, wanted
-from .core.network import free_memory
 from .core.quadrature import SpectralDensity, exact_density, spectral_density
 from .core.trace import TraceEstimate, hutchpp, rademacher
 from .landscape import Landscape
@@ -41,22 +40,6 @@ def basis_bytes(land: Landscape, n_eigenvalues: int, ends: str, n_lanczos: int) 
     n = len(wanted(land.n_parameters, n_eigenvalues, ends))
     search = 1.5 * max(4 * n, 40) + 4 * n
     return int(max(search, n_lanczos + 2 * n) * land.n_parameters * land.theta.element_size())
-
-
-def check_memory_fits(needed: float, device: torch.device, what: str, cure: str) -> None:
-    """Say what will be allocated, and what to lower, before it is.
-
-    Raises
-    ------
-    ValueError
-        When less than ``needed`` bytes are free.
-    """
-    free = free_memory(device)
-    if needed > free:
-        raise ValueError(
-            f"{what} must fit into the free memory of {device} ({free / 2**30:.2f} GiB), got about "
-            f"{needed / 2**30:.2f} GiB. {cure}"
-        )
 
 
 def explicit_matrix(land: Landscape, kind: str, step: Step) -> np.ndarray:

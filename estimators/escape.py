@@ -54,7 +54,7 @@ class SaddleEscaper(LandscapeEstimator):
         the η of the other rules multiplies gradients and would mean something else.
     radii : tuple of float, default=(0.0, 1e-6, 1e-3)
         Distances of the starts, in units of ‖θ‖.
-    threshold : float, default=1e-3
+    threshold : float, default=1e-4
         How much lower than the saddle's the loss must be to have left, in loss units.
     l2 : float, default=1e-3
         The objective is L + l2/2 · ‖θ‖² (networks only); it makes critical points isolated. Reported.
@@ -101,7 +101,7 @@ class SaddleEscaper(LandscapeEstimator):
         lr: float | str = "auto",
         adaptive_lr: float = 1e-3,
         radii: tuple[float, ...] = (0.0, 1e-6, 1e-3),
-        threshold: float = 1e-3,
+        threshold: float = 1e-4,
         l2: float = 1e-3,
         sgd_batch: int = 32,
         index: int = 1,
@@ -288,9 +288,9 @@ class SaddleEscaper(LandscapeEstimator):
         if self.lr != "auto" and not (isinstance(self.lr, int | float) and np.isfinite(self.lr) and self.lr > 0):
             raise ValueError(f"lr must be 'auto' or a positive number, got {self.lr!r}. Try 'auto' first.")
         if not (np.isfinite(self.adaptive_lr) and self.adaptive_lr > 0):
-            raise ValueError(f"adaptive_lr must be a positive number, got {self.adaptive_lr!r}. Use 1e-3, say.")
+            raise ValueError(f"adaptive_lr must be a positive number, got {self.adaptive_lr!r}. Use 1e-4, say.")
         if self.threshold <= 0 or not np.isfinite(self.threshold):
-            raise ValueError(f"threshold must be a positive number, got {self.threshold!r}. Use 1e-3, say.")
+            raise ValueError(f"threshold must be a positive number, got {self.threshold!r}. Use 1e-4, say.")
         if self.l2 < 0:
             raise ValueError(f"l2 must be at least 0, got {self.l2!r}. Use 0 for the data loss alone.")
         radii = np.atleast_1d(np.asarray(self.radii, dtype=float))

@@ -14,10 +14,12 @@ from torch import Tensor, nn
 
 from . import cache
 from .checks import check_choice, check_device, check_loss, check_positive_integer
+from .core.batched import totals_of_points
 from .core.batchnorm import POLICIES, batch_norms
 from .core.evaluation import LOSSES, Loss, batches, logits, per_example_losses, totals
 from .core.network import Network
 from .core.products import HessianGraph, OutputGraph
+from .core.replay import recorded
 from .data import Examples, load_data
 from .models import compatible_state_dict, describe_module, read_checkpoint
 from .progress import OnProgress, ignore_progress
@@ -65,7 +67,12 @@ class Landscape:
         Where batch-norm statistics come from: the checkpoint, a re-estimate at each θ (cumulative mean over
         the examples), or each batch. Gradients and products under "recompute" hold the statistics of θ fixed.
     parameters : str, sequence of str or None, default=None
-        Regular expressions that choose which trainable parameters make up θ; None takes all.
+        Regular expressions that choose which trainable parameters make up θ; None takes all. Where θ is the end of
+        the network (its head, say), what lies before it runs once and not at every point.
+    points_per_pass : int, default=1
+        Points of `evaluate` in one forward pass, by `vmap` over the parameters. More than 1 is meant for small
+        networks on a GPU (speed there not measured; on a CPU it is slower for convolutions); values then agree with
+        single passes to rounding. Needs `batch_norm="frozen"` or a model without batch norm.
 
     Attributes
     ----------
@@ -98,6 +105,7 @@ class Landscape:
         precision: str = "float32",
         batch_norm: str = "frozen",
         parameters: str | Sequence[str] | None = None,
+        points_per_pass: int = 1,
     ) -> None:
         self.loss_function = check_loss(loss)
         self.batch_size = check_positive_integer("batch_size", batch_size, "Use 512 when in doubt.")
@@ -115,11 +123,14 @@ class Landscape:
             "precision": precision,
             "batch_norm": batch_norm,
             "parameters": parameters,
+            "points_per_pass": points_per_pass,
         }
+        self.points_per_pass = check_positive_integer("points_per_pass", points_per_pass, "Use 1 when in doubt.")
         self.data = load_data(data)
         self._template = copy.deepcopy(model).cpu()
         self._model_fingerprint: str | None = None
         self._origin: Landscape | None = None
+        self._mixed_deviation: float | None = None
         self._inputs, self._targets = self._place(self.data)
         with torch.random.fork_rng(devices=[]):
             module = copy.deepcopy(model).to(self.device, self.dtype).eval()
@@ -127,6 +138,13 @@ class Landscape:
             self._network = Network(module, patterns, batch_norm, precision == "bfloat16")
             self._network.statistics_batches = lambda: (x for x, _ in self._batches())
             self._check_outputs()
+            if points_per_pass > 1 and not self._network.is_fixed_function:
+                raise ValueError(
+                    f"points_per_pass must be 1 with batch norm under batch_norm={batch_norm!r}, got "
+                    f"{points_per_pass}. Use batch_norm='frozen' or one point in a pass."
+                )
+            self._network.shorten(self.sample_inputs(4))
+            self._enter()
             self._network.fold(self.sample_inputs(8))
             self.theta = self._network.flat.read()
             self._network.move(self.theta)
@@ -181,8 +199,10 @@ class Landscape:
             "batch_norm": self.batch_norm if self.has_batch_norm else "none in the model",
             "batch_size": self.batch_size,
             "precision": self.precision,
+            **({} if self._mixed_deviation is None else {"bfloat16_deviation": self._mixed_deviation}),
             "device": str(self.device),
             "fold": self._network.fold_note,
+            **({} if self._network.tail is None else {"backbone": "run once: θ lies behind it"}),
             "torch": torch.__version__,
         }
 
@@ -203,6 +223,7 @@ class Landscape:
             self.batch_norm,
             self.device.type,
             list(self.names),
+            *([] if self.points_per_pass == 1 else [self.points_per_pass]),
         )
 
     def on(self, data: Any) -> Landscape:
@@ -218,6 +239,7 @@ class Landscape:
         other.data = load_data(data)
         other._inputs, other._targets = other._place(other.data)
         other._check_outputs()
+        other._enter()
         return other
 
     # -- values -----------------------------------------------------------------------------------------
@@ -261,16 +283,23 @@ class Landscape:
         network = self._network
         internal = network.flat.to_internal(stacked.to(network.flat.flat))
         weights = torch.as_tensor(np.asarray(coefficients), dtype=network.flat.flat.dtype)
-        results = []
         network.leave()
-        for i, row in enumerate(weights):
+        results = torch.full((len(weights), 2), float("nan"), dtype=torch.float64, device=self.device)
+        anchors_themselves = (weights != 0).sum(1) <= 1  # one by one, so that they are exact to the last bit
+        singles = anchors_themselves if self.points_per_pass > 1 else torch.ones_like(anchors_themselves)
+        run = self._totals if not self._is_resident else recorded(self._totals, self.device, int(singles.sum()))
+        done = 0
+        for i in singles.nonzero().flatten().tolist():
             with torch.no_grad():
-                network.combine(internal, row)
-                results.append(self._totals())
-            on_progress(i + 1, len(weights), "points")
-        if not results:
-            return Evaluation(np.empty(0), np.empty(0))
-        table = torch.stack(results).cpu().numpy() / self.n_examples
+                network.combine(internal, weights[i])
+                results[i] = run()
+            on_progress(done := done + 1, len(weights), "points")
+        together = (~singles).nonzero().flatten()
+        for block in together.split(self.points_per_pass) if len(together) else ():
+            points = weights[block].to(self.device) @ internal
+            results[block] = totals_of_points(network, points, self.loss_function, self._batches())
+            on_progress(done := done + len(block), len(weights), "points")
+        table = results.cpu().numpy() / self.n_examples
         return Evaluation(table[:, 0], table[:, 1])
 
     def per_example_losses(self, theta: Tensor | None = None) -> Tensor:
@@ -387,6 +416,16 @@ class Landscape:
             return x.pin_memory(), y.pin_memory()
         return x.to(self.device), y.to(self.device)
 
+    def _enter(self) -> None:
+        """Put the frozen backbone's outputs in the place of the inputs; without one nothing changes."""
+        if self._network.tail is not None:
+            self._inputs = torch.cat(list(self._network.enter(x for x, _ in self._batches())))
+
+    @property
+    def _is_resident(self) -> bool:
+        """Whether a pass touches only memory that stays where it is."""
+        return self._inputs.device == self.device and self._network.is_fixed_function
+
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         return batches(self._inputs, self._targets, self.batch_size, self.device)
 
@@ -468,11 +507,20 @@ class Landscape:
                 totals(self._network.forward, self.loss_function, iter([(x, y)]), self.device) for _ in range(2)
             )
         a, b = float(first[0]), float(second[0])
+        if self._network.mixed:
+            self._mixed_deviation = self._deviation_from_float32(a, x, y)
         if np.isfinite(a) and np.isfinite(b) and abs(a - b) > 1e-5 * max(1.0, abs(a)):
             raise ValueError(
                 f"The model must give the same loss twice at the same weights, got {a:.6g} and {b:.6g}. "
                 "It draws random numbers in eval mode: switch that off."
             )
+
+    def _deviation_from_float32(self, mixed: float, x: Tensor, y: Tensor) -> float:
+        """Relative difference of the loss at the model's own point, on these examples."""
+        self._network.mixed = False
+        exact = totals(self._network.forward, self.loss_function, iter([(x, y)]), self.device)
+        self._network.mixed = True
+        return abs(mixed / float(exact[0]) - 1)
 
 
 def _rebuild(model: nn.Module, data: Examples, options: dict, other: Examples | None) -> Landscape:

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .checks import check_memory_fits
 from .core.ascent import Ascent, adaptive_scale, ascend, m_sharpness, rise_profile
 from .core.average_case import average_rise, filter_scale, noise_profile
 from .core.lanczos import lanczos_eigenpairs
 from .core.pac_bayes import SIGMA_GRID, pac_bayes_bound
-from .core.trace import hutchpp
+from .core.trace import hutchpp, sketch_bytes
 from .landscape import Landscape
 
 PROFILE_FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
@@ -236,6 +237,12 @@ def _rows(scale: Tensor, v: Tensor) -> Tensor:
 def trace(probe: Probe) -> dict[str, Any]:
     """Trace of the Hessian by Hutch++ with its standard error, and σ²·tr(H)/2 for plain noise."""
     land, options = probe.land, probe.options
+    check_memory_fits(
+        sketch_bytes(land.n_parameters, options["n_probes"], land.theta.element_size()),
+        land.device,
+        "The sketch of the trace",
+        "Lower n_probes, leave the trace out of `measures`, or choose fewer parameters.",
+    )
     found = hutchpp(
         probe.product,
         land.n_parameters,

@@ -57,7 +57,10 @@ class SurfaceMapper(SurfaceAnalysis):
         Regular expressions choosing the parameters that move; the others stay fixed.
     max_points : int, default=250_000
         Grids with more points are refused with their cost.
-    loss, batch_size, device, precision, batch_norm, memory, n_jobs, random_state, verbose
+    loss, batch_size, device, precision, batch_norm, points_per_pass
+        See :class:`Landscape`. A bfloat16 map is compared with float32 at a few of its nodes; the largest relative
+        difference of the loss is in ``result_.settings["bfloat16_deviation"]``.
+    memory, n_jobs, random_state, verbose
         See :class:`LandscapeEstimator`.
 
     Attributes
@@ -116,6 +119,7 @@ class SurfaceMapper(SurfaceAnalysis):
         device: str = "auto",
         precision: str = "float32",
         batch_norm: str = "frozen",
+        points_per_pass: int = 1,
         memory: Any = None,
         n_jobs: int = 1,
         random_state: int = 0,
@@ -138,6 +142,7 @@ class SurfaceMapper(SurfaceAnalysis):
         self.device = device
         self.precision = precision
         self.batch_norm = batch_norm
+        self.points_per_pass = points_per_pass
         self.memory = memory
         self.n_jobs = n_jobs
         self.random_state = random_state

@@ -24,10 +24,11 @@ from .surface_result import SurfaceResult
 
 MODES = ("exact", "adaptive")
 OnPartial = Callable[[SurfaceResult], None]
-_FIRST_BLOCK = 2 * CHUNK  # points of the first picture of an exact map
+_FIRST_BLOCK = 25  # points of the first picture of an exact map, which should be there within two seconds
 _N_BLOCKS = 32  # pictures of an exact map on the way
 _EXPECTED_ADAPTIVE = 220  # evaluations an adaptive map usually needs, for the progress bar
 _LINE_MARGIN = 0.25  # of a straight line beyond its two models
+_CHECKED_NODES = 9  # of a bfloat16 map, evaluated in float32 as well
 _LOWEST_RISE_FROM = 0.1  # a loss below this counts as this when "auto" looks for a rise
 
 
@@ -62,6 +63,7 @@ class SurfaceWork(LandscapeEstimator):
     _sketched: Panel | None
     _largest_error: float
     _converged: bool
+    _deviation: float | None
     _cosine: float
 
     def _check(self) -> tuple[int, ...]:
@@ -189,7 +191,7 @@ class SurfaceWork(LandscapeEstimator):
         if self._held_out is not None:
             names += ["held_out_losses", "held_out_accuracies"]
         self._canvas = Canvas(shape, names)
-        self._largest_error, self._converged = float("nan"), False
+        self._largest_error, self._converged, self._deviation = float("nan"), False, None
 
     def _fill(self, progress: OnProgress, on_partial: OnPartial | None) -> None:
         work = self._evaluate_all if self.mode == "exact" else self._evaluate_adaptively
@@ -271,7 +273,20 @@ class SurfaceWork(LandscapeEstimator):
             raise
         finally:
             self._tick = ignore_progress
+        if self._land.precision == "bfloat16":
+            self._deviation = self._deviation_from_float32()
         self._publish(self._freeze())
+
+    def _deviation_from_float32(self) -> float:
+        """Largest relative difference from the float32 loss at nodes spread over the first panel."""
+        panel = self._panels[0]
+        losses = self._canvas.exact["losses"][panel.nodes]
+        known = np.flatnonzero(self._canvas.evaluated[panel.nodes] & np.isfinite(losses))
+        local = known[np.linspace(0, len(known) - 1, min(_CHECKED_NODES, len(known))).round().astype(int)]
+        exact = self._landscape(self._land.model_at(), self._land.data, precision="float32")
+        anchors, weights = panel.plane.anchors(), panel.plane.coefficients(panel.coordinates[local])
+        found = self._evaluate(exact, anchors, weights).losses
+        return float(np.max(np.abs(losses[local] - found) / np.abs(found), initial=0.0))
 
     def _picture(self) -> SurfaceResult:
         """Freeze the map as it is, the rest of the panel in work interpolated."""
@@ -287,6 +302,8 @@ class SurfaceWork(LandscapeEstimator):
         centre = self._panels[0]
         node = centre.nodes[centre.centre[0] * centre.shape[1] + centre.centre[1]]
         settings = {**self._land.settings, **self._described(), "points": int(canvas.evaluated.size)}
+        if self._deviation is not None:
+            settings["bfloat16_deviation"] = self._deviation
         if any(self._centre):
             settings["centre"] = list(self._centre)
         if self._held_out is not None:

@@ -91,7 +91,7 @@ def settings(saddle: str, network: dict[str, Any]) -> dict[str, Any] | None:
         if not automatic:
             params["lr"] = float(st.number_input(text("lr"), 1e-6, 100.0, 0.1, format="%.4g", **bound(PAGE, "lr")))
         params["threshold"] = float(
-            st.number_input(text("threshold"), 1e-9, 10.0, 1e-3, format="%.3g", **bound(PAGE, "threshold"))
+            st.number_input(text("threshold"), 1e-9, 10.0, 1e-4, format="%.3g", **bound(PAGE, "threshold"))
         )
         if saddle not in SURFACES:
             params["l2"] = float(st.number_input(text("l2"), 0.0, 1.0, 1e-3, format="%.4g", **bound(PAGE, "l2")))

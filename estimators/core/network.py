@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from .evaluation import logits
 from .folding import fold_batch_norm
 from .parameters import FlatParameters
 from .products import double_backward
+from .tail import features_before, moving_tail
 
 GRAPH_PER_ACTIVATION = 3.0  # size of a kept double-backward graph, in multiples of the forward's activations
 
@@ -39,16 +40,35 @@ class Network:
         self.has_batch_norm = bool(batch_norms(module))
         self.statistics_batches: Callable[[], Iterator[Tensor]] = lambda: iter(())
         self.fold_note = f"not folded: batch_norm={batch_norm!r}" if self.has_batch_norm else "no batch norm"
-        self._forward: nn.Module = module
+        self.forward_module: nn.Module = module
+        self.tail: nn.Module | None = None
         self._position: Tensor | None = None
         self._graphs: tuple[object, str, list] | None = None
         self._activation_bytes: float | None = None
+
+    @property
+    def is_fixed_function(self) -> bool:
+        """Whether the outputs depend on θ and the input alone, not on other examples."""
+        return not self.has_batch_norm or self.batch_norm == "frozen"
+
+    def shorten(self, example: Tensor) -> None:
+        """Leave out the part before θ, where there is one: its outputs then take the place of the inputs."""
+        if self.is_fixed_function:
+            self.tail = moving_tail(self.module, self.flat.parameters, example)
+            self.forward_module = self.tail or self.module
+
+    def enter(self, batches: Iterator[Tensor]) -> Iterator[Tensor]:
+        """Yield what :meth:`forward` takes for each batch of inputs."""
+        if self.tail is None:
+            yield from batches
+        else:
+            yield from features_before(self.tail, self._whole, batches)
 
     def fold(self, example: Tensor) -> None:
         """Fold batch norm into the convolutions where the policy allows and the outputs agree."""
         if self.has_batch_norm and self.batch_norm == "frozen":
             tolerance = 1e-4 if self.flat.flat.dtype == torch.float32 else 1e-9
-            self._forward, self.fold_note = fold_batch_norm(self.module, example, tolerance)
+            self.forward_module, self.fold_note = fold_batch_norm(self.forward_module, example, tolerance)
 
     # -- where it stands ----------------------------------------------------------------------------------
 
@@ -93,14 +113,27 @@ class Network:
 
     def forward(self, x: Tensor) -> object:
         """Give the model's output."""
-        if self.mixed:
-            with torch.autocast(x.device.type, torch.bfloat16):
-                return self._forward(x)
-        return self._forward(x)
+        with self.precision():
+            return self.forward_module(x)
 
     def scores(self, x: Tensor) -> Tensor:
         """Give the class scores (N, C), in the dtype of θ."""
         return logits(self.forward(x)).to(self.flat.flat.dtype)
+
+    def precision(self) -> AbstractContextManager:
+        """Run forward passes in the precision chosen."""
+        return torch.autocast(self.device.type, torch.bfloat16) if self.mixed else nullcontext()
+
+    def parameters_at(self, points: Tensor) -> dict[str, Tensor]:
+        """Name the parameters of `forward_module` at k points (k, P) in buffer layout, each (k, *shape)."""
+        at = {p.data_ptr(): values for p, values in zip(self.flat.parameters, self.flat.stacked(points), strict=True)}
+        # a folded layer is reached by several names: each slot once, tied weights in every slot they have
+        slots = (
+            (f"{path}.{name}".lstrip("."), parameter)
+            for path, module in self.forward_module.named_modules()
+            for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False)
+        )
+        return {name: at[p.data_ptr()] for name, p in slots if p.data_ptr() in at}
 
     @contextmanager
     def policy(self) -> Iterator[None]:
@@ -110,6 +143,10 @@ class Network:
                 yield
         else:
             yield
+
+    def _whole(self, x: Tensor) -> object:
+        with self.precision():
+            return self.module(x)
 
     # -- backward graphs kept between products ------------------------------------------------------------
 
@@ -145,9 +182,9 @@ class Network:
             seen: dict[int, int] = {}
 
             def pack(tensor: Tensor) -> Tensor:
-                if not isinstance(tensor, nn.Parameter):
-                    storage = tensor.untyped_storage()
-                    seen[storage.data_ptr()] = storage.nbytes()
+                if not isinstance(tensor, nn.Parameter):  # the inputs are a slice: their storage holds all examples
+                    place = tensor.untyped_storage().data_ptr()
+                    seen[place] = max(seen.get(place, 0), tensor.nbytes)
                 return tensor
 
             hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t)

@@ -88,6 +88,11 @@ class FlatParameters:
             piece.view(shape) for piece, shape in zip(torch.split(vector, list(self.sizes)), self.shapes, strict=True)
         ]
 
+    def stacked(self, points: Tensor) -> list[Tensor]:
+        """Cut k points (k, P) in buffer layout into tensors (k, *shape) of the parameters' shapes (views)."""
+        pieces = torch.split(points, list(self.sizes), dim=1)
+        return [_channels_last_view(piece, shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
+
     def join(self, tensors: Iterable[Tensor | None]) -> Tensor:
         """Concatenate tensors of the parameters' shapes into a public vector (P,); None counts as zeros."""
         return torch.cat(
@@ -129,8 +134,9 @@ def tied_groups(module: nn.Module, patterns: Iterable[str] | None = None) -> lis
 
 
 def _channels_last_view(segment: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """View a flat segment as `shape`, with the memory order of channels-last for convolution weights."""
+    """View flat segments (..., size) as (..., *shape), convolution weights in the memory order of channels-last."""
+    leading = segment.shape[:-1]
     if len(shape) == 4:
         o, i, h, w = shape
-        return segment.view(o, h, w, i).permute(0, 3, 1, 2)
-    return segment.view(shape)
+        return segment.view(*leading, o, h, w, i).movedim(-1, -3)
+    return segment.view(*leading, *shape)

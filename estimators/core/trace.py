@@ -72,6 +72,11 @@ def hutchinson(
     return hutchpp(matvec, size, n_probes=n_probes, n_sketch=0, random_state=random_state, like=like, on_step=on_step)
 
 
+def sketch_bytes(size: int, n_probes: int, itemsize: int) -> int:
+    """Bytes that `hutchpp` takes at its most: random signs, their images, the basis, the probes."""
+    return 4 * n_probes * size * itemsize
+
+
 def hutchpp(
     matvec: Matvec,
     size: int,

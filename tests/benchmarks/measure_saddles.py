@@ -16,12 +16,11 @@ from estimators import CriticalPointFinder, SaddleEscaper, load_data, load_model
 from estimators.core.optimizers import OPTIMIZERS
 
 NETS = {"4-4-3 (35 weights)": 4, "4-3-3 (27 weights)": 3}
-FEWER = {"n_seeds": 5, "max_steps": 1000}
 RACES = {
     "strict saddle of the 4-4-3 network": {"saddle": "strict"},
-    "one unit of it embedded": {"saddle": "embedding", "unit": 0, **FEWER},
-    "all four units embedded": {"saddle": "embedding", **FEWER},
-    "its origin": {"saddle": "origin", **FEWER},
+    "one unit of it embedded": {"saddle": "embedding", "unit": 0},
+    "all four units embedded": {"saddle": "embedding"},
+    "its origin": {"saddle": "origin"},
     "surface: strict saddle": {"saddle": "strict_surface"},
     "surface: monkey saddle": {"saddle": "monkey_saddle"},
     "surface: degenerate valley": {"saddle": "degenerate_valley"},
@@ -114,7 +113,7 @@ def main() -> None:
     race(
         "test_vit: the MLP of block 0 embedded",
         SaddleEscaper(
-            saddle="embedding", n_seeds=2, max_steps=40, radii=(0.0, 1e-1), threshold=1e-2, precision="float32"
+            saddle="embedding", n_seeds=3, max_steps=200, radii=(0.0, 1e-1), threshold=1e-2, precision="float32"
         ),
         load_model("test_vit", num_classes=10, image_size=32),
         load_data("digits", n_samples=64),

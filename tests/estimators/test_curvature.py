@@ -12,7 +12,7 @@ from sklearn.exceptions import NotFittedError
 from torch import nn
 from torch.func import functional_call, hessian
 
-from estimators import Cancelled, load_model, train
+from estimators import Cancelled, checks, load_model, train
 from estimators import curvature_work as work
 from estimators.curvature import CurvatureEstimator, CurvatureResult
 from estimators.curvature_training import CurvatureHistoryResult, CurvatureTracker, scheduled_rates
@@ -409,9 +409,13 @@ def test_bad_input_says_what_is_wrong(monkeypatch):
         name = next(iter(bad))
         with pytest.raises(ValueError, match=f"{name} must be"):
             CurvatureEstimator(**bad).fit(model, data)
-    monkeypatch.setattr(work, "free_memory", lambda device: 1000)
+    monkeypatch.setattr(checks, "free_memory", lambda device: 1000)
     with pytest.raises(ValueError, match=r"Lanczos vectors must fit .* GiB.* Lower n_lanczos or n_eigenvalues"):
         CurvatureEstimator(exact_below=0).fit(model, data)
+    monkeypatch.setattr(checks, "free_memory", lambda device: 200_000)
+    with pytest.raises(ValueError, match=r"sketch of the trace must fit .* Lower n_probes"):
+        CurvatureEstimator(exact_below=0, n_probes=1000).fit(model, data)
+    monkeypatch.setattr(checks, "free_memory", lambda device: 1000)
     with pytest.raises(ValueError, match=r"explicit matrix must fit .* Lower exact_below"):
         CurvatureEstimator().fit(model, data)
 
