@@ -43,7 +43,7 @@ class SharpnessEstimator(LandscapeEstimator):
         Norm of the ball.
     adaptive : bool, default=False
         Scale the ball elementwise by |θ| (ASAM), which makes it invariant to rescaled layers.
-    n_steps, n_restarts : int, default=20, 1
+    n_steps, n_restarts : int, default=40, 1
         Gradients of one ascent, and starts.
     sigma : float, default=0.01
         Standard deviation of the noise, per element; relative to the filter's RMS with ``noise="filter"``.
@@ -106,7 +106,7 @@ class SharpnessEstimator(LandscapeEstimator):
         rho: float = 0.05,
         norm: str = "l2",
         adaptive: bool = False,
-        n_steps: int = 20,
+        n_steps: int = 40,
         n_restarts: int = 1,
         sigma: float = 0.01,
         noise: str = "plain",

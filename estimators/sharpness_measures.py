@@ -122,7 +122,7 @@ def profile(probe: Probe) -> dict[str, Any]:
         n_nonfinite=0,
     )
     # Each radius starts from its neighbour's answer, so half the steps do.
-    steps = max(5, options["n_steps"] // 2)
+    steps = max(5, options["n_steps"] // 4)
     rises = rise_profile(
         land.loss_and_gradient,
         land.theta,
@@ -327,7 +327,7 @@ def _ascent_cost(options: Mapping[str, Any]) -> int:
 def _profile_cost(options: Mapping[str, Any]) -> int:
     climbs = 2 * len(profile_radii(options)) - 3
     draws = len(PROFILE_FACTORS) * options["n_draws"]
-    return GRADIENT_PASSES * max(climbs, 1) * (max(5, options["n_steps"] // 2) + 2) + draws
+    return GRADIENT_PASSES * max(climbs, 1) * (max(5, options["n_steps"] // 4) + 2) + draws
 
 
 MEASURES: dict[str, Measure] = {

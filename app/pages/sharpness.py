@@ -110,7 +110,7 @@ def settings() -> dict[str, Any]:
             text("norm"), ["l2", "linf"], format_func=lambda n: text("norm." + n), **bound(PAGE, "norm")
         )
         row = st.columns(2)
-        n_steps = row[0].number_input(text("n_steps"), 1, 500, 20, **bound(PAGE, "n_steps"))
+        n_steps = row[0].number_input(text("n_steps"), 1, 500, 40, **bound(PAGE, "n_steps"))
         n_restarts = row[1].number_input(text("n_restarts"), 1, 50, 1, **bound(PAGE, "n_restarts"))
     with st.expander(text("noise"), icon=":material/grain:"):
         noise = st.selectbox(

@@ -191,7 +191,7 @@ def ascend(
     *,
     norm: str = "l2",
     scale: torch.Tensor | None = None,
-    n_steps: int = 20,
+    n_steps: int = 40,
     n_restarts: int = 1,
     starts: Sequence[torch.Tensor] = (),
     origin: tuple[float, torch.Tensor] | None = None,
@@ -212,7 +212,7 @@ def ascend(
         Norm of the ball.
     scale : Tensor of shape (P,), optional
         Elementwise scaling T: the ball is ‖T⁻¹ε‖ ≤ ρ. `adaptive_scale` gives ASAM's.
-    n_steps : int, default=20
+    n_steps : int, default=40
         Gradients a start may use after its first; the ascent stops early when nothing changes any more.
     n_restarts : int, default=1
         Starts: the first is the SAM step, the others random points of the ball's surface.

@@ -77,7 +77,7 @@ def test_reaches_the_exact_maximum_of_quadratics(kind, n, n_steps):
 
 
 def test_the_default_budget_in_float32():
-    for kind in ("indefinite", "convex", "outliers"):
+    for kind in ("indefinite", "convex", "outliers", "hard"):
         linear, hessian = (x.astype(np.float32) for x in problem(kind, 200, 0))
         exact = exact_maximum(linear.astype(float), hessian.astype(float), 1.0)
         assert ascend(quadratic(linear, hessian), torch.zeros(200), 1.0).rise >= 0.99 * exact
