@@ -18,7 +18,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from app import jobs, widgets, workspace
+from app import jobs, unfinished, widgets, workspace
 from app.texts import texts
 
 # (section, page, icon), in the order of the sidebar; a page appears once its module exists.
@@ -100,6 +100,12 @@ def warm_up() -> threading.Thread:
     return thread
 
 
+@st.cache_resource(show_spinner=False)
+def recovered() -> list[str]:
+    """Bring interrupted trainings into the library once, and name them."""
+    return [checkpoint.name for checkpoint in unfinished.recover()]
+
+
 def main() -> None:
     """Draw one run of the app."""
     text, names = texts("common"), texts("navigation")
@@ -107,6 +113,9 @@ def main() -> None:
     shade = "dark" if st.context.theme.type == "dark" else "light"
     st.logo(str(STATIC / f"logo-{shade}.svg"), size="large", icon_image=str(STATIC / "mark.svg"))
     jobs.get_queue()
+    if recovered() and st.session_state.setdefault("_recovered", True):
+        st.session_state["_recovered"] = False
+        st.toast(text("recovered", names=", ".join(recovered())), icon=":material/restore:", duration="long")
     sections: dict[str, list[st.Page]] = {}
     pages: dict[str, st.Page] = {}
     for section, page, icon in PAGES:

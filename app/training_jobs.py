@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
-from app import jobs, library, workspace
+from app import jobs, library
 from app.catalog import DataSpec, PointSpec
+from app.unfinished import unfinished
 
 PAGE = "workbench"
 
@@ -45,6 +45,8 @@ class TrainingResult:
 def train(handle: jobs.Handle, name: str, point: PointSpec, data: DataSpec, settings: dict[str, Any]) -> TrainingResult:
     """Train one network and add it to the library; runs in the worker thread.
 
+    A training that is cancelled, or killed with the whole app, leaves the epochs it finished in the library.
+
     Parameters
     ----------
     handle : Handle
@@ -57,50 +59,63 @@ def train(handle: jobs.Handle, name: str, point: PointSpec, data: DataSpec, sett
     settings : dict
         Keyword arguments of :func:`estimators.train`.
     """
-    from estimators import Landscape, save_checkpoint
+    from estimators import Cancelled, Landscape, save_checkpoint
     from estimators import train as fit
 
     held_out_spec = data.held_out(None)
     examples, held_out = data.load(), held_out_spec.load()
     model = point.load()
     rows: list[dict[str, float]] = []
+    meta = {
+        "name": name,
+        "architecture": point.architecture,
+        "num_classes": point.num_classes,
+        "image_size": point.image_size,
+        "data": data.as_dict(),
+        "training": settings,
+        "start": point.as_dict(),
+        "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "held_out_examples": len(held_out),
+    }
 
-    def on_epoch(epoch: int, network: Any, row: dict[str, float]) -> None:
-        rows.append(row)
-        history = {key: np.array([past[key] for past in rows]) for key in row}
-        handle.partial(TrainingResult(history, name=name))
+    with unfinished(name, meta) as training:
 
-    with TemporaryDirectory(prefix=".partial-", dir=workspace.root()) as folder:
-        run = fit(
-            model,
-            examples,
-            held_out=held_out,
-            checkpoint_dir=Path(folder) / "epochs",
-            on_progress=handle.progress,
-            on_epoch=on_epoch,
-            **settings,
-        )
+        def on_epoch(epoch: int, network: Any, row: dict[str, float]) -> None:
+            rows.append(row)
+            training.note(rows)
+            handle.partial(TrainingResult(_curves(rows), name=name))
+
+        try:
+            run = fit(
+                model,
+                examples,
+                held_out=held_out,
+                checkpoint_dir=training.epochs,
+                on_progress=handle.progress,
+                on_epoch=on_epoch,
+                **settings,
+            )
+        except Cancelled:
+            stopped = training.keep()
+            if stopped is not None:
+                handle.partial(TrainingResult(_curves(rows), stopped.id, stopped.name, stopped.meta))
+            raise
         land = Landscape(run.model, examples, batch_norm="frozen")
         outside = land.on(held_out)
-        meta = {
-            "name": name,
-            "architecture": point.architecture,
-            "num_classes": point.num_classes,
-            "image_size": point.image_size,
-            "data": data.as_dict(),
-            "training": settings,
-            "start": point.as_dict(),
+        meta |= {
             "loss": land.loss(),
             "train_accuracy": land.accuracy(),
             "held_out_loss": outside.loss(),
             "accuracy": outside.accuracy(),
-            "parameters": land.n_parameters,
-            "held_out_examples": len(held_out),
         }
-        weights = Path(folder) / library.WEIGHTS
+        weights = training.path / library.WEIGHTS
         save_checkpoint(weights, run.model.state_dict(), meta)
         kept = library.add_checkpoint(weights, meta, epochs=[Path(path) for path in run.checkpoints])
     return TrainingResult(dict(run.history), kept.id, name, meta)
+
+
+def _curves(rows: list[dict[str, float]]) -> dict[str, np.ndarray]:
+    return {key: np.array([past[key] for past in rows]) for key in rows[0]}
 
 
 def script(point: PointSpec, data: DataSpec, settings: dict[str, Any]) -> str:

@@ -100,6 +100,7 @@ EN = {
     "nav.measure": "Measure",
     "nav.keep": "Keep",
     "opening": "Opening …",
+    "recovered": "An interrupted training is in the library: {names}",
     "starting_engine": "Reading timm's list of architectures (once, a few seconds) …",
     "page_failed": "This page could not be shown",
     "page_failed.help": "{error}. Nothing is lost: jobs go on and results are kept. The details are in {log}.",
