@@ -16,11 +16,12 @@ from . import cache
 from .checks import check_choice, check_device, check_loss, check_positive_integer
 from .core.batched import totals_of_points
 from .core.batchnorm import POLICIES, batch_norms
-from .core.evaluation import LOSSES, Loss, batches, logits, per_example_losses, totals
+from .core.evaluation import Loss, batches, per_example_losses, totals
 from .core.network import Network
 from .core.products import HessianGraph, OutputGraph
 from .core.replay import recorded
 from .data import Examples, load_data
+from .landscape_checks import check_outputs, check_repeatable, deviation_from_float32
 from .models import compatible_state_dict, describe_module, read_checkpoint
 from .progress import OnProgress, ignore_progress
 
@@ -137,7 +138,7 @@ class Landscape:
             patterns = None if self._patterns is None else tuple(self._patterns)
             self._network = Network(module, patterns, batch_norm, precision == "bfloat16")
             self._network.statistics_batches = lambda: (x for x, _ in self._batches())
-            self._check_outputs()
+            self.n_classes = check_outputs(self._network, self._inputs, self._targets, self.loss_function)
             if points_per_pass > 1 and not self._network.is_fixed_function:
                 raise ValueError(
                     f"points_per_pass must be 1 with batch norm under batch_norm={batch_norm!r}, got "
@@ -148,7 +149,10 @@ class Landscape:
             self._network.fold(self.sample_inputs(8))
             self.theta = self._network.flat.read()
             self._network.move(self.theta)
-            self._probe_determinism()
+            x, y = next(batches(self._inputs, self._targets, min(32, self.batch_size), self.device))
+            check_repeatable(self._network, self.loss_function, x, y)
+            if self._network.mixed:
+                self._mixed_deviation = deviation_from_float32(self._network, self.loss_function, x, y)
 
     # -- what it is -------------------------------------------------------------------------------------
 
@@ -238,7 +242,7 @@ class Landscape:
         other._origin = self._origin or self
         other.data = load_data(data)
         other._inputs, other._targets = other._place(other.data)
-        other._check_outputs()
+        other.n_classes = check_outputs(other._network, other._inputs, other._targets, other.loss_function)
         other._enter()
         return other
 
@@ -478,49 +482,6 @@ class Landscape:
         build = HessianGraph if kind == "hessian" else OutputGraph
         for x, y in self._batches():
             yield build(self._network.scores, self.loss_function, self._network.flat.parameters, x, y)
-
-    def _check_outputs(self) -> None:
-        """Run a few examples, so that a wrong shape or label is said before hours of work."""
-        y = self._targets
-        try:
-            with torch.no_grad():
-                outputs = logits(self._network.module(self.sample_inputs(2)))
-        except (RuntimeError, AssertionError, ValueError, IndexError) as error:
-            raise ValueError(
-                f"The model must accept inputs of shape {tuple(self._inputs.shape[1:])}, got an error: {error}. "
-                "Check image_size and channels of the data, and img_size of the model."
-            ) from error
-        self.n_classes = outputs.shape[-1] if outputs.dim() > 1 else 1
-        if self.loss_function is LOSSES["cross_entropy"] and not y.is_floating_point():
-            low, high = int(y.min()), int(y.max())
-            if low < 0 or high >= self.n_classes:
-                raise ValueError(
-                    f"targets must be classes 0 to {self.n_classes - 1} (the model has {self.n_classes} outputs), "
-                    f"got values from {low} to {high}. Load the model with num_classes={max(high + 1, 2)} "
-                    "or fix the labels."
-                )
-
-    def _probe_determinism(self) -> None:
-        x, y = next(batches(self._inputs, self._targets, min(32, self.batch_size), self.device))
-        with self._network.policy():
-            first, second = (
-                totals(self._network.forward, self.loss_function, iter([(x, y)]), self.device) for _ in range(2)
-            )
-        a, b = float(first[0]), float(second[0])
-        if self._network.mixed:
-            self._mixed_deviation = self._deviation_from_float32(a, x, y)
-        if np.isfinite(a) and np.isfinite(b) and abs(a - b) > 1e-5 * max(1.0, abs(a)):
-            raise ValueError(
-                f"The model must give the same loss twice at the same weights, got {a:.6g} and {b:.6g}. "
-                "It draws random numbers in eval mode: switch that off."
-            )
-
-    def _deviation_from_float32(self, mixed: float, x: Tensor, y: Tensor) -> float:
-        """Relative difference of the loss at the model's own point, on these examples."""
-        self._network.mixed = False
-        exact = totals(self._network.forward, self.loss_function, iter([(x, y)]), self.device)
-        self._network.mixed = True
-        return abs(mixed / float(exact[0]) - 1)
 
 
 def _rebuild(model: nn.Module, data: Examples, options: dict, other: Examples | None) -> Landscape:

@@ -10,6 +10,7 @@ from torch.func import functional_call, vmap
 
 from .evaluation import Loss, correct, logits, per_example_losses
 from .network import Network
+from .products import double_backward
 
 
 @torch.no_grad()
@@ -42,6 +43,6 @@ def totals_of_points(network: Network, points: Tensor, loss: Loss, data: Iterato
         return torch.stack([losses.sum(dtype=torch.float64), n_hits])
 
     for x, y in data:
-        with network.precision():
+        with network.precision(), double_backward():  # the fused attention has no rule for many points either
             total += vmap(sums, in_dims=(0, None, None))(parameters, x, y)
     return total
