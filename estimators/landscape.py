@@ -71,9 +71,9 @@ class Landscape:
         Regular expressions that choose which trainable parameters make up θ; None takes all. Where θ is the end of
         the network (its head, say), what lies before it runs once and not at every point.
     points_per_pass : int, default=1
-        Points of `evaluate` in one forward pass, by `vmap` over the parameters. More than 1 is meant for small
-        networks on a GPU (speed there not measured; on a CPU it is slower for convolutions); values then agree with
-        single passes to rounding. Needs `batch_norm="frozen"` or a model without batch norm.
+        Points of `evaluate` in one forward pass, by `vmap` over the parameters. More than 1 pays for small networks
+        without convolutions, and is meant for small networks on a GPU (not measured there); convolutions on a CPU
+        gain nothing. Values agree with single passes to rounding. Needs `batch_norm="frozen"` or no batch norm.
 
     Attributes
     ----------

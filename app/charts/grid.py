@@ -170,6 +170,14 @@ def is_log(log: bool, quantity: str) -> bool:
     return log and "accurac" not in quantity
 
 
-def legend(quantity: str, height: int) -> alt.Legend:
-    """Return the colour bar of a quantity."""
-    return alt.Legend(type="gradient", title=QUANTITIES[quantity], gradientLength=max(120, height - 170), format="~g")
+def legend(quantity: str) -> alt.Legend:
+    """Return the colour bar of a quantity, below the map: beside it, it would take the width from the map."""
+    return alt.Legend(
+        type="gradient",
+        title=QUANTITIES[quantity],
+        orient="bottom",
+        direction="horizontal",
+        gradientLength=200,
+        gradientThickness=12,
+        format=".3~g",
+    )

@@ -70,7 +70,7 @@ def relief(
     titles = grid.axis_titles(result)
     tooltip = [alt.Tooltip(f"{'xy'[d]}:Q", title=titles[d], format=".3g") for d in (0, 1)]
     tooltip.append(alt.Tooltip("value:Q", title=grid.QUANTITIES[quantity], format=theme.LOSS_FORMAT))
-    key = grid.legend(quantity, height) if legend else None
+    key = grid.legend(quantity) if legend else None
     color = alt.Color("value:Q", scale=theme.loss_scale(log, (low, high), scheme), legend=key)
     layers = [
         alt.Chart(alt.InlineData(values=_floor(azimuth, elevation)))

@@ -25,7 +25,8 @@ from app.charts import grid, theme
 from app.charts.grid import QUANTITIES, quantities, values_of
 from app.charts.relief import relief
 
-OVERLAP = 0.06  # share of a cell that lies under the next one
+OVERLAP = 0.06  # share of a cell that lies under the next one, at least
+NARROWEST = 200  # pixels of the narrowest map: a fine cell lies a whole pixel under the next one
 
 LARGEST = 101  # nodes on a side of a map; more cells than this cost megabytes and cannot be told apart
 
@@ -93,7 +94,7 @@ def heat_map(
         .mark_rect(clip=True, opacity=1, strokeWidth=0)
         .encode(
             **box,
-            color=alt.Color("value:Q", scale=scale, legend=grid.legend(quantity, height) if legend else None),
+            color=alt.Color("value:Q", scale=scale, legend=grid.legend(quantity) if legend else None),
             tooltip=tooltip,
         )
     )
@@ -170,7 +171,8 @@ def _cells(result: Any, quantity: str) -> pd.DataFrame:
     ex, ey = grid.edges(x), grid.edges(y)
     i, j = (index.ravel() for index in np.indices(values.shape))
     # Cells reach a little under their neighbours: exact edges leave hairlines between anti-aliased rectangles.
-    right, top = ex[i + 1] + OVERLAP * (ex[i + 1] - ex[i]), ey[j + 1] + OVERLAP * (ey[j + 1] - ey[j])
+    reach_x, reach_y = (max(OVERLAP, size / NARROWEST) for size in values.shape)
+    right, top = ex[i + 1] + reach_x * (ex[i + 1] - ex[i]), ey[j + 1] + reach_y * (ey[j + 1] - ey[j])
     table = pd.DataFrame({"x": ex[i], "x2": right, "y": ey[j], "y2": top, "cx": x[i], "cy": y[j]})
     table["value"] = values.ravel()
     accuracies = getattr(result, "accuracies", None)
