@@ -38,7 +38,9 @@ def maps(result: Any) -> list[tuple[str, Any]]:
     found = []
     for name, losses in zip(result.names, np.asarray(result.surfaces, float), strict=True):
         if not np.isnan(losses).all():
-            found.append((name, SimpleNamespace(axes=tuple(np.asarray(result.axes)), losses=losses)))
+            titles = ("first direction (filter norms)", "second direction (filter norms)")
+            panel = SimpleNamespace(axes=tuple(np.asarray(result.axes)), losses=losses, axis_titles=titles)
+            found.append((name, panel))
     return found
 
 
