@@ -206,7 +206,7 @@ class Landscape:
             **({} if self._mixed_deviation is None else {"bfloat16_deviation": self._mixed_deviation}),
             "device": str(self.device),
             "fold": self._network.fold_note,
-            **({} if self._network.tail is None else {"backbone": "run once: θ lies behind it"}),
+            **({} if self._network.tail is None else {"backbone": "run once"}),
             "torch": torch.__version__,
         }
 

@@ -81,6 +81,8 @@ EN = {
     "setting.batch_norm": "batch norm: {value}",
     "setting.normalization": "normalisation: {value}",
     "setting.precision": "{value}",
+    "setting.bfloat16_deviation": "losses within {value:.1%} of float32",
+    "setting.backbone": "frozen backbone {value}",
     "setting.loss": "{value}",
     "setting.random_state": "seed {value}",
     "setting.device": "{value}",

@@ -13,7 +13,8 @@ from app.state import key
 from app.texts import texts
 
 _SETTINGS = (
-    "model", "data", "n_examples", "batch_norm", "normalization", "loss", "precision", "random_state", "device"
+    "model", "data", "n_examples", "batch_norm", "normalization", "loss", "precision", "bfloat16_deviation",
+    "backbone", "random_state", "device",
 )  # fmt: skip
 
 
