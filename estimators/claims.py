@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from .core.verdicts import (
     Verdict,
     combine,
     compare_groups,
+    compare_ratios,
     compare_training,
     judge_correlation,
     judge_trend,
@@ -27,6 +28,7 @@ from .core.verdicts import (
 Row = dict[str, Any]
 COMPARABLE = 0.1  # difference in mean training accuracy up to which two sides count as minima of one kind
 SHARPNESS_MEASURES = ("lambda_max", "trace", "sharpness", "average_sharpness", "basin_width", "convex_share")
+_RATIOS = ("lambda_max", "trace", "sharpness", "average_sharpness")
 _TRAINING_MEASURES = ("train_loss", "held_out_accuracy")
 
 
@@ -202,10 +204,10 @@ def _judge_pair(pair: tuple[list[Row], list[Row]], measure: str, claimed: str) -
     sides = _values(pair[0], measure), _values(pair[1], measure)
     if measure in _TRAINING_MEASURES:
         return compare_training(*sides, claimed)
-    verdict = compare_groups(*sides, claimed)
+    verdict = (compare_ratios if measure in _RATIOS else compare_groups)(*sides, claimed)
     if not _comparable(pair) and verdict.verdict != NOT_CLEAR:
         reason = "the two sides fit the training examples differently well, so their minima can't be compared"
-        return Verdict(NOT_CLEAR, reason, verdict.difference, verdict.low, verdict.high, verdict.n)
+        return replace(verdict, verdict=NOT_CLEAR, reason=reason)
     return verdict
 
 
@@ -243,7 +245,7 @@ def judge_claims(rows: Sequence[Row], gap: str = "gap") -> list[dict[str, Any]]:
     list of dict
         One for each claim with at least one measurement: key, section, statement, verdict (the measurements'
         common verdict, "not clear here" where they disagree) and measurements (a list: measure, claimed,
-        kind ("difference", "tau" or "trend"), verdict, reason, difference, low, high, n; None where unknown).
+        kind ("difference", "ratio", "tau" or "trend"), verdict, reason, difference, low, high, n; None where unknown).
     """
     judged = []
     for claim in CLAIMS:
@@ -252,8 +254,7 @@ def judge_claims(rows: Sequence[Row], gap: str = "gap") -> list[dict[str, Any]]:
             if all(row[measure] is None for row in rows):
                 continue  # not asked for, or no run trained
             verdicts = _judge(claim, rows, measure, claimed, gap)
-            kind = {"rank": "tau", "width": "trend"}.get(claim.element, "difference")
-            measurements += [{"measure": measure, "claimed": claimed, "kind": kind, **plain(v)} for v in verdicts]
+            measurements += [{"measure": measure, "claimed": claimed, **plain(v)} for v in verdicts]
         if measurements:
             verdict = combine([m["verdict"] for m in measurements])
             judged.append(

@@ -80,6 +80,7 @@ EN = {
     "claim.width_connected": "Wide networks reach minima that are joined without a barrier.",
     "claim.width_equal": "The minima of wide networks perform alike.",
     "measured.difference": "{measure}: {difference} ({low} to {high})",
+    "measured.ratio": "{measure}: × {difference} ({low} to {high})",
     "measured.tau": "{measure}: τ = {difference} ({low} to {high})",
     "measured.trend": "{measure}: τ = {difference} with width",
     "measured.point": "{measure}: {difference}",

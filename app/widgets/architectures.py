@@ -228,7 +228,8 @@ def measured(found: dict[str, Any]) -> str:
     parts = {"measure": text(f"quantity.{found['measure']}")}
     for name in ("difference", "low", "high"):
         value = found[name]
-        parts[name] = "–" if value is None or not np.isfinite(value) else f"{value:+.3g}".replace("-", "−")
+        shape = ".3g" if found["kind"] == "ratio" else "+.3g"
+        parts[name] = "–" if value is None or not np.isfinite(value) else f"{value:{shape}}".replace("-", "−")
     kind = found["kind"]
     if parts["difference"] == "–":
         kind = "unknown"

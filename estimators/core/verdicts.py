@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
@@ -28,6 +28,8 @@ class Verdict:
         95 % interval of `difference`; NaN where the spread is unknown.
     n : tuple of int
         Runs on each side that gave a number.
+    kind : {"difference", "ratio", "tau", "trend"}, default="difference"
+        What `difference` is; "ratio" is the geometric mean with the element over that without it.
     """
 
     verdict: str
@@ -36,14 +38,15 @@ class Verdict:
     low: float
     high: float
     n: tuple[int, int]
+    kind: str = "difference"
 
 
-def _interval(verdict_low: float, verdict_high: float, sign: int) -> tuple[str, str]:
-    if sign * verdict_low > 0 and sign * verdict_high > 0:
-        return SUPPORTED, "the 95 % interval lies on the claimed side of zero"
-    if sign * verdict_low < 0 and sign * verdict_high < 0:
-        return NOT_SUPPORTED, "the 95 % interval lies on the other side of zero"
-    return NOT_CLEAR, "the 95 % interval holds zero"
+def _interval(low: float, high: float, sign: int) -> tuple[str, str]:
+    if sign * low > 0 and sign * high > 0:
+        return SUPPORTED, "the 95 % interval lies on the claimed side of no effect"
+    if sign * low < 0 and sign * high < 0:
+        return NOT_SUPPORTED, "the 95 % interval lies on the other side of no effect"
+    return NOT_CLEAR, "the 95 % interval holds no effect"
 
 
 def compare_groups(with_it: Sequence[float], without_it: Sequence[float], claimed: str) -> Verdict:
@@ -84,6 +87,28 @@ def compare_groups(with_it: Sequence[float], without_it: Sequence[float], claime
         low, high = difference - reach, difference + reach
     verdict, reason = _interval(low, high, sign)
     return Verdict(verdict, reason, difference, low, high, n)
+
+
+def compare_ratios(with_it: Sequence[float], without_it: Sequence[float], claimed: str) -> Verdict:
+    """Judge as `compare_groups`, by the ratio of geometric means; for positive quantities that vary by factors.
+
+    Parameters
+    ----------
+    with_it, without_it : sequence of float
+        The quantity for each seed. Where one is not positive there is no ratio, and the difference is judged.
+    claimed : {"larger", "smaller"}
+
+    Returns
+    -------
+    Verdict
+        `difference` is the ratio, `low` and `high` its interval (Welch's, of the logarithms).
+    """
+    sides = [np.asarray([v for v in side if np.isfinite(v)], dtype=float) for side in (with_it, without_it)]
+    if any((side <= 0).any() for side in sides):
+        return compare_groups(with_it, without_it, claimed)
+    logs = compare_groups(*(np.log(side).tolist() for side in sides), claimed)
+    ratio, low, high = (float(np.exp(v)) for v in (logs.difference, logs.low, logs.high))
+    return replace(logs, difference=ratio, low=low, high=high, kind="ratio")
 
 
 def compare_training(with_it: Sequence[float], without_it: Sequence[float], claimed: str) -> Verdict:
@@ -131,9 +156,9 @@ def judge_correlation(tau: float, low: float, high: float, n: int, claimed: str 
     """
     sign = _sign(claimed)
     if not all(np.isfinite(v) for v in (tau, low, high)):
-        return Verdict(NOT_CLEAR, "too few models to rank", tau, low, high, (n, n))
+        return Verdict(NOT_CLEAR, "too few models to rank", tau, low, high, (n, n), "tau")
     verdict, reason = _interval(low, high, sign)
-    return Verdict(verdict, reason, tau, low, high, (n, n))
+    return Verdict(verdict, reason, tau, low, high, (n, n), "tau")
 
 
 def judge_trend(x: Sequence[float], y: Sequence[float], claimed: str) -> Verdict:
@@ -156,14 +181,14 @@ def judge_trend(x: Sequence[float], y: Sequence[float], claimed: str) -> Verdict
     keep = np.isfinite(a) & np.isfinite(b)
     nan, n = float("nan"), int(keep.sum())
     if n < 4 or np.ptp(a[keep]) == 0:
-        return Verdict(NOT_CLEAR, "too few runs for a trend", nan, nan, nan, (n, n))
+        return Verdict(NOT_CLEAR, "too few runs for a trend", nan, nan, nan, (n, n), "trend")
     if np.ptp(b[keep]) == 0:
-        return Verdict(NOT_CLEAR, "the quantity does not vary", nan, nan, nan, (n, n))
+        return Verdict(NOT_CLEAR, "the quantity does not vary", nan, nan, nan, (n, n), "trend")
     tau, p = stats.kendalltau(a[keep], b[keep])
     if p >= 0.05:
-        return Verdict(NOT_CLEAR, f"no trend beyond chance (p = {p:.2g})", float(tau), nan, nan, (n, n))
+        return Verdict(NOT_CLEAR, f"no trend beyond chance (p = {p:.2g})", float(tau), nan, nan, (n, n), "trend")
     verdict = SUPPORTED if sign * tau > 0 else NOT_SUPPORTED
-    return Verdict(verdict, f"a trend beyond chance (p = {p:.2g})", float(tau), nan, nan, (n, n))
+    return Verdict(verdict, f"a trend beyond chance (p = {p:.2g})", float(tau), nan, nan, (n, n), "trend")
 
 
 def combine(verdicts: Sequence[str]) -> str:

@@ -110,7 +110,7 @@ def judge_width(rows: Sequence[Row], barriers: Sequence[Row], summary: Sequence[
     for key, section, (quantity, claimed), statement in CLAIMS:
         source = [row for row in sources[quantity] if row[quantity] is not None]
         verdict = judge_trend([row["factor"] for row in source], [row[quantity] for row in source], claimed)
-        measurement = {"measure": quantity, "claimed": claimed, "kind": "trend", **plain(verdict)}
+        measurement = {"measure": quantity, "claimed": claimed, **plain(verdict)}
         judged.append(
             {
                 "key": key,

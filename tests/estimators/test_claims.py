@@ -7,6 +7,7 @@ import json
 import pytest
 
 from estimators.claims import CLAIMS, judge_claims, rank_measures, width_factor
+from estimators.core.verdicts import compare_ratios
 
 TRAINING = {"batch_size": 64, "lr": 0.1, "epochs": 8}
 
@@ -65,7 +66,8 @@ def test_a_net_that_did_not_train_is_neither_flat_nor_sharp():
     curvature = next(m for m in judged["skips_smooth"]["measurements"] if m["measure"] == "lambda_max")
     assert curvature["verdict"] == "not clear here"
     assert "can't be compared" in curvature["reason"]
-    assert curvature["difference"] == pytest.approx(-495)
+    ratio = (5 * 6 * 7 / (500 * 501 * 502)) ** (1 / 3)  # of geometric means
+    assert curvature["kind"] == "ratio" and curvature["difference"] == pytest.approx(ratio)
     assert next(m for m in judged["skips_trainable"]["measurements"])["verdict"] == "supported"
 
 
@@ -100,7 +102,11 @@ def test_batch_sizes_are_compared_at_their_extremes_whatever_the_epochs():
     ]
     judged = {c["key"]: c for c in judge_claims(rows)}["batch_sharp"]
     assert judged["verdict"] == "supported"
-    assert judged["measurements"][0]["difference"] == pytest.approx(80)
+    ratio = (90 * 91 * 92 / (10 * 11 * 12)) ** (1 / 3)
+    first, *_, last = judged["measurements"]
+    assert first["kind"] == "ratio" and first["difference"] == pytest.approx(ratio)
+    assert first["low"] < ratio < first["high"] and first["low"] > 1
+    assert last["kind"] == "difference" and last["difference"] == pytest.approx(-0.08)
 
 
 def test_width_is_judged_by_its_trend():
@@ -141,3 +147,9 @@ def test_claims_are_json_and_keyed_once():
     assert len({c.key for c in CLAIMS}) == len(CLAIMS)
     rows = [row(seed=s, lambda_max=float(s), gap=float(s)) for s in range(5)]
     json.dumps(judge_claims(rows))
+
+
+def test_ratios_fall_back_to_differences_where_a_value_is_not_positive():
+    found = compare_ratios([-1.0, 2.0, 3.0], [1.0, 2.0, 3.0], "larger")
+    assert found.kind == "difference" and found.difference == pytest.approx(-2 / 3)
+    assert compare_ratios([2.0, 4.0], [1.0, 2.0], "larger").difference == pytest.approx(2.0)
