@@ -38,7 +38,7 @@ def color(result: Any, *, legend: bool = True) -> alt.Color:
 
 
 def paths(result: Any, radius: int = 0, shown: Sequence[str] | None = None, *, height: int = 420) -> alt.LayerChart:
-    """Draw the paths from one radius over the loss on the plane of the negative and the positive mode.
+    """Draw a path of each optimiser from one radius over the loss on the plane of the negative and positive mode.
 
     Parameters
     ----------
@@ -66,6 +66,7 @@ def paths(result: Any, radius: int = 0, shown: Sequence[str] | None = None, *, h
         height=height,
     )
     rows = path_table(result, radius, shown)
+    rows = rows[rows["seed"] == rows.groupby("optimizer")["seed"].transform("min")]  # ten of each hide one another
     layers: list[alt.Chart] = [base]
     if len(rows):
         reach = [float(np.max(plane[axis])) for axis in ("x", "y")]
@@ -74,7 +75,7 @@ def paths(result: Any, radius: int = 0, shown: Sequence[str] | None = None, *, h
         rows = rows[inside.groupby([rows["optimizer"], rows["seed"]]).cummin()]
         line = (
             alt.Chart(rows)
-            .mark_line(clip=True, strokeWidth=1.6, opacity=0.85)
+            .mark_line(clip=True, strokeWidth=1.4, opacity=0.9)
             .encode(
                 x="x:Q",
                 y="y:Q",
@@ -190,13 +191,15 @@ def curve_table(result: Any, radius: int, shown: Sequence[str] | None = None) ->
     return table[np.isfinite(table[["low", "median", "high"]].to_numpy(float)).all(axis=1)]
 
 
-def escape_times(result: Any, *, height: int = 34) -> alt.FacetChart:
-    """Draw the leaving step of every run as a dot, the quartiles as a bar, one panel a radius, log axis.
+def escape_times(result: Any, radius: int = 0, *, height: int = 34) -> alt.LayerChart:
+    """Draw the leaving step of every run from one radius as a dot, the quartiles as a bar, log axis.
 
     Runs still there at the end stand at the right edge as hollow squares, diverged ones as crosses.
     """
     text = texts("escape")
+    start = f"{result.radii[radius]:g}"
     table = times_table(result)
+    table = table[table["radius"] == text("panel.radius", radius=start)]
     order = [name_of(key) for key in text("optimizer.order").split() if key in result.optimizers]
     last = 2.0 * max(result.max_steps, 1)
     x = alt.X("steps:Q", title=text("axis.leaving"), scale=alt.Scale(type="log", domain=[1, last], nice=False))
@@ -238,11 +241,10 @@ def escape_times(result: Any, *, height: int = 34) -> alt.FacetChart:
             ],
         )
     )
-    layered = alt.layer(bars, theory, medians, dots).properties(width=230, height=height * len(order))
-    panels = [text("panel.radius", radius=f"{r:g}") for r in result.radii]
     return theme.describe(
-        layered.facet(column=alt.Column("radius:N", title=None, sort=panels)),
-        text("alt.times", n=result.escape_steps.shape[2]),
+        alt.layer(bars, theory, medians, dots),
+        text("alt.times", n=result.escape_steps.shape[2], radius=start),
+        height=height * len(order),
     )
 
 

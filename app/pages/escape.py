@@ -201,7 +201,7 @@ def draw(result: Any) -> None:
         pictures["curves"] = charts.loss_curves(result, radius, log=log)
         widgets.show_chart(pictures["curves"])
         st.markdown(f"**{text('heading.times')}**")
-        pictures["times"] = charts.escape_times(result)
+        pictures["times"] = charts.escape_times(result, radius)
         widgets.show_chart(pictures["times"])
         notes(result)
         claims(result)

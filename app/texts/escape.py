@@ -87,9 +87,9 @@ EN = {
     "alt.paths": "Paths from r = {radius} over the loss on the plane of two modes: {names}.",
     "alt.curves": "Loss minus the saddle's loss against the step, from r = {radius}; the dashed line at −{threshold} "
     "marks a run that has left.",
-    "alt.times": "Leaving step of each of {n} seeds by optimiser, one panel a start distance, quartiles as bars.",
+    "alt.times": "Leaving step of each of {n} seeds by optimiser from r = {radius}, quartiles as bars.",
     "alt.spectrum": "{n} eigenvalues of the Hessian at the saddle, {negative} of them negative.",
-    "paths.note": "Colours are the objective on the plane itself; a path leaves the plane as it goes, so its own loss is "
+    "paths.note": "One seed of each. Colours are the objective on the plane itself; a path leaves the plane as it goes, so its own loss is "
     "the one in the curves and in the tooltip. Paths that never moved by a single bit are not drawn: {rest}.",
     "paths.all_moved": "none here",
     "times.note": "Squares at the right edge were still there after {budget:,} steps, crosses diverged. The diamond is the "

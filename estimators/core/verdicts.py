@@ -103,10 +103,10 @@ def compare_ratios(with_it: Sequence[float], without_it: Sequence[float], claime
     Verdict
         `difference` is the ratio, `low` and `high` its interval (Welch's, of the logarithms).
     """
-    sides = [np.asarray([v for v in side if np.isfinite(v)], dtype=float) for side in (with_it, without_it)]
-    if any((side <= 0).any() for side in sides):
+    a, b = (np.asarray([v for v in side if np.isfinite(v)], dtype=float) for side in (with_it, without_it))
+    if (a <= 0).any() or (b <= 0).any():
         return compare_groups(with_it, without_it, claimed)
-    logs = compare_groups(*(np.log(side).tolist() for side in sides), claimed)
+    logs = compare_groups(np.log(a).tolist(), np.log(b).tolist(), claimed)
     ratio, low, high = (float(np.exp(v)) for v in (logs.difference, logs.low, logs.high))
     return replace(logs, difference=ratio, low=low, high=high, kind="ratio")
 

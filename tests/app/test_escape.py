@@ -62,10 +62,12 @@ def test_times_show_every_run_and_where_those_that_stayed_stand(surface):
     assert (stayed["outcome"] == "still there").all() and (stayed["steps"] == 1.5 * 120).all()
     left = runs[(runs["optimizer"] == "SGD") & (runs["radius"] == "start at r = 0")]
     np.testing.assert_array_equal(np.sort(left["steps"]), np.sort(surface.escape_steps[1, 0]))
-    chart = charts.escape_times(surface)
+    chart = charts.escape_times(surface, 0)
     spec = chart.to_dict()
     assert "alt" not in spec and "Leaving step of each of 2 seeds" in chart.description
-    assert spec["spec"]["layer"][0]["encoding"]["x"]["scale"]["type"] == "log"
+    assert spec["layer"][0]["encoding"]["x"]["scale"]["type"] == "log"
+    (drawn,) = (rows for rows in spec["datasets"].values() if {row["what"] for row in rows} >= {"run"})
+    assert {row["radius"] for row in drawn} == {"start at r = 0"}
 
 
 def test_medians_and_quartiles_are_those_of_the_runs(surface):
