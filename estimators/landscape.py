@@ -17,6 +17,7 @@ from .checks import check_choice, check_device, check_loss, check_positive_integ
 from .core.batched import totals_of_points
 from .core.batchnorm import POLICIES, batch_norms
 from .core.evaluation import Loss, batches, per_example_losses, totals
+from .core.layout import image_layout
 from .core.network import Network
 from .core.products import HessianGraph, OutputGraph
 from .core.replay import recorded
@@ -135,6 +136,8 @@ class Landscape:
         self._inputs, self._targets = self._place(self.data)
         with torch.random.fork_rng(devices=[]):
             module = copy.deepcopy(model).to(self.device, self.dtype).eval()
+            if image_layout(module) != torch.channels_last:  # what the model brought along
+                module = module.to(memory_format=torch.contiguous_format)
             patterns = None if self._patterns is None else tuple(self._patterns)
             self._network = Network(module, patterns, batch_norm, precision == "bfloat16")
             self._network.statistics_batches = lambda: (x for x, _ in self._batches())
@@ -415,7 +418,7 @@ class Landscape:
         x = x.to(self.dtype) if x.is_floating_point() else x
         y = y.to(self.dtype) if y.is_floating_point() else y
         if x.dim() == 4:
-            x = x.to(memory_format=torch.channels_last)
+            x = x.to(memory_format=image_layout(self._template))
         if self.device.type == "cuda" and x.nbytes > torch.cuda.mem_get_info(self.device)[0] // 2:
             return x.pin_memory(), y.pin_memory()
         return x.to(self.device), y.to(self.device)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from .checks import check_device, check_loss
 from .core.batchnorm import batch_norms
 from .core.evaluation import Loss, correct, logits, per_example_losses
+from .core.layout import image_layout
 from .data import Examples, load_data
 from .models import save_checkpoint, with_provenance
 from .progress import OnProgress, ignore_progress
@@ -151,10 +152,10 @@ def train(
     rows: list[dict[str, float]] = []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(random_state)
-        network = copy.deepcopy(model).to(where).to(memory_format=torch.channels_last)
+        network = copy.deepcopy(model).to(where).to(memory_format=image_layout(model))
         x, y = examples.inputs.to(where), examples.targets.to(where)
         if x.dim() == 4:
-            x = x.to(memory_format=torch.channels_last)
+            x = x.to(memory_format=image_layout(model))
         order = torch.Generator().manual_seed(random_state)
         if label_noise:
             y = _noisy(y, label_noise, random_state)

@@ -126,7 +126,7 @@ def heat_map(
             alt.Chart(spot).mark_point(shape="circle", size=160, stroke="white", strokeWidth=2.5).encode(x=x, y=y)
         )
     return theme.describe(
-        alt.layer(*layers),
+        alt.layer(*layers).resolve_scale(color="independent"),
         _map_description(values, grid.unknown(result, values), quantity, low, high, log),
         title,
         height=height,
@@ -184,6 +184,13 @@ def _cells(result: Any, quantity: str) -> pd.DataFrame:
     return table
 
 
+def _path(trajectory: dict[str, Any], name: str) -> pd.DataFrame:
+    """Return one row a checkpoint."""
+    table = pd.DataFrame({"x": trajectory["x"], "y": trajectory["y"]}).assign(label=name)
+    table["step"] = range(len(table))
+    return table if trajectory.get("loss") is None else table.assign(loss=trajectory["loss"])
+
+
 def _tooltip(result: Any, quantity: str, cells: pd.DataFrame) -> list[alt.Tooltip]:
     titles = grid.axis_titles(result)
     tooltip = [alt.Tooltip(f"c{'xy'[d]}:Q", title=titles[d], format=".3g") for d in (0, 1)]
@@ -200,18 +207,18 @@ def _overlays(result: Any, x: alt.X, y: alt.Y) -> list[alt.Chart]:
     layers: list[alt.Chart] = []
     trajectories = list(getattr(result, "trajectories", None) or [])
     names = [str(path["label"]) for path in trajectories]
-    key = alt.Legend(orient="bottom") if len(names) > 1 else None  # one path needs no name beside the map
-    for path, name in zip(trajectories, names, strict=True):
-        table = pd.DataFrame({"x": path["x"], "y": path["y"]}).assign(step=range(len(path["x"])), label=name)
+    if trajectories:
+        table = pd.concat([_path(path, name) for path, name in zip(trajectories, names, strict=True)])
         tooltip = [alt.Tooltip("label:N", title="trajectory"), alt.Tooltip("step:Q")]
-        if path.get("loss") is not None:
-            table["loss"] = path["loss"]
+        if "loss" in table:
             tooltip.append(alt.Tooltip("loss:Q", title="its own loss (nats)", format=theme.LOSS_FORMAT))
         scale = alt.Scale(domain=names, range=list(theme.CATEGORICAL))
-        base = alt.Chart(table).encode(x=x, y=y, color=alt.Color("label:N", title=None, scale=scale, legend=key))
-        layers.append(base.mark_line(strokeWidth=2).encode(order="step:Q"))
+        key = alt.Legend(orient="bottom") if len(names) > 1 else None  # one path needs no name beside the map
+        base = alt.Chart(table).encode(x=x, y=y, order="step:Q")
+        color = alt.Color("label:N", title=None, scale=scale, legend=key)
+        layers.append(base.mark_line(strokeWidth=2).encode(color=color))
         dots = base.mark_point(filled=True, size=45, stroke="white", strokeWidth=1, opacity=1)
-        layers.append(dots.encode(tooltip=tooltip))
+        layers.append(dots.encode(color=alt.Color("label:N", scale=scale, legend=None), tooltip=tooltip))
     markers = pd.DataFrame(list(getattr(result, "markers", None) or []))
     named = bool(len(markers))
     if not named and not layers:

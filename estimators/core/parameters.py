@@ -8,13 +8,15 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from .layout import image_layout
+
 
 class FlatParameters:
     """The chosen parameters of `module`, re-seated as views into one flat buffer.
 
     Public vectors θ have the order of :func:`torch.nn.utils.parameters_to_vector`, with parameters that
-    share memory (tied weights) counted once. Inside the buffer, convolution weights lie channels-last, which
-    is what the fast convolutions want; `load` and `read` convert at the border.
+    share memory (tied weights) counted once. Inside the buffer, convolution weights have the layout of images
+    (:func:`layout.image_layout`); `load` and `read` convert at the border.
 
     Parameters
     ----------
@@ -38,6 +40,7 @@ class FlatParameters:
         self.shapes = tuple(tuple(p.shape) for _, ps in groups for p in ps[:1])
         self.sizes = tuple(ps[0].numel() for _, ps in groups)
         self.n = sum(self.sizes)
+        self._channels_last = image_layout(module) == torch.channels_last
         first = groups[0][1][0]
         self.flat = torch.empty(self.n, device=first.device, dtype=first.dtype)
         self.parameters: list[nn.Parameter] = []
@@ -45,10 +48,8 @@ class FlatParameters:
         offset = 0
         for (_, params), shape, size in zip(groups, self.shapes, self.sizes, strict=True):
             segment = slice(offset, offset + size)
-            view = _channels_last_view(self.flat[segment], shape)
-            self._order[segment] = (
-                _channels_last_view(torch.arange(size, device=first.device), shape).reshape(-1) + offset
-            )
+            view = self._view(self.flat[segment], shape)
+            self._order[segment] = self._view(torch.arange(size, device=first.device), shape).reshape(-1) + offset
             view.copy_(params[0].data)
             for parameter in params:
                 parameter.data = view
@@ -91,7 +92,15 @@ class FlatParameters:
     def stacked(self, points: Tensor) -> list[Tensor]:
         """Cut k points (k, P) in buffer layout into tensors (k, *shape) of the parameters' shapes (views)."""
         pieces = torch.split(points, list(self.sizes), dim=1)
-        return [_channels_last_view(piece, shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
+        return [self._view(piece, shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
+
+    def _view(self, segment: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """View flat segments (..., size) as (..., *shape), convolution weights in the layout of images."""
+        leading = segment.shape[:-1]
+        if len(shape) == 4 and self._channels_last:
+            o, i, h, w = shape
+            return segment.view(*leading, o, h, w, i).movedim(-1, -3)
+        return segment.view(*leading, *shape)
 
     def join(self, tensors: Iterable[Tensor | None]) -> Tensor:
         """Concatenate tensors of the parameters' shapes into a public vector (P,); None counts as zeros."""
@@ -131,12 +140,3 @@ def tied_groups(module: nn.Module, patterns: Iterable[str] | None = None) -> lis
         return list(groups.values())
     compiled = [re.compile(pattern) for pattern in patterns]
     return [g for g in groups.values() if any(c.search(name) for c in compiled for name in g[0])]
-
-
-def _channels_last_view(segment: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """View flat segments (..., size) as (..., *shape), convolution weights in the memory order of channels-last."""
-    leading = segment.shape[:-1]
-    if len(shape) == 4:
-        o, i, h, w = shape
-        return segment.view(*leading, o, h, w, i).movedim(-1, -3)
-    return segment.view(*leading, *shape)

@@ -141,9 +141,11 @@ def test_models_and_several_trajectories_share_one_legend():
         ],
     )
     spec = layers(surface.heat_map(result, levels=0))
-    domains = [layer["encoding"]["color"]["scale"]["domain"] for layer in spec["layer"][1:5]]
-    assert domains == [["SGD", "Adam"]] * 4
-    assert rows(spec, 5)[0]["label"] == "A"
+    line, dots = (layer["encoding"]["color"] for layer in spec["layer"][1:3])
+    assert line["scale"]["domain"] == dots["scale"]["domain"] == ["SGD", "Adam"]
+    assert line["legend"]["orient"] == "bottom" and dots["legend"] is None
+    assert [row["step"] for row in rows(spec, 1) if row["label"] == "Adam"] == [0, 1]
+    assert rows(spec, 3)[0]["label"] == "A"
     centre = layers(surface.heat_map(bowl(), levels=0))
     assert rows(centre, 1)[0]["label"] == "centre"
 
