@@ -12,6 +12,10 @@ from app.charts import theme
 from app.texts import texts
 
 
+# Both ends of viridis vanish on one of the two grounds.
+VISIBLE = alt.SchemeParams("viridis", extent=[0.25, 0.9])
+
+
 def index_against_loss(result: Any, *, height: int = 380) -> alt.LayerChart:
     """Draw every critical point found: its loss against its index, with the median of each index.
 
@@ -24,7 +28,9 @@ def index_against_loss(result: Any, *, height: int = 380) -> alt.LayerChart:
     x = alt.X("index:Q", title=text("axis.index"), axis=axis, scale=scale)
     y = alt.Y("loss:Q", title=text("axis.loss"), scale=theme.axis_scale())
     color = alt.Color(
-        "index:Q", scale=alt.Scale(scheme="viridis", domain=[0, max(1, int(max(result.asked)))]), legend=None
+        "index:Q",
+        scale=alt.Scale(scheme=VISIBLE, domain=[0, max(1, int(max(result.asked)))]),
+        legend=None,
     )
     tooltip = [
         alt.Tooltip("index:Q", title=text("axis.index")),
@@ -114,7 +120,7 @@ def spectra(result: Any, *, row_height: int = 9) -> alt.Chart:
             ],
         )
     )
-    return theme.describe(chart, text("alt.spectra", n=len(kept)), height=max(row_height * len(kept), 60))
+    return theme.describe(chart, text("alt.spectra", n=len(kept)), height=max(row_height * len(kept) + 60, 130))
 
 
 def success(result: Any, *, height: int = 170) -> alt.LayerChart:
