@@ -11,7 +11,6 @@ import pandas as pd
 from app.charts import theme
 from app.texts import texts
 
-
 # Both ends of viridis vanish on one of the two grounds.
 VISIBLE = alt.SchemeParams("viridis", extent=[0.25, 0.9])
 
