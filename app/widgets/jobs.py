@@ -12,6 +12,7 @@ from app.state import key, recall, remember
 from app.texts import texts
 
 POLL_SECONDS = 1.0
+FIRST_POLL_SECONDS = 0.3  # until there is a first picture; nothing is drawn before it, so looking is cheap
 
 
 def duration(seconds: float | None) -> str:
@@ -55,14 +56,17 @@ def job_panel(
                 st.markdown(f":gray[:material/landscape: {empty or texts('common')('nothing_yet')}]", width="content")
         return
     watched = job.id if job.live else None
+    waiting = job.live and job.partial is None
 
-    @st.fragment(run_every=POLL_SECONDS if job.live else None)
+    @st.fragment(run_every=None if not job.live else FIRST_POLL_SECONDS if waiting else POLL_SECONDS)
     def panel() -> None:
         now = jobs.latest(page)
         if now is None:
             return
         if watched == now.id and not now.live:
             st.rerun()  # a whole run: no timer any more, and lists elsewhere see the result
+        if waiting and watched == now.id and now.partial is not None:
+            st.rerun()  # a whole run: from here on the slower timer
         status(now)
         shown = now.result if now.result is not None else (None if final_only else now.partial)
         if shown is not None:
