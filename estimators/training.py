@@ -121,7 +121,8 @@ def train(
     held_out : Examples or None
         Measured after each epoch, never trained on.
     stop_at_loss : float or None
-        Stop after the first epoch whose running training loss is at most this.
+        Stop after the first epoch that ends at this training loss or lower, over all examples in evaluation mode:
+        the running loss of an epoch lags behind it, and by different amounts for different batch sizes.
     checkpoint_dir : path or None
         Where checkpoints go; None makes a temporary folder.
     checkpoint_every : int
@@ -195,7 +196,7 @@ def train(
             if on_epoch is not None:
                 on_epoch(epoch, network, row)
             last = epoch == epochs or not math.isfinite(row["loss"])
-            last = last or (stop_at_loss is not None and row["loss"] <= stop_at_loss)
+            last = last or (stop_at_loss is not None and _mean_loss(network, x, y, measure) <= stop_at_loss)
             if last or epoch % checkpoint_every == 0:
                 paths.append(
                     save_checkpoint(
@@ -264,6 +265,13 @@ class _Step:
         with torch.no_grad():
             for p, e in moved:
                 p.sub_(e)
+
+
+@torch.no_grad()
+def _mean_loss(network: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> float:
+    network.eval()
+    parts = zip(x.split(512), y.split(512), strict=True)
+    return sum(float(per_example_losses(loss, logits(network(some)), them).sum()) for some, them in parts) / len(y)
 
 
 @torch.no_grad()

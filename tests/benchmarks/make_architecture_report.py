@@ -33,7 +33,7 @@ WHAT = {
     "skips": "A ResNet of 56 residual-block convolutions and few channels, trained for 20 epochs, "
     "as built and with every residual sum removed. Everything else is the same: data, budget, rate, seeds.",
     "batch_size": "One network trained with batches of 16 and of all 512 examples at the same constant rate, "
-    "until the running training loss was 0.02 or lower (or 40 and 200 epochs were over).",
+    "until the training loss, over all examples in evaluation mode, was 0.02 or lower (or 40 and 200 epochs were over).",
     "norm": "Batch norm against the same network whose norms only scale and shift, at three learning rates, 16 "
     "epochs. The zero-initialised last gain of each block is kept in both.",
     "dropout": "Dropout before the classifier at 0 and 0.3, 12 epochs. It is off while measuring.",
