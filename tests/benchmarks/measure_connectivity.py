@@ -26,7 +26,7 @@ MODELS = {  # the networks of the alignment table: arguments of load_model, and 
     "test_vit": ({}, {"lr": 2e-3, "optimizer": "adamw", "epochs": 12}),
     "resnet18": ({}, {"lr": 0.05, "epochs": 4}),
     # timm's own vgg11_bn, with a narrower pair of fully connected layers (128 of 129 million weights otherwise)
-    "vgg11_bn": ({"mlp_ratio": 0.0625}, {"lr": 0.02, "epochs": 4}),
+    "vgg11_bn": ({"mlp_ratio": 0.0625}, {"lr": 0.005, "epochs": 4}),
 }
 
 
