@@ -249,6 +249,7 @@ def _save(job: Job) -> None:
 def get_queue() -> JobQueue:
     """Return the one queue of this server process."""
     workspace.start_log()
+    workspace.sweep()
     return JobQueue()
 
 

@@ -90,6 +90,14 @@ def new_folder(parent: Path, name: str) -> Iterator[Path]:
         raise
 
 
+def sweep(days: float = 7.0) -> None:
+    """Remove what a kill left half written; younger things may belong to another process of the app."""
+    for parent in (root(), *(folder(kind) for kind in ("checkpoints", "runs", "uploads"))):
+        for left in parent.glob(f"{_PARTIAL}*"):
+            if time.time() - left.stat().st_mtime > 86400 * days:
+                shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+
+
 def entries(kind: str) -> list[Path]:
     """Return the complete folders of one kind, newest first by name."""
     found = [p for p in folder(kind).iterdir() if p.is_dir() and not p.name.startswith(_PARTIAL)]

@@ -203,6 +203,7 @@ def _keep(averager: Any, point: PointSpec, data: DataSpec, training: dict[str, A
             "train_accuracy": row["train_accuracy"],
             "held_out_loss": row["held_out_loss"],
             "accuracy": row["held_out_accuracy"],
+            "parameters": sum(p.numel() for p in run.model.parameters() if p.requires_grad),
         }
         weights = folder / f"{role}.safetensors"
         save_checkpoint(weights, averager.states_[role], meta)

@@ -168,6 +168,7 @@ def _keep(averager: Any, points: list[PointSpec], data: DataSpec, name: str) -> 
         "averaged": [point.label for point in points],
         "loss": row["train_loss"],
         "accuracy": row["held_out_accuracy"],
+        "parameters": sum(p.numel() for p in first.load().parameters() if p.requires_grad),
     }
     with TemporaryDirectory(prefix=".partial-", dir=workspace.root()) as folder:
         weights = Path(folder) / library.WEIGHTS

@@ -97,14 +97,13 @@ def draw(result: training_jobs.TrainingResult) -> None:
             ),
             icon=":material/check_circle:",
         )
+    log = st.toggle(text("log"), **bound(PAGE, "log"))
     loss, accuracy = st.columns(2)
     with loss:
         st.markdown(f"**{text('loss')}**")
-        log = st.toggle(text("log"), **bound(PAGE, "log"))
         widgets.show_chart(charts.curves(result.history, "loss", log=log))
     with accuracy:
         st.markdown(f"**{text('accuracy')}**")
-        st.space("small")
         widgets.show_chart(charts.curves(result.history, "accuracy"))
     if job is not None and job.config.get("script"):
         widgets.copy_as_python(job.config["script"], name="training", key=PAGE)

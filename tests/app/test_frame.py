@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import os
 import socket
 
 import numpy as np
@@ -280,3 +281,15 @@ def test_a_port_outside_the_range_is_a_message(capsys):
     with pytest.raises(SystemExit):
         launcher.main(["--port", "70000"])
     assert "port must be between 1 and 65535, got 70000" in capsys.readouterr().err
+
+
+def test_old_leftovers_of_a_kill_are_swept_and_young_ones_stay():
+    old, young = (workspace.folder("runs") / f".partial-{name}" for name in ("old", "young"))
+    for path in (old, young):
+        path.mkdir()
+    kept = workspace.folder("runs") / "20260101-kept"
+    kept.mkdir()
+    for path in (old, kept):
+        os.utime(path, (0, 0))
+    workspace.sweep()
+    assert not old.exists() and young.is_dir() and kept.is_dir()
