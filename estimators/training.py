@@ -22,6 +22,7 @@ from .data import Examples, load_data
 from .models import save_checkpoint, with_provenance
 from .progress import OnProgress, ignore_progress
 
+_LOOKS_AN_EPOCH = 8  # at the loss that may end a training
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": lambda p, lr, momentum, weight_decay: torch.optim.SGD(
         p, lr, momentum=momentum, weight_decay=weight_decay, nesterov=momentum > 0
@@ -121,8 +122,8 @@ def train(
     held_out : Examples or None
         Measured after each epoch, never trained on.
     stop_at_loss : float or None
-        Stop after the first epoch that ends at this training loss or lower, over all examples in evaluation mode:
-        the running loss of an epoch lags behind it, and by different amounts for different batch sizes.
+        Stop once the loss over all training examples, in evaluation mode, is this low. It is looked at about eight
+        times an epoch: an epoch's running mean lags behind, and by different amounts for different batch sizes.
     checkpoint_dir : path or None
         Where checkpoints go; None makes a temporary folder.
     checkpoint_every : int
@@ -175,9 +176,10 @@ def train(
         }
         paths = [save_checkpoint(folder / "epoch-0000.safetensors", network.state_dict(), facts | {"epoch": 0})]
         per_epoch = max(1, math.ceil(len(y) / batch_size))
+        look_every = max(1, per_epoch // _LOOKS_AN_EPOCH)
         for epoch in range(1, epochs + 1):
             network.train()
-            total, hits, seen = 0.0, 0.0, 0
+            total, hits, seen, reached = 0.0, 0.0, 0, False
             for i, index in enumerate(torch.randperm(len(y), generator=order).split(batch_size)):
                 if len(index) == 1 and len(y) > 1 and batch_norms(network):
                     continue
@@ -189,14 +191,17 @@ def train(
                 total += float(values.sum())
                 hits += float("nan") if found is None else float(found.sum())
                 seen += len(index)
+                if stop_at_loss is not None and (i + 1) % look_every == 0:
+                    reached = _mean_loss(network, x, y, measure) <= stop_at_loss
+                    if reached:
+                        break
             row = {"epoch": epoch, "loss": total / seen, "accuracy": hits / seen, "lr": rate}
             if test is not None:
                 row |= _held_out(network, test, measure, where)
             rows.append(row)
             if on_epoch is not None:
                 on_epoch(epoch, network, row)
-            last = epoch == epochs or not math.isfinite(row["loss"])
-            last = last or (stop_at_loss is not None and _mean_loss(network, x, y, measure) <= stop_at_loss)
+            last = epoch == epochs or reached or not math.isfinite(row["loss"])
             if last or epoch % checkpoint_every == 0:
                 paths.append(
                     save_checkpoint(
@@ -271,7 +276,9 @@ class _Step:
 def _mean_loss(network: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> float:
     network.eval()
     parts = zip(x.split(512), y.split(512), strict=True)
-    return sum(float(per_example_losses(loss, logits(network(some)), them).sum()) for some, them in parts) / len(y)
+    total = sum(float(per_example_losses(loss, logits(network(some)), them).sum()) for some, them in parts)
+    network.train()
+    return total / len(y)
 
 
 @torch.no_grad()

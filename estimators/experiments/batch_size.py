@@ -8,18 +8,15 @@ claim is a paired interval over seeds, never an assumption (Keskar et al. 2017 r
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import numpy as np
-import torch
 from torch import nn
 
 from ..cache import cached_call, check_memory, fingerprint
-from ..core.evaluation import logits
 from ..core.paired import compare_pairs
 from ..core.ranking import kendall
 from ..core.verdicts import judge_correlation
@@ -272,17 +269,10 @@ def run_once(
     }
 
 
-class _Reached(Exception):
-    """The target is met: ends a training from inside."""
-
-
 def train_to_loss(
     model: nn.Module, data: Examples, target_loss: float, *, epochs: int, batch_size: int, **training: Any
 ) -> tuple[nn.Module, float, bool]:
     """Train until the loss over all examples, in evaluation mode, is at most the target.
-
-    The loss is looked at about eight times an epoch: the running mean of an epoch lags behind, and by different
-    amounts for different batch sizes, which would compare them at different losses.
 
     Returns
     -------
@@ -293,42 +283,26 @@ def train_to_loss(
     reached : bool
         Whether it got there within ``epochs``.
     """
-    per_epoch = -(-len(data) // batch_size)
-    every, steps, stopped = max(1, per_epoch // 8), 0, nn.Module()
+    steps = 0
 
-    def look(network: nn.Module) -> None:
-        nonlocal steps, stopped
+    def count(network: nn.Module) -> None:
+        nonlocal steps
         steps += 1
-        if steps % every == 0 and _mean_loss(network, data) <= target_loss:
-            stopped = copy.deepcopy(network)
-            raise _Reached
 
     with TemporaryDirectory(prefix="loss-atlas-") as folder:
-        try:
-            run = train(
-                model,
-                data,
-                epochs=epochs,
-                batch_size=batch_size,
-                checkpoint_dir=folder,
-                checkpoint_every=epochs + 1,
-                on_step=look,
-                **training,
-            )
-        except _Reached:
-            return stopped.cpu().to(memory_format=torch.contiguous_format).eval(), steps / per_epoch, True
-    return run.model, float(epochs), False
-
-
-@torch.no_grad()
-def _mean_loss(network: nn.Module, data: Examples) -> float:
-    where = next(network.parameters()).device
-    network.eval()
-    total = 0.0
-    for x, y in zip(data.inputs.split(512), data.targets.split(512), strict=True):
-        total += float(nn.functional.cross_entropy(logits(network(x.to(where))), y.to(where), reduction="sum"))
-    network.train()
-    return total / len(data)
+        run = train(
+            model,
+            data,
+            epochs=epochs,
+            batch_size=batch_size,
+            stop_at_loss=target_loss,
+            checkpoint_dir=folder,
+            checkpoint_every=epochs + 1,
+            on_step=count,
+            **training,
+        )
+    reached = Landscape(run.model, data).loss() <= target_loss * (1 + 1e-4)  # another order of summation
+    return run.model, steps / -(-len(data) // batch_size), reached
 
 
 def judge(rows: Sequence[dict[str, Any]], confidence: float = 0.95) -> list[dict[str, Any]]:
