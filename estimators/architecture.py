@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from . import cache
 from .base import LandscapeEstimator
+from .checks import check_integer
 from .claims import judge_claims, rank_measures
 from .comparison import MEASURED, ComparisonResult, summarise
 from .comparison_run import RunOutcome, Task, build, run
@@ -196,11 +197,9 @@ class ArchitectureComparer(LandscapeEstimator):
         return np.array([name for name in MEASURED if name != "convex_share"], dtype=object)
 
     def _check(self) -> None:
-        for name, value, least in (("n_seeds", self.n_seeds, 1), ("epochs", self.epochs, 1)):
-            if not isinstance(value, int | np.integer) or value < least:
-                raise ValueError(f"{name} must be a whole number ≥ {least}, got {value!r}. Use {least} or more.")
-        if not isinstance(self.resolution, int | np.integer) or self.resolution < 3:
-            raise ValueError(f"resolution must be a whole number ≥ 3, got {self.resolution!r}. Use 21.")
+        check_integer("n_seeds", self.n_seeds, "Use 3.")
+        check_integer("epochs", self.epochs, "Use 8.")
+        check_integer("resolution", self.resolution, "Use 21.", least=3)
         for name, number in (("span", self.span), ("rho", self.rho), ("sigma", self.sigma)):
             if not number > 0:
                 raise ValueError(f"{name} must be a number above 0, got {number!r}. Leave the default.")

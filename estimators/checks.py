@@ -19,10 +19,10 @@ def check_choice(name: str, value: object, allowed: Iterable[str]) -> str:
     return value
 
 
-def check_positive_integer(name: str, value: object, hint: str = "") -> int:
-    """Insist on an integer of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}. {hint}".rstrip())
+def check_integer(name: str, value: object, hint: str = "", *, least: int = 1) -> int:
+    """Insist on an integer of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}. {hint}".rstrip())
     return int(value)
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from .base import LandscapeEstimator
 from .cache import check_memory
-from .checks import check_positive_integer
+from .checks import check_integer
 from .core.critical import CriticalPoint, find_critical_points, signature
 from .core.intervals import spearman, wilson_interval
 from .core.objectives import Objective
@@ -255,7 +255,7 @@ class CriticalPointFinder(LandscapeEstimator):
 
     def _check(self) -> None:
         for name in ("n_starts", "max_steps"):
-            check_positive_integer(name, getattr(self, name))
+            check_integer(name, getattr(self, name))
         indices = list(np.atleast_1d(self.indices))
         if not indices or any(int(k) != k or k < 0 for k in indices) or len(set(indices)) < len(indices):
             raise ValueError(f"indices must be different integers of at least 0, got {self.indices!r}. Use (0, 1, 2).")

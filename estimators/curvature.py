@@ -11,7 +11,7 @@ from torch import nn
 
 from . import curvature_work as work
 from .base import LandscapeEstimator
-from .checks import check_choice, check_positive_integer
+from .checks import check_choice, check_integer
 from .core.lanczos import ENDS
 from .curvature_result import CurvatureResult
 from .curvature_run import CurvatureRun
@@ -206,12 +206,10 @@ class CurvatureEstimator(LandscapeEstimator):
     def _check(self) -> None:
         check_choice("kind", self.kind, work.KINDS)
         check_choice("ends", self.ends, ENDS)
-        check_positive_integer("n_eigenvalues", self.n_eigenvalues, "5 shows both ends well.")
-        check_positive_integer("max_products", self.max_products, "1000 suffices for most networks.")
+        check_integer("n_eigenvalues", self.n_eigenvalues, "5 shows both ends well.")
+        check_integer("max_products", self.max_products, "1000 suffices for most networks.")
         for name, least in (("n_probes", 2), ("n_lanczos", 0), ("exact_below", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-                raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}. Raise it.")
+            check_integer(name, getattr(self, name), "Raise it.", least=least)
         for name in ("tol", "gradient_tol"):
             value = getattr(self, name)
             if not (value > 0 and np.isfinite(value)):

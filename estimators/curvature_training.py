@@ -18,7 +18,7 @@ from torch import nn
 
 from . import curvature_work as work
 from .base import LandscapeEstimator
-from .checks import check_choice, check_positive_integer
+from .checks import check_choice, check_integer
 from .curvature_result import CurvatureHistoryResult
 from .landscape import Landscape
 from .models import compatible_state_dict, read_checkpoint
@@ -198,7 +198,7 @@ class CurvatureTracker(LandscapeEstimator):
 
     def _check(self) -> None:
         check_choice("kind", self.kind, work.KINDS)
-        check_positive_integer("max_products", self.max_products, "200 suffices for most networks.")
+        check_integer("max_products", self.max_products, "200 suffices for most networks.")
         if self.n_probes < 2:
             raise ValueError(f"n_probes must be an integer of at least 2, got {self.n_probes!r}. Raise it.")
         if not (self.tol > 0 and np.isfinite(self.tol)):

@@ -12,7 +12,7 @@ from torch import nn
 
 from .base import LandscapeEstimator
 from .cache import check_memory
-from .checks import check_choice, check_positive_integer
+from .checks import check_choice, check_integer
 from .core.optimizers import OPTIMIZERS
 from .core.surfaces import SURFACES
 from .escape_result import EscapeResult, measure_names, measure_table
@@ -281,10 +281,9 @@ class SaddleEscaper(LandscapeEstimator):
     def _check(self) -> list[str]:
         check_choice("saddle", self.saddle, SADDLES)
         for name in ("n_seeds", "max_steps", "sgd_batch", "n_starts", "max_search"):
-            check_positive_integer(name, getattr(self, name))
+            check_integer(name, getattr(self, name))
         check_choice("precision", self.precision, ("float32", "float64"))
-        if isinstance(self.index, bool) or not isinstance(self.index, int) or self.index < 1:
-            raise ValueError(f"index must be an integer of at least 1, got {self.index!r}. A saddle has one way down.")
+        check_integer("index", self.index, "A saddle has one way down.")
         if self.lr != "auto" and not (isinstance(self.lr, int | float) and np.isfinite(self.lr) and self.lr > 0):
             raise ValueError(f"lr must be 'auto' or a positive number, got {self.lr!r}. Try 'auto' first.")
         if not (np.isfinite(self.adaptive_lr) and self.adaptive_lr > 0):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from . import cache
-from .checks import check_choice, check_device, check_loss, check_positive_integer
+from .checks import check_choice, check_device, check_integer, check_loss
 from .core.batched import totals_of_points
 from .core.batchnorm import POLICIES, batch_norms
 from .core.evaluation import Loss, batches, per_example_losses, totals
@@ -110,7 +110,7 @@ class Landscape:
         points_per_pass: int = 1,
     ) -> None:
         self.loss_function = check_loss(loss)
-        self.batch_size = check_positive_integer("batch_size", batch_size, "Use 512 when in doubt.")
+        self.batch_size = check_integer("batch_size", batch_size, "Use 512 when in doubt.")
         self.device = check_device(device)
         self.precision = check_choice("precision", precision, PRECISIONS)
         self.batch_norm = check_choice("batch_norm", batch_norm, POLICIES)
@@ -127,7 +127,7 @@ class Landscape:
             "parameters": parameters,
             "points_per_pass": points_per_pass,
         }
-        self.points_per_pass = check_positive_integer("points_per_pass", points_per_pass, "Use 1 when in doubt.")
+        self.points_per_pass = check_integer("points_per_pass", points_per_pass, "Use 1 when in doubt.")
         self.data = load_data(data)
         self._template = copy.deepcopy(model).cpu()
         self._model_fingerprint: str | None = None

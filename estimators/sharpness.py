@@ -12,6 +12,7 @@ from torch import nn
 
 from .base import LandscapeEstimator
 from .cache import check_memory
+from .checks import check_integer
 from .core.ascent import NORMS
 from .core.average_case import NOISES
 from .landscape import Landscape
@@ -264,9 +265,7 @@ class SharpnessEstimator(LandscapeEstimator):
             raise ValueError(f"delta must be between 0 and 1, got {self.delta!r}. Use for example 0.05.")
         least = {"n_steps": 1, "n_restarts": 1, "n_draws": 3, "m": 1, "n_lanczos": 2, "n_probes": 2}
         for name, smallest in {**least, "n_posterior_draws": 1}.items():
-            value = getattr(self, name)
-            if value < smallest or int(value) != value:
-                raise ValueError(f"{name} must be a whole number ≥ {smallest}, got {value!r}. Raise it.")
+            check_integer(name, getattr(self, name), "Raise it.", least=smallest)
         if self.profile_radii is not None and not all(r > 0 and np.isfinite(r) for r in self.profile_radii):
             raise ValueError(
                 f"profile_radii must be finite radii > 0, got {self.profile_radii!r}. "

@@ -16,6 +16,7 @@ import numpy as np
 
 from .. import cache
 from ..base import LandscapeEstimator
+from ..checks import check_integer
 from ..comparison_run import RunOutcome, Task, build, run
 from ..connectivity import ModeConnector
 from ..data import Examples, load_data
@@ -148,8 +149,7 @@ class WidthSweep(LandscapeEstimator):
         if not factors or min(factors) <= 0 or len(set(factors)) < len(factors):
             raise ValueError(f"factors must be distinct numbers above 0, got {self.factors!r}. Use (0.5, 1, 2), say.")
         for name, value, least in (("n_seeds", self.n_seeds, 1), ("n_points", self.n_points, 3)):
-            if not isinstance(value, int | np.integer) or value < least:
-                raise ValueError(f"{name} must be a whole number ≥ {least}, got {value!r}. Use {least} or more.")
+            check_integer(name, value, f"Use {least} or more.", least=least)
         return factors
 
     def _tasks(self, architecture: str, factors: Sequence[float], data: Examples, held_out: Examples) -> list[Task]:

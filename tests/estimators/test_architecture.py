@@ -266,9 +266,9 @@ def test_scikit_learn_conventions(small):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n_seeds": 0}, r"n_seeds must be a whole number ≥ 1, got 0"),
-        ({"epochs": 1.5}, r"epochs must be a whole number ≥ 1, got 1.5"),
-        ({"resolution": 2}, r"resolution must be a whole number ≥ 3, got 2"),
+        ({"n_seeds": 0}, r"n_seeds must be an integer of at least 1, got 0"),
+        ({"epochs": 1.5}, r"epochs must be an integer of at least 1, got 1.5"),
+        ({"resolution": 2}, r"resolution must be an integer of at least 3, got 2"),
         ({"span": 0}, r"span must be a number above 0, got 0"),
         ({"held_out_share": 1.0}, r"held_out_share must be a share in \(0, 1\), got 1.0"),
         ({"maps": "some"}, r"maps must be one of .*got 'some'"),
@@ -366,5 +366,5 @@ def test_width_sweep_refuses():
     for factors in ((), (0, 1), (1, 1)):
         with pytest.raises(ValueError, match="factors must be distinct numbers above 0"):
             width_sweep.WidthSweep(factors=factors).fit("test_resnet", None, held_out=None)
-    with pytest.raises(ValueError, match="n_points must be a whole number ≥ 3, got 2"):
+    with pytest.raises(ValueError, match="n_points must be an integer of at least 3, got 2"):
         width_sweep.WidthSweep(n_points=2).fit("test_resnet", None, held_out=None)
