@@ -83,8 +83,15 @@ CLAIMS = (
         "batch_sharp",
         "5",
         "large batch",
-        (("lambda_max", "larger"), ("sharpness", "larger"), ("held_out_accuracy", "smaller")),
-        "Large batches lead to sharper minima that generalise worse.",
+        (("lambda_max", "larger"), ("sharpness", "larger")),
+        "Large batches lead to sharper minima.",
+    ),
+    Claim(
+        "batch_generalises",
+        "5",
+        "large batch",
+        (("gap", "larger"), ("held_out_accuracy", "smaller")),
+        "Minima found with large batches generalise worse.",
     ),
     Claim(
         "norm_curvature",

@@ -100,13 +100,19 @@ def test_batch_sizes_are_compared_at_their_extremes_whatever_the_epochs():
         for size, epochs, value in ((16, 4, 10), (128, 8, 20), (512, 40, 90))
         for s in range(3)
     ]
-    judged = {c["key"]: c for c in judge_claims(rows)}["batch_sharp"]
-    assert judged["verdict"] == "supported"
+    judged = {c["key"]: c for c in judge_claims(rows)}
     ratio = (90 * 91 * 92 / (10 * 11 * 12)) ** (1 / 3)
-    first, *_, last = judged["measurements"]
+    sharp, worse = judged["batch_sharp"], judged["batch_generalises"]
+    assert sharp["verdict"] == worse["verdict"] == "supported"
+    first, last = sharp["measurements"][0], worse["measurements"][-1]
     assert first["kind"] == "ratio" and first["difference"] == pytest.approx(ratio)
     assert first["low"] < ratio < first["high"] and first["low"] > 1
     assert last["kind"] == "difference" and last["difference"] == pytest.approx(-0.08)
+    for r in rows:
+        r.update(held_out_accuracy=0.9 + r["seed"] / 100)
+    judged = {c["key"]: c for c in judge_claims(rows)}
+    assert judged["batch_sharp"]["verdict"] == "supported", "sharper is one statement"
+    assert judged["batch_generalises"]["verdict"] == "not clear here", "and generalising worse another"
 
 
 def test_width_is_judged_by_its_trend():
