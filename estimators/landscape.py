@@ -26,6 +26,7 @@ from .landscape_checks import check_outputs, check_repeatable, deviation_from_fl
 from .models import compatible_state_dict, describe_module, read_checkpoint
 from .progress import OnProgress, ignore_progress
 
+_WORTH_RECORDING = 16  # points from which a pass is recorded
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
 
 
@@ -133,6 +134,7 @@ class Landscape:
         self._model_fingerprint: str | None = None
         self._origin: Landscape | None = None
         self._mixed_deviation: float | None = None
+        self._replay: Callable[[], Tensor] | None = None
         self._inputs, self._targets = self._place(self.data)
         with torch.random.fork_rng(devices=[]):
             module = copy.deepcopy(model).to(self.device, self.dtype).eval()
@@ -242,7 +244,7 @@ class Landscape:
         # copy.copy would go through __reduce__ and build a second network, with statistics of the wrong examples
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
-        other._origin = self._origin or self
+        other._origin, other._replay = self._origin or self, None
         other.data = load_data(data)
         other._inputs, other._targets = other._place(other.data)
         other.n_classes = check_outputs(other._network, other._inputs, other._targets, other.loss_function)
@@ -294,7 +296,7 @@ class Landscape:
         results = torch.full((len(weights), 2), float("nan"), dtype=torch.float64, device=self.device)
         anchors_themselves = (weights != 0).sum(1) <= 1  # one by one, so that they are exact to the last bit
         singles = anchors_themselves if self.points_per_pass > 1 else torch.ones_like(anchors_themselves)
-        run = self._totals if not self._is_resident else recorded(self._totals, self.device, int(singles.sum()))
+        run = self._pass(int(singles.sum()))
         done = 0
         for i in singles.nonzero().flatten().tolist():
             with torch.no_grad():
@@ -428,10 +430,13 @@ class Landscape:
         if self._network.tail is not None:
             self._inputs = torch.cat(list(self._network.enter(x for x, _ in self._batches())))
 
-    @property
-    def _is_resident(self) -> bool:
-        """Whether a pass touches only memory that stays where it is."""
-        return self._inputs.device == self.device and self._network.is_fixed_function
+    def _pass(self, n_points: int) -> Callable[[], Tensor]:
+        """Give one pass over the examples: a recorded one where it touches only memory that stays where it is."""
+        if self._inputs.device != self.device or not self._network.is_fixed_function:
+            return self._totals
+        if self._replay is None and n_points >= _WORTH_RECORDING:
+            self._replay = recorded(self._totals, self.device)
+        return self._replay or self._totals
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         return batches(self._inputs, self._targets, self.batch_size, self.device)

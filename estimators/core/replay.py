@@ -46,9 +46,9 @@ class CudaRecording:
         return self._output.clone()
 
 
-def recorded(compute: Callable[[], Tensor], device: torch.device, n_calls: int) -> Callable[[], Tensor]:
-    """Record `compute` where that pays (CUDA, enough calls) and works; otherwise give `compute` itself."""
-    if device.type != "cuda" or n_calls <= 2 * _WARM_UPS:
+def recorded(compute: Callable[[], Tensor], device: torch.device) -> Callable[[], Tensor]:
+    """Record `compute` on CUDA where that works; otherwise give `compute` itself."""
+    if device.type != "cuda":
         return compute
     try:
         return CudaRecording(compute)

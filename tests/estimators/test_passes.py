@@ -106,9 +106,9 @@ def test_points_in_one_pass_refuse_what_they_cannot_do(few):
 def test_a_recorded_pass_reads_the_new_point(few, monkeypatch):
     """A CUDA graph replays into one output buffer: the stand-in does the same, so an answer kept would show."""
 
-    def stand_in(compute, device, n_calls):
+    def stand_in(compute, device):
         output = compute()
-        recordings.append(n_calls)
+        recordings.append(device)
 
         def replay():
             output.copy_(compute())
@@ -118,20 +118,24 @@ def test_a_recorded_pass_reads_the_new_point(few, monkeypatch):
 
     recordings = []
     model = load_model("test_resnet", num_classes=10, image_size=32, random_state=0)
-    expected = SurfaceMapper(resolution=3).fit(model, few).losses_
+    held_out = few.subset(10, random_state=1)
+    expected = SurfaceMapper(resolution=9).fit(model, few, held_out=held_out)
     monkeypatch.setattr(landscape_module, "recorded", stand_in)
-    np.testing.assert_array_equal(SurfaceMapper(resolution=3).fit(model, few).losses_, expected)
-    assert recordings
+    found = SurfaceMapper(resolution=9).fit(model, few, held_out=held_out)
+    np.testing.assert_array_equal(found.losses_, expected.losses_)
+    np.testing.assert_array_equal(found.held_out_losses_, expected.held_out_losses_)
+    assert len(recordings) == 2, "once for each set of examples, not once a chunk"
     recordings.clear()
-    Landscape(model, few, batch_norm="recompute").loss()
-    assert not recordings
+    land = Landscape(model, few, batch_norm="recompute")
+    land.evaluate(land.theta[None], np.ones((20, 1)))
+    assert not recordings, "statistics that are estimated at every point are not recorded"
 
 
 def test_nothing_is_recorded_without_cuda():
     def compute():
         return torch.zeros(2)
 
-    assert recorded(compute, torch.device("cpu"), 1000) is compute
+    assert recorded(compute, torch.device("cpu")) is compute
 
 
 def test_bfloat16_says_how_far_it_is_from_float32(few):
