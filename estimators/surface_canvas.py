@@ -97,7 +97,7 @@ class Canvas:
     def sketch(self, panel: Panel) -> None:
         """Interpolate what a picture in progress shows of the rest of a panel."""
         known = self.evaluated[panel.nodes].reshape(panel.shape)
-        if known.all() or not 16 <= known.sum() <= _LARGEST_FILL:
+        if known.all() or not 9 <= known.sum() <= _LARGEST_FILL:
             return
         for name in self.exact:
             self._show(panel, name, _complete(name, self.exact[name][panel.nodes].reshape(panel.shape), known))

@@ -24,7 +24,7 @@ from .surface_result import SurfaceResult
 
 MODES = ("exact", "adaptive")
 OnPartial = Callable[[SurfaceResult], None]
-_FIRST_BLOCK = 25  # points of the first picture of an exact map, which should be there within two seconds
+_FIRST_BLOCK = 9  # points of the first picture of an exact map, which should be there at once
 _N_BLOCKS = 32  # pictures of an exact map on the way
 _EXPECTED_ADAPTIVE = 220  # evaluations an adaptive map usually needs, for the progress bar
 _LINE_MARGIN = 0.25  # of a straight line beyond its two models

@@ -22,7 +22,7 @@ from estimators.core.interpolation import bend_of, fit_lattice, lattice_coordina
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
-_COARSE = 5  # points per axis of the first picture
+_COARSE = (3, 5)  # points per axis of the first pictures
 _BASE = 9  # points per axis before refinement starts; on most lattices they contain the first ones
 _PER_ROUND = 10
 # The weights and margins were set on exact maps of ten kinds of network and plane (tests/data/maps).
@@ -99,7 +99,7 @@ def refine(
     Yields
     ------
     Refinement
-        After the coarse picture, after the base lattice and after every further round; the last one is final.
+        After each coarse picture, after the base lattice and after every further round; the last one is final.
     """
     n_total = shape[0] * shape[1]
     budget = n_total if max_evaluations is None else min(n_total, max_evaluations)
@@ -111,11 +111,11 @@ def refine(
         if len(points):
             lattice.add(points, evaluate(np.stack(np.unravel_index(points, shape), axis=1)))
 
-    for count in (_COARSE, _BASE):
+    for count in (*_COARSE, _BASE):
         rows, cols = (lattice_subset(r, count, m) for r, m in zip(shape, middle, strict=True))
         wanted = (rows[:, None] * shape[1] + cols[None, :]).reshape(-1)
         ask(wanted[~lattice.evaluated[wanted]])
-        if count == _COARSE and lattice.n_evaluated < budget:
+        if count in _COARSE and lattice.n_evaluated < budget:
             yield lattice.report(converged=False)
     confirmed = False
     while True:
