@@ -179,5 +179,7 @@ def legend(quantity: str) -> alt.Legend:
         direction="horizontal",
         gradientLength=200,
         gradientThickness=12,
+        labelOverlap="greedy",
+        labelSeparation=8,
         format=".3~g",
     )
