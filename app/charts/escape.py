@@ -33,7 +33,7 @@ def color(result: Any, *, legend: bool = True) -> alt.Color:
         "optimizer:N",
         title=texts("escape")("optimizer"),
         scale=alt.Scale(domain=[name_of(key) for key in order], range=[COLORS[everything.index(key)] for key in order]),
-        legend=alt.Legend(orient="bottom", columns=5, symbolOpacity=1) if legend else None,
+        legend=alt.Legend(orient="bottom", columns=3, symbolOpacity=1) if legend else None,
     )
 
 
@@ -244,7 +244,7 @@ def escape_times(result: Any, radius: int = 0, *, height: int = 34) -> alt.Layer
     return theme.describe(
         alt.layer(bars, theory, medians, dots),
         text("alt.times", n=result.escape_steps.shape[2], radius=start),
-        height=height * len(order),
+        height=height * len(order) + 130,  # the axis and the key lie inside it
     )
 
 
