@@ -287,7 +287,7 @@ class SaddleEscaper(LandscapeEstimator):
         if self.lr != "auto" and not (isinstance(self.lr, int | float) and np.isfinite(self.lr) and self.lr > 0):
             raise ValueError(f"lr must be 'auto' or a positive number, got {self.lr!r}. Try 'auto' first.")
         if not (np.isfinite(self.adaptive_lr) and self.adaptive_lr > 0):
-            raise ValueError(f"adaptive_lr must be a positive number, got {self.adaptive_lr!r}. Use 1e-4, say.")
+            raise ValueError(f"adaptive_lr must be a positive number, got {self.adaptive_lr!r}. Use 1e-3, say.")
         if self.threshold <= 0 or not np.isfinite(self.threshold):
             raise ValueError(f"threshold must be a positive number, got {self.threshold!r}. Use 1e-4, say.")
         if self.l2 < 0:
