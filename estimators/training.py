@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .checks import check_device, check_loss
 from .core.batchnorm import batch_norms
-from .core.evaluation import Loss, correct, logits, per_example_losses
+from .core.evaluation import Loss, batches, correct, logits, per_example_losses, totals
 from .core.layout import image_layout
 from .data import Examples, load_data
 from .models import save_checkpoint, with_provenance
@@ -154,10 +154,11 @@ def train(
     rows: list[dict[str, float]] = []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(random_state)
-        network = copy.deepcopy(model).to(where).to(memory_format=image_layout(model))
+        layout = image_layout(model)
+        network = copy.deepcopy(model).to(where).to(memory_format=layout)
         x, y = examples.inputs.to(where), examples.targets.to(where)
         if x.dim() == 4:
-            x = x.to(memory_format=image_layout(model))
+            x = x.to(memory_format=layout)
         order = torch.Generator().manual_seed(random_state)
         if label_noise:
             y = _noisy(y, label_noise, random_state)
@@ -192,12 +193,14 @@ def train(
                 hits += float("nan") if found is None else float(found.sum())
                 seen += len(index)
                 if stop_at_loss is not None and (i + 1) % look_every == 0:
-                    reached = _mean_loss(network, x, y, measure) <= stop_at_loss
+                    reached = _evaluated(network, x, y, measure, where)[0] <= stop_at_loss
+                    network.train()
                     if reached:
                         break
             row = {"epoch": epoch, "loss": total / seen, "accuracy": hits / seen, "lr": rate}
             if test is not None:
-                row |= _held_out(network, test, measure, where)
+                held_out_loss, held_out_accuracy = _evaluated(network, test.inputs, test.targets, measure, where)
+                row |= {"held_out_loss": held_out_loss, "held_out_accuracy": held_out_accuracy}
             rows.append(row)
             if on_epoch is not None:
                 on_epoch(epoch, network, row)
@@ -272,26 +275,11 @@ class _Step:
                 p.sub_(e)
 
 
-@torch.no_grad()
-def _mean_loss(network: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> float:
+def _evaluated(network: nn.Module, x: Tensor, y: Tensor, loss: Loss, device: torch.device) -> tuple[float, float]:
+    """Mean loss and accuracy in evaluation mode, in which the network is left."""
     network.eval()
-    parts = zip(x.split(512), y.split(512), strict=True)
-    total = sum(float(per_example_losses(loss, logits(network(some)), them).sum()) for some, them in parts)
-    network.train()
-    return total / len(y)
-
-
-@torch.no_grad()
-def _held_out(network: nn.Module, data: Examples, loss: Loss, device: torch.device) -> dict[str, float]:
-    network.eval()
-    total, hits = 0.0, 0.0
-    for x, y in zip(data.inputs.split(512), data.targets.split(512), strict=True):
-        x, y = x.to(device), y.to(device)
-        outputs = logits(network(x))
-        found = correct(outputs, y)
-        total += float(per_example_losses(loss, outputs, y).sum())
-        hits += float("nan") if found is None else float(found.sum())
-    return {"held_out_loss": total / len(data), "held_out_accuracy": hits / len(data)}
+    total, hits = totals(network, loss, batches(x, y, 512, device), device).tolist()
+    return total / len(y), hits / len(y)
 
 
 def _noisy(y: Tensor, share: float, seed: int) -> Tensor:

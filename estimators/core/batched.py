@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 
-from .evaluation import Loss, correct, logits, per_example_losses
+from .evaluation import Loss, logits, sums
 from .network import Network
 from .products import double_backward
 
@@ -35,14 +35,11 @@ def totals_of_points(network: Network, points: Tensor, loss: Loss, data: Iterato
     parameters = network.parameters_at(points)
     total = torch.zeros(len(points), 2, dtype=torch.float64, device=points.device)
 
-    def sums(values: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-        outputs = logits(functional_call(network.forward_module, values, (x,), tie_weights=False))
-        losses = per_example_losses(loss, outputs.float() if outputs.dtype == torch.bfloat16 else outputs, y)
-        hits = correct(outputs, y)
-        n_hits = losses.new_full((), float("nan"), dtype=torch.float64) if hits is None else hits.sum().double()
-        return torch.stack([losses.sum(dtype=torch.float64), n_hits])
+    def at_one(values: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+        output = functional_call(network.forward_module, values, (x,), tie_weights=False)
+        return sums(logits(output), y, loss)
 
     for x, y in data:
         with network.precision(), double_backward():  # the fused attention has no rule for many points either
-            total += vmap(sums, in_dims=(0, None, None))(parameters, x, y)
+            total += vmap(at_one, in_dims=(0, None, None))(parameters, x, y)
     return total

@@ -69,6 +69,14 @@ def batches(inputs: Tensor, targets: Tensor, size: int, device: torch.device) ->
         yield x.to(device, non_blocking=True), y.to(device, non_blocking=True)
 
 
+def sums(outputs: Tensor, targets: Tensor, loss: Loss) -> Tensor:
+    """Sum of the per-example losses and number of hits (NaN without classes), (2,) in float64."""
+    losses = per_example_losses(loss, outputs.float() if outputs.dtype == torch.bfloat16 else outputs, targets)
+    hits = correct(outputs, targets)
+    n_hits = losses.new_full((), float("nan"), dtype=torch.float64) if hits is None else hits.sum().double()
+    return torch.stack([losses.sum(dtype=torch.float64), n_hits])
+
+
 @torch.no_grad()
 def totals(
     forward: Callable[[Tensor], object],
@@ -85,10 +93,5 @@ def totals(
     """
     total = torch.zeros(2, dtype=torch.float64, device=device)
     for x, y in data:
-        outputs = logits(forward(x))
-        total[0] += per_example_losses(loss, outputs.float() if outputs.dtype == torch.bfloat16 else outputs, y).sum(
-            dtype=torch.float64
-        )
-        hits = correct(outputs, y)
-        total[1] += float("nan") if hits is None else hits.sum()
+        total += sums(logits(forward(x)), y, loss)
     return total
