@@ -428,7 +428,7 @@ class Landscape:
     def _enter(self) -> None:
         """Put the frozen backbone's outputs in the place of the inputs; without one nothing changes."""
         if self._network.tail is not None:
-            self._inputs = torch.cat(list(self._network.enter(x for x, _ in self._batches())))
+            self._inputs = torch.cat(list(self._network.features(x for x, _ in self._batches())))
 
     def _pass(self, n_points: int) -> Callable[[], Tensor]:
         """Give one pass over the examples: a recorded one where it touches only memory that stays where it is."""

@@ -57,12 +57,10 @@ class Network:
             self.tail = moving_tail(self.module, self.flat.parameters, example)
             self.forward_module = self.tail or self.module
 
-    def enter(self, batches: Iterator[Tensor]) -> Iterator[Tensor]:
-        """Yield what :meth:`forward` takes for each batch of inputs."""
-        if self.tail is None:
-            yield from batches
-        else:
-            yield from features_before(self.tail, self._whole, batches)
+    def features(self, batches: Iterator[Tensor]) -> Iterator[Tensor]:
+        """Yield what reaches the tail for each batch of inputs."""
+        assert self.tail is not None
+        yield from features_before(self.tail, self._whole, batches)
 
     def fold(self, example: Tensor) -> None:
         """Fold batch norm into the convolutions where the policy allows and the outputs agree."""

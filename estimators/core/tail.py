@@ -20,20 +20,21 @@ def moving_tail(module: nn.Module, parameters: Iterable[nn.Parameter], example: 
     parameters : iterable of nn.Parameter
         What makes up θ.
     example : Tensor
-        A few inputs: on them the submodule must be called once, with one tensor, and return the very tensor that
-        the network returns.
+        A few inputs: on them the submodule must be called once, with one tensor that does not depend on θ, and return
+        the very tensor that the network returns.
 
     Returns
     -------
     nn.Module or None
         None where only the whole network will do.
     """
-    moved = {id(p) for p in parameters}
-    paths = [path for path, p in module.named_parameters(remove_duplicate=False) if id(p) in moved]
+    moving = list(parameters)
+    memory = {p.data_ptr() for p in moving}  # tied weights share their memory, whatever objects hold them
+    paths = [path for path, p in module.named_parameters(remove_duplicate=False) if p.data_ptr() in memory]
     shared = _shared_folders(paths)
     for depth in range(len(shared), 0, -1):
         tail = module.get_submodule(".".join(shared[:depth]))
-        if _ends(module, tail, example):
+        if _ends(module, tail, moving, example):
             return tail
     return None
 
@@ -64,24 +65,23 @@ def _shared_folders(paths: list[str]) -> list[str]:
     return shared
 
 
-def _ends(module: nn.Module, tail: nn.Module, example: Tensor) -> bool:
-    """Whether `tail` is called once, with one tensor, and its output is the network's."""
+def _ends(module: nn.Module, tail: nn.Module, moving: list[nn.Parameter], example: Tensor) -> bool:
+    """Whether `tail` is called once, with one tensor free of θ, and its output is the network's."""
     calls: list[tuple[tuple, dict, object]] = []
     hook = tail.register_forward_hook(
         lambda _, args, kwargs, output: calls.append((args, kwargs, output)), with_kwargs=True
     )
     try:
-        with torch.no_grad():
+        with torch.enable_grad():
             output = module(example)
     finally:
         hook.remove()
     if len(calls) != 1:
         return False
     args, kwargs, own = calls[0]
-    return (
-        len(args) == 1
-        and not kwargs
-        and isinstance(args[0], Tensor)
-        and isinstance(own, Tensor)
-        and logits(output) is own
-    )
+    if len(args) != 1 or kwargs or not isinstance(args[0], Tensor) or logits(output) is not own:
+        return False
+    features = args[0]
+    if not features.requires_grad:
+        return True
+    return all(g is None for g in torch.autograd.grad(features.sum(), moving, allow_unused=True))

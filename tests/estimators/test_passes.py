@@ -8,6 +8,7 @@ from torch import nn
 from estimators import Landscape, SurfaceMapper, load_model
 from estimators import landscape as landscape_module
 from estimators.core.replay import recorded
+from estimators.core.tail import moving_tail
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +64,31 @@ def test_the_whole_network_runs_where_something_follows_theta(few):
         assert "backbone" not in loss.settings
     batch_norm = load_model("test_resnet", num_classes=10, image_size=32)
     assert "backbone" not in Landscape(batch_norm, few, parameters="fc", batch_norm="batch").settings
+
+
+@pytest.mark.parametrize("tied", ["same object", "same memory", "in the forward pass"])
+def test_the_whole_network_runs_where_the_backbone_uses_theta_too(tied):
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head = nn.Linear(6, 6, bias=False), nn.Linear(6, 6, bias=False)
+            if tied == "same object":
+                self.body.weight = self.head.weight
+            if tied == "same memory":
+                self.body.weight.data = self.head.weight.data
+
+        def forward(self, x):
+            weight = self.head.weight if tied == "in the forward pass" else self.body.weight
+            return self.head(torch.tanh(nn.functional.linear(x, weight)))
+
+    torch.manual_seed(0)
+    model, x = Shared().eval(), torch.randn(9, 6)
+    assert moving_tail(model, [model.head.weight], x) is None
+    if tied != "same memory":  # which a copy of the model would undo
+        assert "backbone" not in Landscape(model, (x, torch.arange(9) % 3), parameters="head").settings
+    model.body.weight = nn.Parameter(torch.randn(6, 6))
+    if tied != "in the forward pass":
+        assert moving_tail(model, [model.head.weight], x) is model.head
 
 
 def test_points_in_one_pass_agree_with_single_passes(few):
