@@ -113,8 +113,8 @@ def main() -> None:
     shade = "dark" if st.context.theme.type == "dark" else "light"
     st.logo(str(STATIC / f"logo-{shade}.svg"), size="large", icon_image=str(STATIC / "mark.svg"))
     jobs.get_queue()
-    if recovered() and st.session_state.setdefault("_recovered", True):
-        st.session_state["_recovered"] = False
+    if recovered() and "_told_recovered" not in st.session_state:
+        st.session_state["_told_recovered"] = True
         st.toast(text("recovered", names=", ".join(recovered())), icon=":material/restore:", duration="long")
     sections: dict[str, list[st.Page]] = {}
     pages: dict[str, st.Page] = {}

@@ -61,6 +61,7 @@ def train(handle: jobs.Handle, name: str, point: PointSpec, data: DataSpec, sett
     """
     from estimators import Cancelled, Landscape, save_checkpoint
     from estimators import train as fit
+    from estimators.models import count_parameters
 
     held_out_spec = data.held_out(None)
     examples, held_out = data.load(), held_out_spec.load()
@@ -74,11 +75,11 @@ def train(handle: jobs.Handle, name: str, point: PointSpec, data: DataSpec, sett
         "data": data.as_dict(),
         "training": settings,
         "start": point.as_dict(),
-        "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "parameters": count_parameters(model),
         "held_out_examples": len(held_out),
     }
 
-    with unfinished(name, meta) as training:
+    with unfinished(meta) as training:
 
         def on_epoch(epoch: int, network: Any, row: dict[str, float]) -> None:
             rows.append(row)

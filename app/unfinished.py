@@ -65,22 +65,20 @@ class Unfinished:
 
 
 @contextmanager
-def unfinished(name: str, meta: dict[str, Any]) -> Iterator[Unfinished]:
+def unfinished(meta: dict[str, Any]) -> Iterator[Unfinished]:
     """Give a training its folder; it goes when the block ends well or was settled, and stays for `recover` otherwise.
 
     Parameters
     ----------
-    name : str
-        Name in the library.
     meta : dict
-        What the library must know of the network.
+        What the library must know of the network, its ``name`` there among it.
     """
-    path = workspace.folder(KIND) / workspace.new_id(name)
+    path = workspace.folder(KIND) / workspace.new_id(meta["name"])
     path.mkdir()
     training = Unfinished(path)
     try:
         with FileLock(path / "lock"):
-            workspace.write_json(path / "meta.json", {**meta, "name": name})
+            workspace.write_json(path / "meta.json", meta)
             yield training
             training.settled = True
     finally:

@@ -9,6 +9,7 @@ import torch
 
 from .core.evaluation import LOSSES, Loss
 from .core.network import free_memory
+from .core.trace import sketch_bytes
 
 
 def check_choice(name: str, value: object, allowed: Iterable[str]) -> str:
@@ -58,3 +59,10 @@ def check_memory_fits(needed: float, device: torch.device, what: str, cure: str)
             f"{what} must fit into the free memory of {device} ({free / 2**30:.2f} GiB), got about "
             f"{needed / 2**30:.2f} GiB. {cure}"
         )
+
+
+def check_sketch_fits(theta: torch.Tensor, n_probes: int) -> None:
+    """Refuse a trace by Hutch++ at θ whose vectors would not fit into memory."""
+    needed = sketch_bytes(theta.numel(), n_probes, theta.element_size())
+    cure = "Lower n_probes, leave the trace out, or choose fewer parameters."
+    check_memory_fits(needed, theta.device, "The sketch of the trace", cure)

@@ -18,6 +18,7 @@ from .core.map_shape import convex_share
 from .data import Examples
 from .landscape import Landscape
 from .measurement import MeasureSettings, measure
+from .models import count_parameters
 from .progress import OnProgress, ignore_progress, part
 from .surface import SurfaceMapper
 from .training import train
@@ -140,7 +141,7 @@ def run(task: Task, on_progress: OnProgress = ignore_progress) -> RunOutcome:
         "training": task.training,
         "seed": task.seed,
         "status": trained["status"],
-        "n_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "n_parameters": count_parameters(model),
         "epochs_run": trained["epochs_run"],
         "seconds_training": trained["seconds"],
         "seconds_measuring": None,

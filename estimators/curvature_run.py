@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import curvature_work as work
-from .checks import check_memory_fits
-from .core.trace import sketch_bytes
+from .checks import check_memory_fits, check_sketch_fits
 from .curvature_result import CurvatureResult
 from .curvature_verdict import decided
 from .landscape import Landscape
@@ -103,12 +102,7 @@ class CurvatureRun:
             "The Lanczos vectors",
             "Lower n_lanczos or n_eigenvalues, or choose fewer parameters.",
         )
-        check_memory_fits(
-            sketch_bytes(land.n_parameters, self.probes, land.theta.element_size()),
-            land.device,
-            "The sketch of the trace",
-            "Lower n_probes or choose fewer parameters.",
-        )
+        check_sketch_fits(land.theta, self.probes)
         vectors = 2 * options["n_eigenvalues"] * land.n_parameters * 4
         pairs = self.cached(
             work.eigenpairs,

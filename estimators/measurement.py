@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .checks import check_sketch_fits
 from .core.ascent import ascend
 from .core.average_case import average_rise, filter_scale
 from .core.convexity import radii_to_level
@@ -82,6 +83,7 @@ def largest_eigenvalue(land: Landscape, settings: MeasureSettings, on_progress: 
 
 def trace(land: Landscape, settings: MeasureSettings, on_progress: OnProgress) -> Numbers:
     """Trace of the Hessian, by Hutch++, with its standard error."""
+    check_sketch_fits(land.theta, settings.n_probes)
     estimate = hutchpp(
         land.hvp,
         land.n_parameters,

@@ -310,6 +310,11 @@ def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
     return {k: json.loads(v) for k, v in header.items() if k != "format"}
 
 
+def count_parameters(model: nn.Module) -> int:
+    """Count the trainable parameters, tied ones once."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
 def describe_module(model: nn.Module) -> dict[str, Any]:
     """Describe an architecture for fingerprints: its structure, the code of its forwards, its plain settings."""
     described: dict[str, Any] = {"repr": repr(model)}

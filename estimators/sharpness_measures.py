@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .checks import check_memory_fits
+from .checks import check_sketch_fits
 from .core.ascent import Ascent, adaptive_scale, ascend, m_sharpness, rise_profile
 from .core.average_case import average_rise, filter_scale, noise_profile
 from .core.lanczos import lanczos_eigenpairs
 from .core.pac_bayes import SIGMA_GRID, pac_bayes_bound
-from .core.trace import hutchpp, sketch_bytes
+from .core.trace import hutchpp
 from .landscape import Landscape
 
 PROFILE_FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
@@ -108,6 +108,11 @@ def worst_case(probe: Probe) -> dict[str, Any]:
     }
 
 
+def _profile_steps(options: Mapping[str, Any]) -> int:
+    """Gradients for each radius of a profile: it starts from its neighbour's answer, so a quarter of them do."""
+    return max(5, options["n_steps"] // 4)
+
+
 def profile(probe: Probe) -> dict[str, Any]:
     """Loss rise against the radius (worst case, one step) and against σ (average)."""
     land, options = probe.land, probe.options
@@ -121,14 +126,12 @@ def profile(probe: Probe) -> dict[str, Any]:
         n_gradients=0,
         n_nonfinite=0,
     )
-    # Each radius starts from its neighbour's answer, so half the steps do.
-    steps = max(5, options["n_steps"] // 4)
     rises = rise_profile(
         land.loss_and_gradient,
         land.theta,
         profile_radii(options),
         known=[known],
-        n_steps=steps,
+        n_steps=_profile_steps(options),
         **probe.ascent_options(),
     )
     noise = noise_profile(land.loss, land.theta, profile_sigmas(options), **_noise_options(probe))
@@ -237,12 +240,7 @@ def _rows(scale: Tensor, v: Tensor) -> Tensor:
 def trace(probe: Probe) -> dict[str, Any]:
     """Trace of the Hessian by Hutch++ with its standard error, and σ²·tr(H)/2 for plain noise."""
     land, options = probe.land, probe.options
-    check_memory_fits(
-        sketch_bytes(land.n_parameters, options["n_probes"], land.theta.element_size()),
-        land.device,
-        "The sketch of the trace",
-        "Lower n_probes, leave the trace out of `measures`, or choose fewer parameters.",
-    )
+    check_sketch_fits(land.theta, options["n_probes"])
     found = hutchpp(
         probe.product,
         land.n_parameters,
@@ -327,7 +325,7 @@ def _ascent_cost(options: Mapping[str, Any]) -> int:
 def _profile_cost(options: Mapping[str, Any]) -> int:
     climbs = 2 * len(profile_radii(options)) - 3
     draws = len(PROFILE_FACTORS) * options["n_draws"]
-    return GRADIENT_PASSES * max(climbs, 1) * (max(5, options["n_steps"] // 4) + 2) + draws
+    return GRADIENT_PASSES * max(climbs, 1) * (_profile_steps(options) + 2) + draws
 
 
 MEASURES: dict[str, Measure] = {

@@ -187,6 +187,7 @@ def start(point: PointSpec, data: DataSpec, params: dict[str, Any], training: di
 def _keep(averager: Any, point: PointSpec, data: DataSpec, training: dict[str, Any], folder: Path) -> None:
     """Add the end of the plain run and the average to the library, each with its epochs."""
     from estimators import save_checkpoint
+    from estimators.models import count_parameters
 
     runs = {"sgd": averager.plain_run_, "swa": averager.run_}
     for role, run in runs.items():
@@ -203,7 +204,7 @@ def _keep(averager: Any, point: PointSpec, data: DataSpec, training: dict[str, A
             "train_accuracy": row["train_accuracy"],
             "held_out_loss": row["held_out_loss"],
             "accuracy": row["held_out_accuracy"],
-            "parameters": sum(p.numel() for p in run.model.parameters() if p.requires_grad),
+            "parameters": count_parameters(run.model),
         }
         weights = folder / f"{role}.safetensors"
         save_checkpoint(weights, averager.states_[role], meta)

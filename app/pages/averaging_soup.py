@@ -157,6 +157,8 @@ def start(points: list[PointSpec], data: DataSpec, params: dict[str, Any], keep:
 
 
 def _keep(averager: Any, points: list[PointSpec], data: DataSpec, name: str) -> None:
+    from estimators.models import count_parameters
+
     row = averager.result_.row("average")
     first = points[0]
     meta = {
@@ -168,7 +170,7 @@ def _keep(averager: Any, points: list[PointSpec], data: DataSpec, name: str) -> 
         "averaged": [point.label for point in points],
         "loss": row["train_loss"],
         "accuracy": row["held_out_accuracy"],
-        "parameters": sum(p.numel() for p in first.load().parameters() if p.requires_grad),
+        "parameters": count_parameters(first.load()),
     }
     with TemporaryDirectory(prefix=".partial-", dir=workspace.root()) as folder:
         weights = Path(folder) / library.WEIGHTS

@@ -79,7 +79,7 @@ def test_a_killed_training_comes_back_when_the_app_starts():
 
 
 def test_a_running_training_is_left_alone():
-    with unfinished.unfinished("mine", {"architecture": "test_resnet"}) as training:
+    with unfinished.unfinished({"name": "mine", "architecture": "test_resnet"}) as training:
         training.epochs.mkdir()
         (training.epochs / "epoch-0001.safetensors").write_bytes(b"")
         assert unfinished.recover() == []

@@ -82,7 +82,6 @@ def main() -> None:
         large=options.large,
         n_seeds=options.seeds,
         memory=options.memory,
-        on_progress=lambda done, total, message: None,
         on_partial=lambda found: print(f"{len(found.rows)} runs, {time.process_time() - started:.0f} s", flush=True),
     )
     options.out.write_text(report(result))
