@@ -46,10 +46,10 @@ def features_before(
     seen: list[Tensor] = []
     hook = tail.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
     try:
-        with torch.no_grad():
-            for batch in batches:
+        for batch in batches:
+            with torch.no_grad():  # not around the yield: the mode would leak to whoever asks for the next
                 forward(batch)
-                yield seen.pop()
+            yield seen.pop()
     finally:
         hook.remove()
 
