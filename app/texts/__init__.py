@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable
 from functools import lru_cache
 
 LANGUAGES = ("en", "ko")
@@ -28,23 +27,33 @@ def _table(page: str, lang: str) -> dict[str, str]:
     return {**module.EN, **getattr(module, lang.upper(), {})}
 
 
-def texts(page: str) -> Callable[..., str]:
+class Texts:
+    """The texts of one page: called with a key they give its sentence, and ``key in texts`` tells whether there is one."""
+
+    def __init__(self, page: str) -> None:
+        self._page = page
+
+    def __call__(self, key: str, **values: object) -> str:
+        """Return the sentence of a key with its braces filled.
+
+        Raises
+        ------
+        KeyError
+            For an unknown key: a missing sentence is a mistake of ours, not something to show to a person.
+        """
+        sentence = _table(self._page, language())[key]
+        return sentence.format(**values) if values else sentence
+
+    def __contains__(self, key: str) -> bool:
+        return key in _table(self._page, language())
+
+
+def texts(page: str) -> Texts:
     """Return the texts of one page.
 
     Parameters
     ----------
     page : str
         Name of a module in ``app/texts``.
-
-    Returns
-    -------
-    callable
-        ``t(key, **values)`` gives the sentence with its braces filled. An unknown key raises ``KeyError``:
-        a missing sentence is a mistake of ours, not something to show to a person.
     """
-
-    def text(key: str, **values: object) -> str:
-        sentence = _table(page, language())[key]
-        return sentence.format(**values) if values else sentence
-
-    return text
+    return Texts(page)

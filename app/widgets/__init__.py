@@ -1,24 +1,23 @@
-"""Reusable blocks of a page. A page composes these; ``app/pages/surface.py`` is the worked example.
+"""Reusable blocks of a page; a page composes these.
 
-====================
-=================================================================================================
-``page_header``       title, the question the page answers, and two columns: inputs, picture ``inputs``
-model(s), data and engine settings, with every message beside its input -> ``Inputs`` ``point_picker``
-one model alone: library, timm with random or pretrained weights, or a file -> ``PointSpec | None``
-``data_picker``       digits or a folder -> ``DataSpec | None`` ``engine_settings``   loss, batch-norm policy,
-precision, batch size, seed -> keyword arguments of every estimator ``cost``              points × measured
-ms, before the run ``run_button``        the one primary button of a page ``job_panel``         progress, ETA,
-cancel, partial and final results of the page's newest job ``settings_line``     what a result was computed
-with, in one line ``show_chart``        a chart at the width of its column, named for screen readers
-``definitions``       what the numbers mean, with the papers ``downloads``         PNG, SVG, PDF, CSV, NPZ,
-chart JSON ``copy_as_python``    the script that reproduces the result ``pin_button`` …      keep a result
-beside the next ones: ``pin_button``, ``pinned``, ``unpin`` ``go_to``, ``page_link``  to another page by its
-name ``verdict``           supported / not supported / not clear here, beside the sentence it judges
-====================
-=================================================================================================
+- ``page_header``: title, the question the page answers, and two columns: inputs, picture
+- ``inputs``: model(s), data and engine settings, with every message beside its input; gives ``Inputs``
+- ``point_picker``, ``data_picker``, ``engine_settings``: the parts of ``inputs`` alone
+- ``Form``: a page's own inputs, a line each
+- ``cost``: points × measured milliseconds, before the run
+- ``run_button``: the one primary button of a page
+- ``job_panel``: progress, time left, cancel, partial and final results of the page's newest job
+- ``settings_line``: what a result was computed with, in one line
+- ``show_chart``: a chart at the width of its column, named for screen readers
+- ``definitions``: what the numbers mean, with the papers
+- ``downloads``: PNG, SVG, PDF, CSV, NPZ, chart JSON; ``copy_as_python``: the script that reproduces the result
+- ``pin_button``, ``pinned``, ``unpin``: keep a result beside the next ones
+- ``go_to``, ``page_link``: to another page by its name
+- ``verdict``: what a measurement says of a claim, beside the sentence it judges
 """
 
 from app.widgets.cost import cost
+from app.widgets.form import Form
 from app.widgets.frame import (
     definitions,
     go_to,
@@ -35,6 +34,7 @@ from app.widgets.pickers import Inputs, data_picker, engine_settings, inputs, po
 from app.widgets.pins import pin_button, pinned, unpin
 
 __all__ = [
+    "Form",
     "Inputs",
     "activity",
     "copy_as_python",
