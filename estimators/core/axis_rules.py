@@ -17,6 +17,7 @@ from torch.fx import GraphModule, Node
 from torch.utils._pytree import tree_leaves
 
 from .axes import AxisVariables
+from .axis_stacks import Stack, follow, is_taken_apart, stacked_axes
 
 _BATCH_NORMS = (
     "native_batch_norm",
@@ -84,7 +85,8 @@ class Propagation:
 
     def pin(self, node: Node, reason: str) -> None:
         """Pin every axis of a recorded value."""
-        for v in tree_leaves(self.axes[node]):
+        axes = self.axes[node]
+        for v in tree_leaves(axes.slices if isinstance(axes, Stack) else axes):
             if v is not None:
                 self.vars.pin(v, reason)
 
@@ -94,6 +96,9 @@ class Propagation:
         if name == "getitem":
             return self.axes[node.args[0]][node.args[1]]  # type: ignore[index]
         arguments = _arguments(node)
+        source = arguments.get("self")
+        if isinstance(source, Node) and isinstance(self.axes.get(source), Stack):
+            return follow(self.axes[source], node, _read, self.vars.new)
         tensors = [a for a in arguments.values() if isinstance(a, Node) and self.axes.get(a) is not None]
         rule = RULES.get(name)
         if rule is None and _is_pointwise(node):
@@ -109,17 +114,51 @@ class Propagation:
         """Make two axes one because of an operation."""
         self.vars.unify(a, b, f"operation {_operation(node)}")
 
-    def reshape(self, sources: Sequence[int], sizes: Sequence[int], node: Node) -> list[int]:
+    def reshape(self, sources: Sequence[int], sizes: Sequence[int], node: Node) -> list[int] | Stack:
         """Reshape row-major to ``sizes``, cutting and joining variables only where sizes demand it."""
+        groups = _row_major_groups([self.vars.size(v) for v in sources], sizes)
+        for old, new in groups:
+            apart = [d for d in new[:-1] if is_taken_apart(node, d, _read)] if len(old) == 1 else []
+            if apart:
+                return self._reshape_apart(sources, sizes, node, groups, apart[0])
         result = [self.vars.new(n) for n in sizes]
-        left = [v for v in sources if self.vars.size(v) != 1][::-1]
-        right = [v for v in result if self.vars.size(v) != 1][::-1]
-        while left and right:
-            a, b = [left.pop()], [right.pop()]
-            while (n := math.prod(map(self.vars.size, a))) != (m := math.prod(map(self.vars.size, b))):
-                a.append(left.pop()) if n < m else b.append(right.pop())
-            self.unify(self.vars.product(a), self.vars.product(b), node)
+        for old, new in groups:
+            self.unify(self.vars.product(sources[i] for i in old), self.vars.product(result[i] for i in new), node)
         return result
+
+    def _reshape_apart(
+        self,
+        sources: Sequence[int],
+        sizes: Sequence[int],
+        node: Node,
+        groups: Sequence[tuple[list[int], list[int]]],
+        dim: int,
+    ) -> Stack:
+        """Reshape to what is only taken apart along `dim`: what lies behind it in one axis is laid end to end."""
+        slices = stacked_axes(sizes, dim, self.vars.new)
+        for old, new in groups:
+            inside = [[axes[i - (i > dim)] for i in new if i != dim] for axes in slices]
+            n_before = sum(i < dim for i in new)
+            if dim in new:
+                ends = self.vars.sum([self.vars.product(axes[n_before:]) for axes in inside])
+                self.unify(sources[old[0]], self.vars.product([*inside[0][:n_before], ends]), node)
+                continue
+            for axes in inside:
+                self.unify(self.vars.product(sources[i] for i in old), self.vars.product(axes), node)
+        return Stack(dim, slices)
+
+
+def _row_major_groups(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+    """Pair the dimensions of a value with those of its reshape, in the smallest groups of equal size."""
+    left = [i for i, n in enumerate(before) if n != 1][::-1]
+    right = [i for i, n in enumerate(after) if n != 1][::-1]
+    groups = []
+    while left and right:
+        a, b = [left.pop()], [right.pop()]
+        while (n := math.prod(before[i] for i in a)) != (m := math.prod(after[i] for i in b)):
+            a.append(left.pop()) if n < m else b.append(right.pop())
+        groups.append((a, b))
+    return groups
 
 
 def _operation(node: Node) -> str:
@@ -136,6 +175,10 @@ def _arguments(node: Node) -> dict[str, Any]:
     named = {a.name: a.default_value for a in schema.arguments if a.has_default_value()}
     named.update(zip((a.name for a in schema.arguments), node.args, strict=False))
     return {**named, **node.kwargs}
+
+
+def _read(node: Node) -> tuple[str, dict[str, Any]]:
+    return _operation(node), _arguments(node)
 
 
 def _is_pointwise(node: Node) -> bool:
@@ -175,7 +218,7 @@ def _permute(p: Propagation, node: Node, a: dict[str, Any]) -> list[int]:
     return [p.axes[a["self"]][i] for i in a["dims"]]
 
 
-def _view(p: Propagation, node: Node, a: dict[str, Any]) -> list[int]:
+def _view(p: Propagation, node: Node, a: dict[str, Any]) -> list[int] | Stack:
     return p.reshape(p.axes[a["self"]], node.meta["val"].shape, node)
 
 

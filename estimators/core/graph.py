@@ -79,8 +79,7 @@ class Symmetry:
         companions: dict[int, set[int]] = {}
         for axes in self.axes.values():
             for axis in axes:
-                factors = [self.variables.find(v) for v in self.variables.parts(axis, "product")]
-                inside.update(pairwise(factors))
+                inside.update(self._neighbours(axis))
             shape = [self.variables.size(v) for v in axes]
             for _, groups in self.blocks(torch.empty(shape, device="meta"), axes):
                 once = {g for g in groups if g in self.groups and groups.count(g) == 1}
@@ -92,6 +91,16 @@ class Symmetry:
             if inner in self.groups and outer in self.groups and outer in companions[inner] - {inner}
         }
         return {inner: outer for inner, outer in found.items() if outer not in found}
+
+    def _neighbours(self, v: int) -> Iterator[tuple[int, int]]:
+        """Give the (outer, inner) pairs of factors that lie side by side, also inside segments laid end to end."""
+        factors = self.variables.parts(v, "product")
+        for factor in factors if len(factors) > 1 else self.variables.parts(v, "sum"):
+            if factor != self.variables.find(v):
+                yield from self._neighbours(factor)
+        for outer, inner in pairwise(factors):
+            for segment in self.variables.parts(inner, "sum"):
+                yield self.variables.find(outer), self.variables.find(self.variables.parts(segment, "product")[0])
 
     def _leaves(self, v: int) -> list[int]:
         for kind in ("product", "sum"):

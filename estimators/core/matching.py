@@ -131,11 +131,18 @@ def _outer_step(
     for g in inner:
         proposal[g] = torch.from_numpy(nested[g][np.arange(len(order)), order])
     yield proposal
-    for g in inner if len(inner) > 1 else []:
+    for g in inner if _share_blocks(a, symmetry, inner) else []:
         # several nested groups share tensors: the joint proposal may fail where one at a time cannot
         values = _nested_gains(a, b, symmetry, permutations, group, g)
         best = [_assign(values[i, j]) for i, j in enumerate(permutations[group].tolist())]
         yield {g: torch.from_numpy(np.stack(best))}
+
+
+def _share_blocks(state: State, symmetry: Symmetry, inner: list[int]) -> bool:
+    """Tell whether the gain of one nested group depends on the order of another."""
+    names = {name for g in inner for name, _ in symmetry.groups[g]}
+    blocks = (groups for name in names for _, groups in symmetry.blocks(state[name], symmetry.axes[name]))
+    return any(len(set(inner).intersection(groups)) > 1 for groups in blocks)
 
 
 def _assign(gains: np.ndarray) -> np.ndarray:
