@@ -205,44 +205,82 @@ class JobQueue:
 
 
 def _run(job: Job, work: Callable[[Handle], Any]) -> None:
-    """Run one job to its end, whatever that is."""
-    import torch
-
-    from estimators import Cancelled
-
+    """Run one job to its end, whatever that is: nothing it raises reaches the worker, and its state always settles."""
     job.started, job.state = time.time(), RUNNING
-    dtype = torch.get_default_dtype()
     outcome = FAILED
     try:
-        # A thread starts with gradients on, but earlier work may have left another mode behind.
-        with torch.enable_grad():
-            job.result = work(Handle(job))
-        job.fraction, outcome = 1.0, DONE
-    except Cancelled:
-        outcome = CANCELLED
-    except (ValueError, TypeError, FileNotFoundError) as error:
-        job.error = str(error)
-        logger.info("job %s (%s) refused its input", job.id, job.title, exc_info=True)
-    except Exception as error:  # the boundary of the worker: reported to the person, written to the log
-        first_line = (str(error).strip() or "no message").splitlines()[0]
-        job.error = f"{type(error).__name__}: {first_line}"
-        job.note = f"The details are in {workspace.log_path()}."
-        logger.exception("job %s (%s) failed", job.id, job.title)
+        job.result = _result(job, work)
+        job.fraction, job.finished = 1.0, time.time()
+        outcome = _save(job) if job.keep else DONE
+    except BaseException as error:  # a SystemExit of some library must not take the jobs behind this one along
+        outcome = _blame(job, error)
     finally:
-        torch.set_default_dtype(dtype)
-        job.finished = time.time()
-        if outcome == DONE and job.keep:
-            _save(job)
+        job.finished = job.finished or time.time()
         job.state = outcome
 
 
-def _save(job: Job) -> None:
-    """Keep a finished job as a run; a disk that refuses costs the run, never the result on screen."""
+def _result(job: Job, work: Callable[[Handle], Any]) -> Any:
+    """Do the work with torch's defaults, which it may change for itself alone."""
+    import torch
+
+    dtype = torch.get_default_dtype()
+    try:
+        # A thread starts with gradients on, but earlier work may have left another mode behind.
+        with torch.enable_grad():
+            return work(Handle(job))
+    finally:
+        torch.set_default_dtype(dtype)
+
+
+def _blame(job: Job, error: BaseException) -> str:
+    """Say in a sentence why the work ended, the rest in the log; return the state it ended in."""
+    from estimators import Cancelled
+
+    if isinstance(error, Cancelled):
+        return CANCELLED
+    if isinstance(error, ValueError | TypeError | FileNotFoundError) and _words(error):
+        job.error = _words(error)
+        logger.info("job %s (%s) refused its input", job.id, job.title, exc_info=error)
+    else:
+        job.error, job.note = _sentence(error), _where_to_look()
+        logger.error("job %s (%s) failed", job.id, job.title, exc_info=error)
+    return FAILED
+
+
+def _save(job: Job) -> str:
+    """Keep a finished job as a run and return the state it ends in; a result that cannot be saved stays on screen."""
     try:
         job.run_id = runs.save_run(job.page, job.title, job.result, job.config, seconds=job.elapsed)
-    except OSError as error:
+    except OSError as error:  # the disk's fault, not the work's
         job.note = f"The result is here, but it could not be saved: {error}. Free some space and download it below."
-        logger.exception("job %s could not be saved", job.id)
+        logger.error("job %s could not be saved", job.id, exc_info=error)
+    except BaseException as error:
+        job.error = f"The result is here, but saving it failed with {_sentence(error)}."
+        job.note = _where_to_look()
+        logger.error("job %s could not be saved", job.id, exc_info=error)
+        return FAILED
+    return DONE
+
+
+def _words(error: BaseException) -> str:
+    """Return an error's own words; an error whose words fail has none."""
+    try:
+        return str(error).strip()
+    except Exception:
+        return ""
+
+
+def _sentence(error: BaseException) -> str:
+    """Return one line for a person: the kind of an error and the first line of its words."""
+    return f"{type(error).__name__}: {(_words(error) or 'no message').splitlines()[0]}"
+
+
+def _where_to_look() -> str | None:
+    """Return where the details are; None when the workspace cannot be reached, so that there is no log."""
+    try:
+        return f"The details are in {workspace.log_path()}."
+    except OSError:
+        return None
 
 
 @st.cache_resource(show_spinner=False)

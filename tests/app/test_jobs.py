@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from app import jobs, runs, workspace
+from app.training_jobs import TrainingResult
 
 
 @dataclass
@@ -137,6 +138,93 @@ def test_a_disk_that_refuses_costs_the_run_not_the_result():
     assert "No space left on device" in job.note
     assert runs.list_runs() == []
     assert list(workspace.folder("runs").iterdir()) == []
+
+
+class Unsayable(Exception):
+    """An error that cannot even say what it is."""
+
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+def raising(error):
+    class Broken(Numbers):
+        def save(self, path):
+            raise error
+
+    return Broken(np.ones(2))
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("missing"), ValueError("object arrays"), MemoryError(), SystemExit(3), KeyboardInterrupt()]
+)
+def test_whatever_saving_raises_ends_the_job_and_keeps_result_and_worker(error):
+    job = jobs.submit("p", "unsaved", lambda handle: raising(error))
+    after = jobs.submit("p", "after", lambda handle: 7, keep=False)
+    finish()
+    assert job.state == jobs.FAILED and not job.live
+    np.testing.assert_array_equal(job.result.values, [1, 1])
+    assert job.error.startswith(f"The result is here, but saving it failed with {type(error).__name__}")
+    assert "\n" not in job.error and job.run_id is None and job.finished is not None
+    assert (after.state, after.result) == (jobs.DONE, 7)
+    assert runs.list_runs() == []
+    assert list(workspace.folder("runs").iterdir()) == []
+
+
+def test_a_result_without_a_way_to_save_ends_its_job():
+    job = jobs.submit("p", "plain", lambda handle: 42)
+    finish()
+    assert (job.state, job.result) == (jobs.FAILED, 42)
+    assert "AttributeError" in job.error
+
+
+@pytest.mark.parametrize("error", [SystemExit("bye"), KeyboardInterrupt(), GeneratorExit(), Unsayable(), ValueError()])
+def test_whatever_the_work_raises_ends_the_job_in_a_sentence_and_the_worker_lives(error):
+    def crash(handle):
+        raise error
+
+    job = jobs.submit("p", "crash", crash)
+    worker = jobs.get_queue()._thread
+    after = jobs.submit("p", "after", lambda handle: 7, keep=False)
+    finish()
+    assert job.state == jobs.FAILED
+    assert job.error.startswith(type(error).__name__) and "\n" not in job.error
+    assert after.result == 7
+    assert jobs.get_queue()._thread is worker and worker.is_alive()
+
+
+@pytest.mark.parametrize("report", [lambda h: h.progress("half", 2), lambda h: h.progress(1, object())])
+def test_a_report_that_cannot_be_read_ends_the_job(report):
+    job = jobs.submit("p", "reports", report)
+    finish()
+    assert job.state == jobs.FAILED and job.error
+
+
+def test_a_workspace_that_is_gone_does_not_take_the_worker(monkeypatch):
+    def gone():
+        raise PermissionError("read-only")
+
+    def crash(handle):
+        raise RuntimeError("first")
+
+    jobs.get_queue()
+    monkeypatch.setattr(workspace, "log_path", gone)
+    job = jobs.submit("p", "crash", crash)
+    after = jobs.submit("p", "after", lambda handle: 7, keep=False)
+    finish()
+    assert (job.state, job.error, job.note) == (jobs.FAILED, "RuntimeError: first", None)
+    assert after.result == 7
+
+
+def test_a_damaged_result_is_named_when_it_is_opened():
+    result = TrainingResult({"loss": np.arange(5.0)}, name="half")
+    run_id = runs.save_run("p", "half", result, {}, seconds=1.0)
+    path = runs.get_run(run_id).result_path
+    content = path.read_bytes()
+    for damaged in (content[: len(content) // 2], b"", content[:40] + bytes(len(content) - 40)):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="result of 'half' must be readable"):
+            runs.load_result(runs.get_run(run_id))
 
 
 def test_the_default_dtype_and_grad_mode_do_not_leak_between_jobs():
