@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
+from .core.batchnorm import uses_batch_statistics
 from .core.evaluation import LOSSES, Loss
 from .core.network import free_memory
 from .core.trace import sketch_bytes
@@ -43,6 +44,15 @@ def check_device(device: str) -> torch.device:
 def check_loss(loss: str | Loss) -> Loss:
     """Turn a loss's name or a callable into a per-example loss."""
     return loss if callable(loss) else LOSSES[check_choice("loss", loss, LOSSES)]
+
+
+def check_training_batch(size: int, module: torch.nn.Module) -> None:
+    """Insist on batches that have statistics, where a network trains with them."""
+    if size < 2 and uses_batch_statistics(module):
+        raise ValueError(
+            f"batch_size must be at least 2 for a network with batch norm, got {size}: one example has no batch "
+            "statistics. Raise it, or take a network with another norm."
+        )
 
 
 def check_memory_fits(needed: float, device: torch.device, what: str, cure: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,13 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .checks import check_device, check_loss
-from .core.batchnorm import batch_norms
+from .checks import check_device, check_loss, check_training_batch
+from .core.batchnorm import batch_norms, uses_batch_statistics
 from .core.evaluation import Loss, batches, correct, logits, per_example_losses, totals
 from .core.layout import image_layout
 from .data import Examples, load_data
 from .models import save_checkpoint, with_provenance
 from .progress import OnProgress, ignore_progress
+from .temporary import temporary_folder
 
 _LOOKS_AN_EPOCH = 8  # at the loss that may end a training
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -58,7 +58,8 @@ class TrainingRun:
     model : nn.Module
         The trained copy, on the CPU, in eval mode.
     checkpoints : list of Path
-        safetensors files, one for each recorded epoch, the starting point first.
+        safetensors files, one for each recorded epoch, the starting point first. In a temporary folder they are
+        there as long as one of these paths is, and no longer than the program.
     history : dict of ndarray
         By epoch: "epoch", "loss", "accuracy" (training, running mean over the epoch), "lr", and "held_out_loss",
         "held_out_accuracy" where held-out data were given.
@@ -105,7 +106,8 @@ def train(
     data : Examples or what :func:`load_data` takes
         Training examples, without augmentation.
     epochs, batch_size : int
-        Passes over the data and examples a step; a last batch of one example is left out under batch norm.
+        Passes over the data and examples a step. One example has no batch statistics: under batch norm a batch size
+        of 1 is refused, and a last batch of one example is left out.
     lr, momentum, weight_decay : float
         Of the optimiser. Weight decay is part of the training, never of the loss reported.
     optimizer : {"sgd", "adamw"}
@@ -125,7 +127,7 @@ def train(
         Stop once the loss over all training examples, in evaluation mode, is this low. It is looked at about eight
         times an epoch: an epoch's running mean lags behind, and by different amounts for different batch sizes.
     checkpoint_dir : path or None
-        Where checkpoints go; None makes a temporary folder.
+        Where checkpoints go; None makes a temporary folder that goes with the last path in `checkpoints`.
     checkpoint_every : int
         Epochs between checkpoints; the first and the last point are always kept.
     random_state : int
@@ -146,10 +148,11 @@ def train(
     examples = load_data(data)
     test = None if held_out is None else load_data(held_out)
     _check(examples, epochs, batch_size, lr, optimizer, schedule, sam_rho, label_noise)
+    check_training_batch(batch_size, model)
     report = on_progress or ignore_progress
     factor = SCHEDULES[schedule] if isinstance(schedule, str) else schedule
     where, measure = check_device(device), check_loss(loss)
-    folder = Path(checkpoint_dir) if checkpoint_dir is not None else Path(tempfile.mkdtemp(prefix="loss-atlas-"))
+    folder = Path(checkpoint_dir) if checkpoint_dir is not None else temporary_folder()
     devices = [where] if where.type == "cuda" else []
     rows: list[dict[str, float]] = []
     with torch.random.fork_rng(devices=devices):
@@ -175,14 +178,21 @@ def train(
             "batch_size": batch_size,
             "random_state": random_state,
         }
-        paths = [save_checkpoint(folder / "epoch-0000.safetensors", network.state_dict(), facts | {"epoch": 0})]
+        paths: list[Path] = []
+
+        def keep(epoch: int) -> None:
+            paths.append(folder / f"epoch-{epoch:04d}.safetensors")
+            save_checkpoint(paths[-1], network.state_dict(), facts | {"epoch": epoch})
+
+        keep(0)
         per_epoch = max(1, math.ceil(len(y) / batch_size))
         look_every = max(1, per_epoch // _LOOKS_AN_EPOCH)
+        needs_two = uses_batch_statistics(network)
         for epoch in range(1, epochs + 1):
             network.train()
             total, hits, seen, reached = 0.0, 0.0, 0, False
             for i, index in enumerate(torch.randperm(len(y), generator=order).split(batch_size)):
-                if len(index) == 1 and len(y) > 1 and batch_norms(network):
+                if len(index) == 1 and needs_two:
                     continue
                 rate = lr * factor(((epoch - 1) * per_epoch + i + 1) / (epochs * per_epoch))
                 values, outputs = step(x[index], y[index], rate)
@@ -206,13 +216,7 @@ def train(
                 on_epoch(epoch, network, row)
             last = epoch == epochs or reached or not math.isfinite(row["loss"])
             if last or epoch % checkpoint_every == 0:
-                paths.append(
-                    save_checkpoint(
-                        folder / f"epoch-{epoch:04d}.safetensors",
-                        network.state_dict(),
-                        facts | {"epoch": epoch},
-                    )
-                )
+                keep(epoch)
             report(epoch, epochs, f"epoch {epoch}: loss {row['loss']:.4f}, accuracy {row['accuracy']:.1%}")
             if last:
                 break

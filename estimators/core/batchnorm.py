@@ -21,6 +21,11 @@ def batch_norms(module: nn.Module) -> list[_BatchNorm]:
     return [m for m in module.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
 
 
+def uses_batch_statistics(module: nn.Module) -> bool:
+    """Tell whether a layer normalises a training batch with its own statistics, which one example does not have."""
+    return any(isinstance(m, _BatchNorm) for m in module.modules())
+
+
 @contextmanager
 def batch_statistics(module: nn.Module):
     """Let batch-norm layers normalise with each batch's own statistics; running statistics stay as they are."""

@@ -1,4 +1,10 @@
 import copy
+import gc
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -101,3 +107,88 @@ def test_bad_input_is_said(options):
     (name,) = options
     with pytest.raises(ValueError, match=f"{name} must be"):
         train(nn.Linear(2, 2), (torch.randn(4, 2), torch.tensor([0, 1, 0, 1])), **options)
+
+
+def normed(**options):
+    return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, **options), nn.ReLU(), nn.Linear(4, 2))
+
+
+def three_by(n):
+    torch.manual_seed(0)
+    return torch.randn(n, 3), torch.arange(n) % 2
+
+
+@pytest.mark.parametrize("options", [{}, {"track_running_stats": False}])
+def test_one_example_is_no_batch_for_batch_norm(options):
+    with pytest.raises(ValueError, match="batch_size must be at least 2 for a network with batch norm, got 1: one"):
+        train(normed(**options), three_by(6), batch_size=1)
+    run = train(normed(**options), three_by(5), batch_size=2, epochs=2)  # the last batch of one is left out
+    assert np.isfinite(run.history["loss"]).all() and (run.history["accuracy"] * 4 % 1 == 0).all()
+
+
+def test_other_networks_train_on_single_examples():
+    run = train(nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2)), three_by(5), batch_size=1, epochs=1)
+    assert np.isfinite(run.history["loss"]).all() and (run.history["accuracy"] * 5 % 1 == 0).all()
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def left_in(folder):
+    gc.collect()
+    return list(folder.rglob("*.safetensors"))
+
+
+def test_epochs_in_the_temporary_folder_go_with_the_last_path_to_them(temporary):
+    run = train(nn.Linear(3, 2), three_by(4), epochs=2)
+    assert len(left_in(temporary)) == 3
+    paths, last = run.checkpoints, train(nn.Linear(3, 2), three_by(4), epochs=2).checkpoints[-1]
+    del run
+    assert len(left_in(temporary)) == 6
+    one = copy.deepcopy(paths)[1]
+    del paths
+    assert read_checkpoint(one) and read_checkpoint(last) and read_checkpoint(last.parent / last.name)
+    sibling = last.with_name("epoch-0000.safetensors")
+    assert sibling.exists() and pickle.loads(pickle.dumps(last)) == last
+    del one, last, sibling
+    assert left_in(temporary) == [] and list(temporary.iterdir()) == []
+
+
+def test_a_training_that_fails_leaves_nothing_and_a_given_folder_stays(temporary):
+    def stop(done, total, message):
+        raise Cancelled
+
+    for _ in range(2):
+        with pytest.raises(Cancelled):
+            train(nn.Linear(3, 2), three_by(4), on_progress=stop)
+    assert left_in(temporary) == []
+    train(nn.Linear(3, 2), three_by(4), epochs=1, checkpoint_dir=temporary / "mine")
+    assert len(left_in(temporary)) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_does_not_take_its_parents_epochs(temporary):
+    run = train(nn.Linear(3, 2), three_by(4), epochs=1)
+    child = os.fork()
+    if child == 0:
+        del run
+        gc.collect()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert len(left_in(temporary)) == 2 and run.checkpoints[0].exists()
+
+
+def test_a_program_that_ends_leaves_no_epochs(tmp_path):
+    program = """
+import torch
+from estimators import train
+run = train(torch.nn.Linear(3, 2), (torch.randn(4, 3), torch.tensor([0, 1, 0, 1])), epochs=1)
+assert all(p.exists() for p in run.checkpoints)
+raise RuntimeError("an end like any other")
+"""
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=False, timeout=300, capture_output=True)
+    assert not list(tmp_path.glob("loss-atlas-*"))
