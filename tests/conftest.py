@@ -1,14 +1,6 @@
 """Fixtures shared by all tests: digits, a tiny network, and two trained networks."""
 
-import atexit
 import os
-import shutil
-import tempfile
-
-for _name in ("CACHE", "WORKSPACE"):
-    if f"LOSS_ATLAS_{_name}" not in os.environ:  # a worker process inherits its parent's, who removes them at the end
-        os.environ[f"LOSS_ATLAS_{_name}"] = tempfile.mkdtemp(prefix=f"loss-atlas-test-{_name.lower()}-")
-        atexit.register(shutil.rmtree, os.environ[f"LOSS_ATLAS_{_name}"], ignore_errors=True)
 
 import pytest
 import torch
