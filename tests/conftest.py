@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from estimators import load_data, load_model, train
+from tests import isolation  # noqa: F401  before anything asks where the cache and the workspace are
 
 
 @pytest.fixture(autouse=True, scope="session")
