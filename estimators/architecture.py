@@ -12,7 +12,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils.validation import check_is_fitted
 
 from . import cache
-from .base import LandscapeEstimator
+from .base import LandscapeEstimator, run_parallel
 from .checks import check_integer
 from .claims import judge_claims, rank_measures
 from .comparison import MEASURED, ComparisonResult, summarise
@@ -283,8 +283,8 @@ class ArchitectureComparer(LandscapeEstimator):
                 share = part(report, index / total, (index + 1) / total)
                 yield run(task, partial(_labelled, share, label))
             return
-        parallel = joblib.Parallel(n_jobs=self.n_jobs, return_as="generator")
-        for index, outcome in enumerate(parallel(joblib.delayed(run)(task) for task in tasks)):
+        jobs = (joblib.delayed(run)(task) for task in tasks)
+        for index, outcome in enumerate(run_parallel(jobs, self.n_jobs)):
             report(index + 1, total, f"{outcome.row['variant']}, seed {outcome.row['seed']}")
             yield outcome
 

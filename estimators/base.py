@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -141,7 +141,7 @@ def evaluate_points(
             take(i, cached_call(memory, evaluate_chunk, keys[i], land, stacked, table[where[i]]))
     elif missing:
         jobs = (delayed(cached_call)(memory, evaluate_chunk, keys[i], land, stacked, table[where[i]]) for i in missing)
-        for i, evaluation in zip(missing, Parallel(n_jobs=n_jobs, return_as="generator")(jobs), strict=True):
+        for i, evaluation in zip(missing, run_parallel(jobs, n_jobs), strict=True):
             take(i, evaluation)
     return Evaluation(losses, accuracies)
 
@@ -149,6 +149,12 @@ def evaluate_points(
 def evaluate_chunk(land: Landscape, anchors: Tensor, coefficients: np.ndarray) -> Evaluation:
     """Evaluate one chunk of points: the unit of caching and of parallel work."""
     return land.evaluate(anchors, coefficients)
+
+
+def run_parallel(jobs: Iterable[tuple], n_jobs: int | None) -> Iterable[Any]:
+    """Run joblib's `jobs`; answers come as they are ready where the backend can do that, otherwise at the end."""
+    backend, _ = joblib.parallel.get_active_backend()
+    return Parallel(n_jobs=n_jobs, return_as="generator" if backend.supports_return_generator else "list")(jobs)
 
 
 def _parallel_backend_chosen() -> bool:

@@ -18,7 +18,7 @@ from .core.batched import totals_of_points
 from .core.batchnorm import POLICIES, batch_norms
 from .core.evaluation import Loss, batches, per_example_losses, totals
 from .core.layout import image_layout
-from .core.network import Network
+from .core.network import Network, one_thread_at_a_time
 from .core.products import HessianGraph, OutputGraph
 from .core.replay import recorded
 from .data import Examples, load_data
@@ -50,7 +50,8 @@ class Landscape:
     """L(θ), its gradient and its curvature products for one model on fixed examples.
 
     The model is copied: the caller's parameters, buffers, mode and random state are never touched. Dropout
-    and drop-path are off, and L is the data loss alone, without weight decay.
+    and drop-path are off, and L is the data loss alone, without weight decay. Several threads may use one landscape
+    and its siblings (`on`): they share one working copy and take turns.
 
     Parameters
     ----------
@@ -235,6 +236,7 @@ class Landscape:
             *([] if self.points_per_pass == 1 else [self.points_per_pass]),
         )
 
+    @one_thread_at_a_time
     def on(self, data: Any) -> Landscape:
         """Give the same network on other examples (held-out data, say).
 
@@ -292,21 +294,22 @@ class Landscape:
         network = self._network
         internal = network.flat.to_internal(stacked.to(network.flat.flat))
         weights = torch.as_tensor(np.asarray(coefficients), dtype=network.flat.flat.dtype)
-        network.leave()
         results = torch.full((len(weights), 2), float("nan"), dtype=torch.float64, device=self.device)
         anchors_themselves = (weights != 0).sum(1) <= 1  # one by one, so that they are exact to the last bit
         singles = anchors_themselves if self.points_per_pass > 1 else torch.ones_like(anchors_themselves)
-        run = self._pass(int(singles.sum()))
+        with network.lock:
+            run = self._pass(int(singles.sum()))
         done = 0
         for i in singles.nonzero().flatten().tolist():
-            with torch.no_grad():
+            with network.lock, torch.no_grad():  # one point at a time: whoever waits for progress may use the network
                 network.combine(internal, weights[i])
                 results[i] = run()
             on_progress(done := done + 1, len(weights), "points")
         together = (~singles).nonzero().flatten()
         for block in together.split(self.points_per_pass) if len(together) else ():
             points = weights[block].to(self.device) @ internal
-            results[block] = totals_of_points(network, points, self.loss_function, self._batches())
+            with network.lock:
+                results[block] = totals_of_points(network, points, self.loss_function, self._batches())
             on_progress(done := done + len(block), len(weights), "points")
         table = results.cpu().numpy() / self.n_examples
         return Evaluation(table[:, 0], table[:, 1])
@@ -316,6 +319,7 @@ class Landscape:
         outputs = self.outputs(theta)
         return per_example_losses(self.loss_function, outputs, self._targets.to(outputs.device))
 
+    @one_thread_at_a_time
     @torch.no_grad()
     def outputs(self, theta: Tensor | None = None) -> Tensor:
         """Class scores at θ, (N, C)."""
@@ -385,6 +389,7 @@ class Landscape:
         """State dict of the network at θ, on the CPU; buffers follow the batch-norm policy."""
         return {k: v.detach().clone() for k, v in self.model_at(theta).state_dict().items()}
 
+    @one_thread_at_a_time
     def model_at(self, theta: Tensor | None = None) -> nn.Module:
         """Build a fresh module at θ, on the CPU, in the mode and precision of the model given."""
         fresh = copy.deepcopy(self._template)
@@ -452,6 +457,7 @@ class Landscape:
             self.batch_size = max(1, self.batch_size // 2)
             return self._totals()
 
+    @one_thread_at_a_time
     def _loss_and_gradient(
         self, theta: Tensor | None, data: list[tuple[Tensor, Tensor]], n: int
     ) -> tuple[float, Tensor]:
@@ -467,6 +473,7 @@ class Landscape:
                 gradient += network.flat.join(parts)
         return (total / n).item(), gradient.div_(n)
 
+    @one_thread_at_a_time
     def _product(self, kind: str, v: Tensor, theta: Tensor | None, apply: Callable) -> Tensor:
         vectors = torch.as_tensor(v).to(self.theta)
         if vectors.dim() not in (1, 2) or vectors.shape[0] != self.n_parameters:

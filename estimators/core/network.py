@@ -1,10 +1,16 @@
-"""The working copy of a network: it stands at one point θ, under one batch-norm policy, and can be moved."""
+"""The working copy of a network: it stands at one point θ, under one batch-norm policy, and can be moved.
+
+It stands at one point only, so whoever moves it keeps its `lock` until the values there are read.
+"""
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import wraps
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +19,7 @@ from .batchnorm import batch_norms, batch_statistics, recompute_statistics
 from .evaluation import logits
 from .folding import fold_batch_norm
 from .parameters import FlatParameters
-from .products import double_backward
+from .products import ATTENTION, attends, double_backward
 from .tail import features_before, moving_tail
 
 GRAPH_PER_ACTIVATION = 3.0  # size of a kept double-backward graph, in multiples of the forward's activations
@@ -32,10 +38,16 @@ class Network:
         A key of :data:`batchnorm.POLICIES`.
     mixed : bool
         Whether the forward pass runs in bfloat16.
+
+    Attributes
+    ----------
+    lock : RLock
+        Held by the one thread that moves or reads the network.
     """
 
     def __init__(self, module: nn.Module, patterns: tuple[str, ...] | None, batch_norm: str, mixed: bool) -> None:
         self.module, self.batch_norm, self.mixed = module, batch_norm, mixed
+        self.lock = threading.RLock()
         self.flat = FlatParameters(module, patterns)
         self.has_batch_norm = bool(batch_norms(module))
         self.statistics_batches: Callable[[], Iterator[Tensor]] = lambda: iter(())
@@ -53,6 +65,8 @@ class Network:
 
     def shorten(self, example: Tensor) -> None:
         """Leave out the part before θ, where there is one: its outputs then take the place of the inputs."""
+        if attends(lambda: self.module(example)):
+            self.lock = ATTENTION
         if self.is_fixed_function:
             self.tail = moving_tail(self.module, self.flat.parameters, example)
             self.forward_module = self.tail or self.module
@@ -81,6 +95,7 @@ class Network:
 
     def combine(self, internal: Tensor, row: Tensor) -> None:
         """Go to `row @ internal`, (K,) times (K, P) in buffer layout; exactly an anchor when `row` is a unit vector."""
+        self.leave()
         flat, written = self.flat.flat, False
         for weight, anchor in zip(row.tolist(), internal, strict=True):
             if weight == 0.0:
@@ -190,6 +205,20 @@ class Network:
                 self.forward(x)
             self._activation_bytes = sum(seen.values()) / len(x)
         return self._activation_bytes
+
+
+Method = TypeVar("Method", bound=Callable)
+
+
+def one_thread_at_a_time(method: Method) -> Method:
+    """Let a method of an object with a `_network` keep that network to itself while it runs."""
+
+    @wraps(method)
+    def alone(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with self._network.lock:
+            return method(self, *args, **kwargs)
+
+    return alone  # type: ignore[return-value]
 
 
 def free_memory(device: torch.device) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -140,3 +141,20 @@ def tied_groups(module: nn.Module, patterns: Iterable[str] | None = None) -> lis
         return list(groups.values())
     compiled = [re.compile(pattern) for pattern in patterns]
     return [g for g in groups.values() if any(c.search(name) for c in compiled for name in g[0])]
+
+
+@contextmanager
+def moved(parameters: Iterable[Tensor]) -> Iterator[None]:
+    """Stand at other weights nearby, 0.1 of each row's size away, and come back to the last bit."""
+    generator = torch.Generator().manual_seed(0)
+    before = [(p, p.detach().clone()) for p in parameters]
+    try:
+        with torch.no_grad():
+            for p, _ in before:
+                rows = torch.randn(p.shape[:1] + (1,) * (p.dim() - 1), generator=generator).to(p)
+                p += rows * (0.1 * p.square().mean().sqrt()).clamp_min(1e-3)
+        yield
+    finally:
+        with torch.no_grad():
+            for p, old in before:
+                p.copy_(old)

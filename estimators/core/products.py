@@ -9,22 +9,47 @@ network with a double backward works.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
 from .evaluation import Loss, cross_entropy, logits, mean_squared_error, per_example_losses
 
 Tensors = Sequence[Tensor | None]
+ATTENTION = threading.RLock()  # which kernel computes attention is one choice for the whole process
 
 
-def double_backward() -> AbstractContextManager:
-    """Context in which attention has a second derivative (the fused kernels have none)."""
-    return sdpa_kernel(SDPBackend.MATH)
+@contextmanager
+def double_backward() -> Iterator[None]:
+    """Context in which attention has a second derivative (the fused kernels have none).
+
+    PyTorch keeps this choice for the whole process: one thread at a time makes it, and networks that attend wait for
+    the same lock.
+    """
+    with ATTENTION, sdpa_kernel(SDPBackend.MATH):
+        yield
+
+
+class _Watch(TorchFunctionMode):
+    attends = False
+
+    def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        self.attends |= function in (F.scaled_dot_product_attention, F.multi_head_attention_forward)
+        return function(*args, **(kwargs or {}))
+
+
+def attends(forward: Callable[[], object]) -> bool:
+    """Whether a forward pass computes attention by one of the functions that choose among kernels."""
+    with torch.no_grad(), _Watch() as watch:
+        forward()
+    return watch.attends
 
 
 class HessianGraph:

@@ -15,7 +15,7 @@ import joblib
 import numpy as np
 
 from .. import cache
-from ..base import LandscapeEstimator
+from ..base import LandscapeEstimator, run_parallel
 from ..checks import check_integer
 from ..comparison_run import RunOutcome, Task, build, run
 from ..connectivity import ModeConnector
@@ -188,8 +188,8 @@ class WidthSweep(LandscapeEstimator):
                 share = part(report, index / total, (index + 1) / total, f"{task.variant.name}, seed {task.seed}")
                 yield run(task, share)
             return
-        parallel = joblib.Parallel(n_jobs=self.n_jobs, return_as="generator")
-        for index, outcome in enumerate(parallel(joblib.delayed(run)(task) for task in tasks)):
+        jobs = (joblib.delayed(run)(task) for task in tasks)
+        for index, outcome in enumerate(run_parallel(jobs, self.n_jobs)):
             report(index + 1, total, f"{outcome.row['variant']}, seed {outcome.row['seed']}")
             yield outcome
 
