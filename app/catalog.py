@@ -9,6 +9,7 @@ the same numbers.
 from __future__ import annotations
 
 import difflib
+import time
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +20,7 @@ from app import library
 if TYPE_CHECKING:
     from torch import nn
 
-    from estimators.data import Examples
+    from estimators import DataList, Examples
 
 SMALL = "Small and quick"
 ALL = "All families"
@@ -47,7 +48,6 @@ QUICK_NAMES = (
     "tinynet_e",
     "convnext_atto",
 )
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
 
 
 # ---- architectures ----
@@ -173,35 +173,37 @@ class DataSpec:
         return asdict(self)
 
 
+_LOOK_AGAIN_SECONDS = 3
+DIGITS = {"train": 1437, "test": 360, "all": 1797}  # at hand before torch has been imported
+
+
 def class_names(source: str) -> tuple[str, ...]:
-    """Return the class names of a source; empty when there are none to find."""
+    """Return the class names of a source, of all its splits together; empty when there are none to find."""
     if source == "digits":
         return tuple(str(digit) for digit in range(10))
-    folder = Path(source).expanduser()
-    if not folder.is_dir():
+    try:
+        return _listed(source, "all").class_names
+    except ValueError:
         return ()
-    for split in ("train", "all"):
-        if (folder / split).is_dir():
-            folder = folder / split
-            break
-    return tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")))
-
-
-DIGITS = {"train": 1437, "test": 360, "all": 1797}
-SPLIT_FOLDERS = {"train": ("train", "training"), "test": ("test", "val", "valid", "validation")}
 
 
 def available(source: str, split: str) -> int:
-    """Return how many images a split holds, as ``load_data`` splits it (a fifth is held out)."""
+    """Return how many images a split holds, by the rule of ``load_data``."""
     if source == "digits":
         return DIGITS[split]
-    folder = Path(source).expanduser()
-    own = next((folder / name for name in SPLIT_FOLDERS.get(split, ()) if (folder / name).is_dir()), None)
-    count = sum(path.suffix.lower() in IMAGE_SUFFIXES for path in (own or folder).glob("*/**/*"))
-    if own is not None or split == "all":
-        return count
-    held_out = -(-count // 5)
-    return held_out if split == "test" else count - held_out
+    return len(_listed(source, split))
+
+
+def _listed(source: str, split: str) -> DataList:
+    """List a folder as ``load_data`` sees it; one drawing of a page asks several times and walks through it once."""
+    return _walked(source, split, int(time.monotonic() / _LOOK_AGAIN_SECONDS))
+
+
+@lru_cache(maxsize=8)
+def _walked(source: str, split: str, tick: int) -> DataList:
+    from estimators import list_data
+
+    return list_data(source, split=split)
 
 
 def normalisation(architecture: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -214,8 +216,8 @@ def normalisation(architecture: str) -> tuple[tuple[float, ...], tuple[float, ..
     return tuple(config.mean), tuple(config.std)
 
 
-def check_source(source: str) -> str | None:
-    """Return a sentence when a data source cannot be used, else None. Cheap: it looks, it does not decode."""
+def check_source(source: str, split: str = "all") -> str | None:
+    """Return a sentence when a split of a source cannot be used, else None. Cheap: it looks, it does not decode."""
     if source == "digits":
         return None
     folder = Path(source).expanduser()
@@ -223,9 +225,10 @@ def check_source(source: str) -> str | None:
         return "data folder must be a path, got nothing. Type one, or choose digits."
     if not folder.is_dir():
         return f"data folder must exist on this computer, got {source!r}. Check the path."
-    names = class_names(source)
-    if not any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.glob("**/*")):
-        return f"data folder must hold image files, got none in {source!r}. Give each class a sub-folder."
+    try:
+        names = _listed(source, split).class_names
+    except ValueError as error:
+        return str(error)
     if len(names) < 2:
         return f"data folder must hold at least two class sub-folders, got {len(names)} in {source!r}."
     return None

@@ -9,7 +9,7 @@ from .critical_points import CriticalPointFinder, CriticalPointsResult
 from .curvature import CurvatureEstimator
 from .curvature_result import CurvatureHistoryResult, CurvatureResult, MinimumProbabilityResult
 from .curvature_training import CurvatureTracker
-from .data import Examples, data_settings, load_data
+from .data import DataList, Examples, data_settings, list_data, load_data
 from .escape import SaddleEscaper
 from .escape_result import EscapeResult
 from .landscape import Evaluation, Landscape
@@ -37,6 +37,7 @@ __all__ = [
     "CurvatureHistoryResult",
     "CurvatureResult",
     "CurvatureTracker",
+    "DataList",
     "EscapeResult",
     "Evaluation",
     "Examples",
@@ -55,6 +56,7 @@ __all__ = [
     "SurfaceResult",
     "TrainingRun",
     "data_settings",
+    "list_data",
     "load_data",
     "load_model",
     "pooled_digits",

@@ -5,27 +5,27 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from .cache import fingerprint
+from .checks import check_integer
+from .image_folder import ImageFolder, split_indices
+from .images import read_images
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm"}
 INPUT_KEYS = ("image", "images", "pixel_values", "inputs", "input", "input_ids", "x")
 TARGET_KEYS = ("label", "labels", "target", "targets", "y")
 SPLITS = ("train", "test", "all")
-HELD_OUT_SHARE = 0.2
+DIGIT_NAMES = tuple(str(digit) for digit in range(10))
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,16 +60,62 @@ class Examples:
 
     def subset(self, n: int | None, random_state: int | None = 0) -> Examples:
         """Draw n examples without replacement, kept in their order; None gives all."""
-        if n is None or n == len(self):
+        chosen = _drawn(len(self), n, random_state, self.name)
+        if chosen is None:
             return self
-        if not 1 <= n <= len(self):
-            raise ValueError(
-                f"n_samples must be between 1 and {len(self)} (what {self.name!r} holds), got {n!r}. "
-                "Ask for fewer, or None for all."
-            )
-        chosen = np.sort(np.random.default_rng(random_state).permutation(len(self))[:n])
         index = torch.from_numpy(chosen)
         return Examples(self.inputs[index], self.targets[index], self.class_names, self.name, self.split)
+
+
+@dataclass(frozen=True, eq=False)
+class DataList:
+    """What a source holds, before anything is read.
+
+    Attributes
+    ----------
+    class_names : tuple of str
+        Names of the classes, of all splits together; a class's number is its place here.
+    targets : ndarray of shape (N,)
+        Classes of the examples of the split.
+    files : tuple of Path
+        Their files, in the same order; none for "digits".
+    """
+
+    class_names: tuple[str, ...]
+    targets: np.ndarray
+    files: tuple[Path, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+
+def list_data(source: str | os.PathLike, *, split: str = "train") -> DataList:
+    """List what :func:`load_data` would load from a name or a folder, by the same rule, without reading an image.
+
+    Parameters
+    ----------
+    source : str or path
+        "digits" or a folder of images.
+    split : {"train", "test", "all"}, default="train"
+
+    Returns
+    -------
+    DataList
+        `len`, `.class_names`, `.targets` and `.files`.
+
+    Raises
+    ------
+    ValueError
+        As :func:`load_data` for a folder that holds no images by class, or not that split.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split must be one of {SPLITS}, got {split!r}. 'train' is the default.")
+    if source == "digits":
+        targets = _digits_bunch().target
+        return DataList(DIGIT_NAMES, targets[split_indices(targets, split)])
+    folder = ImageFolder(Path(source).expanduser())
+    files, targets = folder.select(split)
+    return DataList(folder.class_names, targets, tuple(files))
 
 
 def load_data(
@@ -89,21 +135,25 @@ def load_data(
     ----------
     source : str, path, (inputs, targets), Dataset, DataLoader or Examples
         "digits" is the embedded set of 1,797 handwritten digits (8×8 pixels, ten classes; UCI). A folder
-        holds one folder of images per class, or `train/` and `test/` (or `val/`) folders of such. Arrays are
-        taken as they are. Datasets are read once from front to back, loaders in the order they give.
+        holds one folder of images per class, or `train/` and `test/` (or `val/`) folders of such; a class has one
+        number in all of them. Arrays are taken as they are. Datasets are read once from front to back, loaders in the
+        order they give.
     image_size : int or None
-        Side in pixels to which images of "digits" and folders are resized (bilinear); None is 32 for digits
-        and each folder's first image's side.
+        Side in pixels of the square to which images of "digits" and folders are resized (bilinear, whatever their
+        proportions); None is 32 for digits and the width of the first image of all splits for a folder, refused
+        where all would take more than 2 GiB at it. Other sources keep their size.
     n_samples : int or None
-        How many examples to draw without replacement; None takes all.
+        How many examples to draw without replacement; None takes all. Of a folder only those are read.
     split : {"train", "test", "all"}, default="train"
-        For "digits" and folders without train and test folders of their own, a fixed stratified fifth is held out.
+        "digits" and folders without splits of their own have a fixed stratified fifth held out, as have folders with
+        `train/` alone. "test" is `test/`, else `val/`; "all" joins all there are. Other sources are taken whole.
     random_state : int or None
         Seed of the draw of `n_samples`; the split never depends on it.
     channels : int, default=3
         Channels of "digits" and folder images (1 or 3).
     mean, std : sequence of float
-        Normalisation of pixel values in [0, 1], one value per channel; ImageNet's by default.
+        Normalisation of pixel values in [0, 1], one value per channel; ImageNet's by default. Grey values of 16 and 32
+        bits are divided by the largest of their depth; what is transparent lies on white.
 
     Returns
     -------
@@ -113,7 +163,8 @@ def load_data(
     Raises
     ------
     ValueError
-        For an unknown name, an empty folder, one example only, or arrays whose lengths differ.
+        For an unknown name, a folder without images by class or one level too high, images that cannot be read (all
+        are named), too large for memory or for Pillow's limit, one example only, or arrays whose lengths differ.
     """
     if isinstance(source, Examples):
         return source if n_samples is None else source.subset(n_samples, random_state)
@@ -121,10 +172,13 @@ def load_data(
         raise ValueError(f"split must be one of {SPLITS}, got {split!r}. 'train' is the default.")
     if channels not in (1, 3):
         raise ValueError(f"channels must be 1 or 3, got {channels!r}. Most timm models want 3.")
+    if image_size is not None:
+        check_integer("image_size", image_size, "32 suits digits.")
     if isinstance(source, str) and source == "digits":
         examples = _digits(image_size or 32, split, channels, mean, std)
     elif isinstance(source, str | os.PathLike):
-        examples = _folder(Path(source), image_size, split, channels, mean, std)
+        drawn = (n_samples, random_state)
+        return _folder(Path(source).expanduser(), image_size, split, channels, mean, std, drawn)
     elif isinstance(source, DataLoader):
         examples = _collect(source, "data loader", split)
     elif isinstance(source, Dataset):
@@ -140,7 +194,10 @@ def load_data(
 
 
 def data_settings(model: torch.nn.Module) -> dict[str, Any]:
-    """Read from a timm model what its images should look like: image_size, channels, mean, std.
+    """Read from a timm model how its images should be normalised: channels, mean, std.
+
+    Their size is not among them: most networks take several, and the one they were trained at is in
+    `model.pretrained_cfg`.
 
     Returns
     -------
@@ -156,83 +213,57 @@ def data_settings(model: torch.nn.Module) -> dict[str, Any]:
     return {"channels": channels, "mean": tuple(mean)[:channels], "std": tuple(std)[:channels]}
 
 
+@lru_cache(maxsize=1)
+def _digits_bunch() -> Any:
+    return load_digits()
+
+
 def _digits(size: int, split: str, channels: int, mean: Sequence[float], std: Sequence[float]) -> Examples:
-    bunch = load_digits()
+    bunch = _digits_bunch()
     images = torch.from_numpy(bunch.images.astype(np.float32) / 16.0)[:, None]
     images = F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
-    targets = torch.from_numpy(bunch.target.astype(np.int64))
-    keep = _split(targets.numpy(), split)
-    inputs = _normalise(images[keep].expand(-1, channels, -1, -1), mean, std)
-    return Examples(inputs, targets[keep], tuple(str(i) for i in range(10)), "digits", split)
+    keep = torch.from_numpy(split_indices(bunch.target, split))
+    inputs = _normalise(images[keep].expand(-1, channels, -1, -1).contiguous(), mean, std)
+    return Examples(inputs, torch.from_numpy(bunch.target.astype(np.int64))[keep], DIGIT_NAMES, "digits", split)
 
 
 def _folder(
-    root: Path, size: int | None, split: str, channels: int, mean: Sequence[float], std: Sequence[float]
+    root: Path,
+    size: int | None,
+    split: str,
+    channels: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    drawn: tuple[int | None, int | None],
 ) -> Examples:
-    if not root.is_dir():
+    folder = ImageFolder(root)
+    files, targets = folder.select(split)
+    _check_count(len(files))
+    chosen = _drawn(len(files), *drawn, root.name)
+    if chosen is not None:  # only these are read
+        files, targets = [files[i] for i in chosen], targets[chosen]
+    images = read_images(files, size, channels, folder.first)
+    return Examples(_normalise(images, mean, std), torch.from_numpy(targets), folder.class_names, root.name, split)
+
+
+def _drawn(count: int, n: int | None, random_state: int | None, name: str) -> np.ndarray | None:
+    """Draw n of `count` indices without replacement, sorted; None for all of them."""
+    if n is None:
+        return None
+    if check_integer("n_samples", n, "Ask for a whole number, or None for all.", least=0) == count:
+        return None
+    if not 1 <= n <= count:
         raise ValueError(
-            f"data must be 'digits' or an existing folder, got {str(root)!r}. "
-            "Give a folder that holds one folder of images per class."
+            f"n_samples must be between 1 and {count} (what {name!r} holds), got {n!r}. Ask for fewer, or None for all."
         )
-    own_split, base = False, root
-    names = {"train": ("train", "training"), "test": ("test", "val", "valid", "validation")}.get(split, ())
-    for name in names:
-        if (root / name).is_dir():
-            own_split, base = True, root / name
-            break
-    classes = sorted(p.name for p in base.iterdir() if p.is_dir() and not p.name.startswith("."))
-    files = [
-        (path, index)
-        for index, name in enumerate(classes)
-        for path in sorted((base / name).rglob("*"))
-        if path.suffix.lower() in IMAGE_SUFFIXES
-    ]
-    if not files:
-        raise ValueError(
-            f"The folder must hold one folder of images per class, got no image in {str(base)!r}. "
-            f"Images are {', '.join(sorted(IMAGE_SUFFIXES))}."
-        )
-    if size is None:
-        size = _open(files[0][0], channels).shape[-1]
-    images = torch.stack([_read_image(path, size, channels) for path, _ in files])
-    targets = torch.tensor([index for _, index in files], dtype=torch.int64)
-    if not own_split and split != "all":
-        keep = _split(targets.numpy(), split)
-        images, targets = images[keep], targets[keep]
-    return Examples(_normalise(images, mean, std), targets, tuple(classes), root.name, split)
-
-
-def _open(path: Path, channels: int) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGB" if channels == 3 else "L"), dtype=np.float32) / 255.0
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"Every image must be readable, got {str(path)!r}: {error}. Remove or replace it.") from error
-    return pixels.transpose(2, 0, 1) if channels == 3 else pixels[None]
-
-
-def _read_image(path: Path, size: int, channels: int) -> Tensor:
-    image = torch.from_numpy(np.ascontiguousarray(_open(path, channels)))
-    if image.shape[-2:] == (size, size):
-        return image
-    return F.interpolate(image[None], size=(size, size), mode="bilinear", antialias=True, align_corners=False)[0]
+    return np.sort(np.random.default_rng(random_state).permutation(count)[:n])
 
 
 def _normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Normalise images of one's own in place: a folder of them may take half the memory."""
     channels = images.shape[1]
     m, s = (torch.tensor(tuple(v)[:channels], dtype=images.dtype).view(1, -1, 1, 1) for v in (mean, std))
-    return ((images - m) / s).contiguous()
-
-
-def _split(targets: np.ndarray, split: str) -> Tensor:
-    """Give the indices of a fixed stratified split, sorted."""
-    everything = np.arange(len(targets))
-    if split == "all":
-        return torch.from_numpy(everything)
-    counts = np.bincount(targets)
-    stratify = targets if counts[counts > 0].min() >= 2 and len(counts) * 5 <= len(targets) else None
-    train, test = train_test_split(everything, test_size=HELD_OUT_SHARE, random_state=0, stratify=stratify)
-    return torch.from_numpy(np.sort(train if split == "train" else test))
+    return images.sub_(m).div_(s)
 
 
 def _collect(loader: Iterable, name: str, split: str) -> Examples:
@@ -274,8 +305,12 @@ def _check(examples: Examples) -> Examples:
         raise ValueError(
             f"inputs and targets must have equal lengths, got {len(x)} and {len(y)}. Pair them one to one."
         )
-    if len(y) < 2:
-        raise ValueError(f"data must hold at least 2 examples, got {len(y)}. A landscape is a mean over many.")
+    _check_count(len(y))
     if not y.is_floating_point() and y.dtype != torch.int64:
         y = y.long()
     return Examples(x, y, examples.class_names, examples.name, examples.split)
+
+
+def _check_count(count: int) -> None:
+    if count < 2:
+        raise ValueError(f"data must hold at least 2 examples, got {count}. A landscape is a mean over many.")

@@ -304,8 +304,13 @@ def data_picker(
         help=text("image_size.help"),
         **bound(page, "image_size"),
     )
-    if kind == "folder" and (not source or catalog.check_source(source)):
-        return None
+    if kind == "folder":
+        if not source or problem:
+            return None
+        missing = catalog.check_source(source, str(used))
+        if missing:
+            st.error(missing)
+            return None
     there = catalog.available(source, str(used))
     if count > there:
         st.caption(text("samples.all", count=there))

@@ -13,6 +13,7 @@ import pytest
 
 from app import catalog, library, runs, workspace
 from app.catalog import DataSpec, PointSpec
+from estimators import list_data, load_data
 
 # ---- architectures ----
 
@@ -68,6 +69,38 @@ def test_class_names_come_from_sub_folders_also_under_a_split(tmp_path):
     make_folder(tmp_path / "b" / "train", ("x", "y", "z"))
     assert catalog.class_names(str(tmp_path / "b")) == ("x", "y", "z")
     assert catalog.class_names(str(tmp_path / "nowhere")) == ()
+
+
+def test_the_app_lists_what_load_data_loads(tmp_path):
+    sources = {
+        "digits": "digits",
+        "plain": make_folder(tmp_path / "plain", ("cat", "dog"), images=9),
+        "own": make_folder(make_folder(tmp_path / "own" / "train", ("b", "c"), 4).parent / "val", ("a", "c"), 3).parent,
+        "train alone": make_folder(tmp_path / "alone" / "training", ("x", "y"), images=6).parent,
+        "deep": make_folder(tmp_path / "deep", ("x/1", "x/2", "y/1", "y/3"), images=3),
+    }
+    for path in [*sources["plain"].rglob("*.png")][:5]:
+        path.rename(path.with_suffix(".PGM"))
+    for source in map(str, sources.values()):
+        for split in ("train", "test", "all"):
+            listed = list_data(source, split=split)
+            assert catalog.check_source(source, split) is None
+            assert catalog.available(source, split) == len(listed)
+            assert catalog.class_names(source) == listed.class_names
+    assert catalog.class_names(str(sources["own"])) == ("a", "b", "c")
+    assert catalog.available(str(sources["train alone"]), "test") == 3
+    with pytest.raises(ValueError, match="must be readable, got 14 "):
+        load_data(str(sources["plain"]), image_size=8)
+
+
+def test_what_load_data_refuses_the_app_refuses_in_the_same_words(tmp_path):
+    high = make_folder(tmp_path / "high", ("a/cat", "a/dog", "b/cat", "b/dog"))
+    alone = make_folder(tmp_path / "alone" / "test").parent
+    assert catalog.check_source(str(alone)) is None
+    for source, split, words in ((high, "all", "one level too high"), (alone, "train", "must have a folder 'train'")):
+        with pytest.raises(ValueError, match=words) as refused:
+            load_data(str(source), split=split)
+        assert catalog.check_source(str(source), split) == str(refused.value)
 
 
 def test_a_data_spec_is_plain_and_prints_its_own_python():

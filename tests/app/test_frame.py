@@ -188,6 +188,19 @@ def test_an_empty_folder_is_refused_before_training(tmp_path):
     assert at.button(key="workbench.run").disabled
 
 
+def test_a_folder_without_the_split_asked_for_is_refused_before_training(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / "test" / name).mkdir(parents=True)
+        (tmp_path / "test" / name / "0.png").write_bytes(b"not decoded here")
+    at = page("workbench")
+    at.session_state["workbench.data"] = "folder"
+    at.session_state["workbench.data.path"] = str(tmp_path)
+    at.run()
+    assert not at.exception
+    assert any("must have a folder 'train'" in error.value for error in at.error)
+    assert at.button(key="workbench.run").disabled
+
+
 def test_pretrained_weights_without_a_network_say_what_to_do(monkeypatch):
     # Without a network the hub tries again for most of a minute; told that there is none it gives up at once.
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)

@@ -97,3 +97,41 @@ def test_other_bad_input_is_said(tmp_path):
     (tmp_path / "ant" / "0.png").write_bytes(b"not an image")
     with pytest.raises(ValueError, match="Every image must be readable"):
         load_data(tmp_path)
+
+
+@pytest.mark.parametrize("count", [2.5, "3", True, np.float64(4.0)])
+def test_a_share_of_an_example_is_refused(count):
+    for source in ("digits", (torch.zeros(9, 3), torch.zeros(9, dtype=torch.int64))):
+        with pytest.raises(ValueError, match="n_samples must be an integer of at least 0, got"):
+            load_data(source, n_samples=count)
+
+
+@pytest.mark.parametrize("size", [0, -3, 2.5, (32, 32)])
+def test_a_size_that_is_none_is_refused(size):
+    with pytest.raises(ValueError, match="image_size must be an integer of at least 1, got"):
+        load_data("digits", image_size=size)
+
+
+def test_what_is_documented_of_sizes_holds(tmp_path):
+    assert load_data("digits").inputs.shape[-1] == 32
+    assert set(data_settings(load_model("test_resnet"))) == {"channels", "mean", "std"}
+    assert "image_size" not in data_settings.__doc__
+    rng = np.random.default_rng(0)
+    for place, shape in {"test/a": (5, 7), "test/b": (7, 7), "train/a": (6, 9), "train/b": (12, 12)}.items():
+        (tmp_path / place).mkdir(parents=True)
+        for i in range(2):
+            Image.fromarray(rng.integers(0, 255, (*shape, 3), dtype=np.uint8)).save(tmp_path / place / f"{i}.png")
+    # the width of the first image of all splits, the same for each of them
+    assert {load_data(tmp_path, split=s).inputs.shape[-2:] for s in ("train", "test", "all")} == {(9, 9)}
+
+
+def test_of_a_folder_only_the_drawn_images_are_read(tmp_path):
+    make_folder(tmp_path, n=20)
+    whole = load_data(tmp_path, split="all")
+    for seed in (0, 1):
+        drawn = load_data(tmp_path, split="all", n_samples=7, random_state=seed)
+        assert drawn.fingerprint == whole.subset(7, seed).fingerprint
+    for path in sorted(tmp_path.rglob("*.png"))[5:]:
+        path.write_bytes(b"not an image")
+    rest = [seed for seed in range(200) if not (np.random.default_rng(seed).permutation(40)[:2] >= 5).any()]
+    assert len(load_data(tmp_path, split="all", n_samples=2, random_state=rest[0])) == 2
