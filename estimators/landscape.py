@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from . import cache
-from .checks import check_choice, check_device, check_integer, check_loss
+from .checks import check_choice, check_device, check_integer, check_loss, check_memory_fits
 from .core.batched import totals_of_points
-from .core.batchnorm import POLICIES, batch_norms
+from .core.batchnorm import AUTO, POLICIES, batch_norms, resolved_policy
+from .core.derivatives import Products, loss_and_gradient
 from .core.evaluation import Loss, batches, per_example_losses, totals
 from .core.layout import image_layout
 from .core.network import Network, one_thread_at_a_time
-from .core.products import HessianGraph, OutputGraph
 from .core.replay import recorded
 from .data import Examples, load_data
 from .landscape_checks import check_outputs, check_repeatable, deviation_from_float32
@@ -67,9 +67,11 @@ class Landscape:
         "auto" takes CUDA when there is one, otherwise the CPU.
     precision : {"float32", "float64", "bfloat16"}, default="float32"
         bfloat16 runs the forward pass in mixed precision; θ and sums stay in float32 and float64.
-    batch_norm : {"frozen", "recompute", "batch"}, default="frozen"
-        Where batch-norm statistics come from: the checkpoint, a re-estimate at each θ (cumulative mean over
-        the examples), or each batch. Gradients and products under "recompute" hold the statistics of θ fixed.
+    batch_norm : {"auto", "frozen", "recompute", "batch"}, default="auto"
+        Where batch-norm statistics come from: the checkpoint, an estimate at each θ from the fixed examples
+        (:mod:`estimators.core.batchnorm` says which, whatever the batch size), or each batch of `batch_size` examples.
+        "auto" is "frozen", or "recompute" with `several_networks`. L is one function of θ, statistics included:
+        gradients and products are its derivatives under every policy.
     parameters : str, sequence of str or None, default=None
         Regular expressions that choose which trainable parameters make up θ; None takes all. Where θ is the end of
         the network (its head, say), what lies before it runs once and not at every point.
@@ -77,6 +79,9 @@ class Landscape:
         Points of `evaluate` in one forward pass, by `vmap` over the parameters. More than 1 pays for small networks
         without convolutions, and is meant for small networks on a GPU (not measured there); convolutions on a CPU
         gain nothing. Values agree with single passes to rounding. Needs `batch_norm="frozen"` or no batch norm.
+    several_networks : bool, default=False
+        Whether points between or of several networks will be looked at, which have no statistics of their own: what
+        `batch_norm="auto"` goes by.
 
     Attributes
     ----------
@@ -107,15 +112,16 @@ class Landscape:
         batch_size: int = 512,
         device: str = "auto",
         precision: str = "float32",
-        batch_norm: str = "frozen",
+        batch_norm: str = "auto",
         parameters: str | Sequence[str] | None = None,
         points_per_pass: int = 1,
+        several_networks: bool = False,
     ) -> None:
         self.loss_function = check_loss(loss)
         self.batch_size = check_integer("batch_size", batch_size, "Use 512 when in doubt.")
         self.device = check_device(device)
         self.precision = check_choice("precision", precision, PRECISIONS)
-        self.batch_norm = check_choice("batch_norm", batch_norm, POLICIES)
+        self.batch_norm = resolved_policy(check_choice("batch_norm", batch_norm, (*POLICIES, AUTO)), several_networks)
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}. Use load_model(name).")
         self.dtype = PRECISIONS[precision]
@@ -128,6 +134,7 @@ class Landscape:
             "batch_norm": batch_norm,
             "parameters": parameters,
             "points_per_pass": points_per_pass,
+            "several_networks": several_networks,
         }
         self.points_per_pass = check_integer("points_per_pass", points_per_pass, "Use 1 when in doubt.")
         self.data = load_data(data)
@@ -136,18 +143,19 @@ class Landscape:
         self._origin: Landscape | None = None
         self._mixed_deviation: float | None = None
         self._replay: Callable[[], Tensor] | None = None
+        self._fitting: set[str] = set()
         self._inputs, self._targets = self._place(self.data)
         with torch.random.fork_rng(devices=[]):
             module = copy.deepcopy(model).to(self.device, self.dtype).eval()
             if image_layout(module) != torch.channels_last:  # what the model brought along
                 module = module.to(memory_format=torch.contiguous_format)
             patterns = None if self._patterns is None else tuple(self._patterns)
-            self._network = Network(module, patterns, batch_norm, precision == "bfloat16")
-            self._network.statistics_batches = lambda: (x for x, _ in self._batches())
+            self._network = Network(module, patterns, self.batch_norm, precision == "bfloat16")
+            self._network.estimate_from(self._inputs)
             self.n_classes = check_outputs(self._network, self._inputs, self._targets, self.loss_function)
             if points_per_pass > 1 and not self._network.is_fixed_function:
                 raise ValueError(
-                    f"points_per_pass must be 1 with batch norm under batch_norm={batch_norm!r}, got "
+                    f"points_per_pass must be 1 with batch norm under batch_norm={self.batch_norm!r}, got "
                     f"{points_per_pass}. Use batch_norm='frozen' or one point in a pass."
                 )
             self._network.shorten(self.sample_inputs(4))
@@ -206,7 +214,7 @@ class Landscape:
             "n_examples": self.n_examples,
             "data_fingerprint": self.data.fingerprint[:12],
             "loss": self._options["loss"] if isinstance(self._options["loss"], str) else "custom",
-            "batch_norm": self.batch_norm if self.has_batch_norm else "none in the model",
+            **self._policy_settings(),
             "batch_size": self.batch_size,
             "precision": self.precision,
             **({} if self._mixed_deviation is None else {"bfloat16_deviation": self._mixed_deviation}),
@@ -215,6 +223,12 @@ class Landscape:
             **({} if self._network.tail is None else {"backbone": "run once"}),
             "torch": torch.__version__,
         }
+
+    def _policy_settings(self) -> dict[str, str]:
+        if not self.has_batch_norm:
+            return {"batch_norm": "none in the model"}
+        by = {"batch_norm_chosen_by": AUTO} if self._options["batch_norm"] == AUTO else {}
+        return {"batch_norm": self.batch_norm, **by}
 
     @property
     def fingerprint(self) -> str:
@@ -230,7 +244,7 @@ class Landscape:
             self.loss_function,
             self.batch_size,
             self.precision,
-            self.batch_norm,
+            self._network.statistics_rule or self.batch_norm,
             self.device.type,
             list(self.names),
             *([] if self.points_per_pass == 1 else [self.points_per_pass]),
@@ -461,17 +475,9 @@ class Landscape:
     def _loss_and_gradient(
         self, theta: Tensor | None, data: list[tuple[Tensor, Tensor]], n: int
     ) -> tuple[float, Tensor]:
-        network = self._network
-        network.move(self._vector(theta))
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
-        gradient = torch.zeros_like(self.theta)
-        with network.policy(), torch.enable_grad():
-            for x, y in data:
-                losses = per_example_losses(self.loss_function, network.scores(x), y)
-                parts = torch.autograd.grad(losses.sum(), network.flat.parameters, allow_unused=True)
-                total += losses.detach().sum(dtype=torch.float64)
-                gradient += network.flat.join(parts)
-        return (total / n).item(), gradient.div_(n)
+        self._network.move(self._vector(theta))
+        self._check_block_fits(self._network.activation_bytes)
+        return loss_and_gradient(self._network, self.loss_function, data, n)
 
     @one_thread_at_a_time
     def _product(self, kind: str, v: Tensor, theta: Tensor | None, apply: Callable) -> Tensor:
@@ -483,20 +489,25 @@ class Landscape:
             )
         network = self._network
         network.move(self._vector(theta))
+        self._check_block_fits(network.graph_bytes)
         columns = vectors[:, None] if vectors.dim() == 1 else vectors
-        pieces = [network.flat.split(column.contiguous()) for column in columns.T]
-        out = torch.zeros_like(columns)
-        with network.policy():
-            for graph, keep in network.graphs(self, kind, self.n_examples, lambda: self._build_graphs(kind)):
-                for j, split in enumerate(pieces):
-                    out[:, j] += network.flat.join(apply(graph, split, keep or j + 1 < len(pieces)))
-        out /= self.n_examples
+        products = Products(network, self, kind, self.loss_function, self._batches, self.n_examples)
+        out = products.apply(columns, apply).div_(self.n_examples)
         return out[:, 0] if vectors.dim() == 1 else out
 
-    def _build_graphs(self, kind: str) -> Iterator[HessianGraph | OutputGraph]:
-        build = HessianGraph if kind == "hessian" else OutputGraph
-        for x, y in self._batches():
-            yield build(self._network.scores, self.loss_function, self._network.flat.parameters, x, y)
+    def _check_block_fits(self, bytes_per_example: Callable[[object], float]) -> None:
+        """Refuse derivatives for which one block of the fixed examples does not fit; looked at once for each size."""
+        network, size = self._network, bytes_per_example.__name__
+        if not network.statistics_move or size in self._fitting:
+            return
+        block = len(next(network.blocks()))
+        check_memory_fits(
+            bytes_per_example(self) * block,
+            self.device,
+            f"The graph of the {block} examples that batch-norm statistics are differentiated through together",
+            "Use fewer examples, a smaller image size or batch_norm='frozen'.",
+        )
+        self._fitting.add(size)
 
 
 def _rebuild(model: nn.Module, data: Examples, options: dict, other: Examples | None) -> Landscape:

@@ -15,7 +15,18 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from .batchnorm import batch_norms, batch_statistics, recompute_statistics
+from .batchnorm import (
+    LARGEST_BLOCK,
+    NUMBERS_IN_BLOCK,
+    SMALLEST_BLOCK,
+    batch_norms,
+    batch_statistics,
+    normalising_by,
+    recompute_statistics,
+    statistics_blocks,
+    statistics_of_block,
+    statistics_vector,
+)
 from .evaluation import logits
 from .folding import fold_batch_norm
 from .parameters import FlatParameters
@@ -50,18 +61,33 @@ class Network:
         self.lock = threading.RLock()
         self.flat = FlatParameters(module, patterns)
         self.has_batch_norm = bool(batch_norms(module))
-        self.statistics_batches: Callable[[], Iterator[Tensor]] = lambda: iter(())
+        self._statistics_inputs: Tensor | None = None
         self.fold_note = f"not folded: batch_norm={batch_norm!r}" if self.has_batch_norm else "no batch norm"
         self.forward_module: nn.Module = module
         self.tail: nn.Module | None = None
         self._position: Tensor | None = None
-        self._graphs: tuple[object, str, list] | None = None
+        self._graphs_of: tuple[object, str] | None = None
+        self._graphs: dict[str, list] = {}
         self._activation_bytes: float | None = None
 
     @property
     def is_fixed_function(self) -> bool:
         """Whether the outputs depend on θ and the input alone, not on other examples."""
         return not self.has_batch_norm or self.batch_norm == "frozen"
+
+    @property
+    def statistics_move(self) -> bool:
+        """Whether batch-norm statistics are a function of θ, estimated from the fixed examples."""
+        return self.has_batch_norm and self.batch_norm == "recompute"
+
+    @property
+    def statistics_rule(self) -> tuple[str | int, ...]:
+        """Say how statistics follow θ, for a key; empty where they do not."""
+        return (self.batch_norm, LARGEST_BLOCK, SMALLEST_BLOCK, NUMBERS_IN_BLOCK) if self.statistics_move else ()
+
+    def estimate_from(self, inputs: Tensor) -> None:
+        """Name the fixed examples that statistics are estimated from, (N, ...)."""
+        self._statistics_inputs = inputs
 
     def shorten(self, example: Tensor) -> None:
         """Leave out the part before θ, where there is one: its outputs then take the place of the inputs."""
@@ -111,7 +137,8 @@ class Network:
 
     def leave(self) -> None:
         """Forget the point and the graphs that hang on it: the buffer is about to be written."""
-        self._position = self._graphs = None
+        self._position = self._graphs_of = None
+        self._graphs = {}
 
     def refresh_statistics(self) -> None:
         """Re-estimate batch-norm statistics where the policy says so."""
@@ -120,7 +147,23 @@ class Network:
 
     def estimate_statistics(self) -> None:
         """Re-estimate batch-norm statistics at the present point."""
-        recompute_statistics(self.module, self.statistics_batches(), self.forward)
+        recompute_statistics(self.module, self.blocks(), self.forward)
+
+    def blocks(self) -> Iterator[Tensor]:
+        """Walk the blocks of fixed examples that statistics are estimated on."""
+        assert self._statistics_inputs is not None
+        for x in statistics_blocks(self._statistics_inputs):
+            yield x.to(self.device, non_blocking=True)
+
+    @property
+    def n_statistics(self) -> int:
+        """Number of fixed examples that statistics are estimated from."""
+        assert self._statistics_inputs is not None
+        return len(self._statistics_inputs)
+
+    def share_of_statistics(self, x: Tensor) -> Tensor:
+        """Give a block's share of the statistics s(θ), (S,), with its graph: the sum over the blocks is s."""
+        return statistics_of_block(self.module, self.forward, x) * (len(x) / self.n_statistics)
 
     # -- what it computes ---------------------------------------------------------------------------------
 
@@ -157,6 +200,23 @@ class Network:
         else:
             yield
 
+    def zero_statistics(self) -> Tensor:
+        """Give zeros of the shape of s(θ), (S,); empty where the statistics do not follow θ."""
+        layers = batch_norms(self.module) if self.statistics_move else []
+        return self.flat.flat.new_zeros(2 * sum(m.num_features for m in layers))
+
+    @contextmanager
+    def differentiable(self) -> Iterator[list[Tensor]]:
+        """Run forward passes that are differentiated; yields what L depends on: the parameters of θ, then s(θ)."""
+        if self.statistics_move:
+            layers = batch_norms(self.module)
+            statistics = statistics_vector(layers).requires_grad_()
+            with normalising_by(layers, statistics):
+                yield [*self.flat.parameters, statistics]
+        else:
+            with self.policy():
+                yield list(self.flat.parameters)
+
     def _whole(self, x: Tensor) -> object:
         with self.precision():
             return self.module(x)
@@ -164,31 +224,37 @@ class Network:
     # -- backward graphs kept between products ------------------------------------------------------------
 
     def graphs(
-        self, owner: object, kind: str, n_examples: int, build: Callable[[], Iterator]
-    ) -> Iterator[tuple[object, bool]]:
+        self, owner: object, kind: str, part: str, n_examples: int, build: Callable[[], Iterator]
+    ) -> Iterator[tuple[Any, bool]]:
         """Yield each batch's backward graph and whether it is kept for the next product at the same point.
 
-        Graphs are kept when the memory they are estimated to need is at most half of what is free.
+        Graphs are kept when the memory they are estimated to need is at most half of what is free, and until another
+        owner or kind is asked for.
         """
-        if self._graphs is not None and self._graphs[0] is owner and self._graphs[1] == kind:
-            yield from ((graph, True) for graph in self._graphs[2])
+        if self._graphs_of != (owner, kind):
+            self._graphs_of, self._graphs = (owner, kind), {}
+        if part in self._graphs:
+            yield from ((graph, True) for graph in self._graphs[part])
             return
-        self._graphs = None
-        keep = self._bytes_per_example(owner) * n_examples * GRAPH_PER_ACTIVATION < 0.5 * free_memory(self.device)
+        keep = self.graph_bytes(owner) * n_examples < 0.5 * free_memory(self.device)
         kept = []
         for graph in build():
             if keep:
                 kept.append(graph)
             yield graph, keep
         if keep:
-            self._graphs = (owner, kind, kept)
+            self._graphs[part] = kept
+
+    def graph_bytes(self, owner: object) -> float:
+        """Estimate the bytes that a double-backward graph takes for one example."""
+        return GRAPH_PER_ACTIVATION * self.activation_bytes(owner)
 
     @property
     def device(self) -> torch.device:
         """Where θ lies."""
         return self.flat.flat.device
 
-    def _bytes_per_example(self, owner: object) -> float:
+    def activation_bytes(self, owner: object) -> float:
         """Bytes that autograd keeps for one example, measured on a few."""
         if self._activation_bytes is None:
             x: Tensor = owner.sample_inputs(4)  # type: ignore[attr-defined]

@@ -129,6 +129,49 @@ class OutputGraph:
         return self.pull(residual * weight.view(-1, *([1] * (residual.dim() - 1))))
 
 
+class StatisticsGraph:
+    """A block's share of the batch-norm statistics s(θ), with the graphs of Jᵀu and J v for its Jacobian J.
+
+    Parameters
+    ----------
+    share : callable
+        Gives the share, (S,).
+    parameters : sequence of Tensor
+        What to differentiate by.
+    slope : Tensor of shape (S,)
+        ∂L/∂s: the curvature of s that counts is that of slope · s.
+    """
+
+    def __init__(self, share: Callable[[], Tensor], parameters: Sequence[Tensor], slope: Tensor) -> None:
+        self.parameters = list(parameters)
+        with double_backward(), torch.enable_grad():
+            self.share = share()
+            self._u = slope.detach().clone().requires_grad_()
+            self._pulled: Tensors = [None] * len(self.parameters)
+            if self.share.requires_grad:  # else no parameter of θ lies before a batch norm
+                self._pulled = _gradients(self.share, self.parameters, self._u, create_graph=True)
+        _refuse_broken_graph(self._pulled, self.share)
+        self._used = [i for i, g in enumerate(self._pulled) if g is not None and g.requires_grad]
+
+    def push(self, pieces: Sequence[Tensor]) -> Tensor:
+        """J v, of shape (S,)."""
+        if not self._used:
+            return torch.zeros_like(self._u)
+        outputs, along = [self._pulled[i] for i in self._used], [pieces[i] for i in self._used]
+        with double_backward():
+            pushed = _gradients(outputs, [self._u], along, retain_graph=True)[0]
+        return torch.zeros_like(self._u) if pushed is None else pushed
+
+    def pull(self, w: Tensor, pieces: Sequence[Tensor] | None, keep: bool = True) -> Tensors:
+        """Jᵀ w, plus ∇²(slope · s) v where `pieces` of v are given."""
+        if not self._used:
+            return [None] * len(self.parameters)
+        used = [] if pieces is None else self._used
+        outputs, along = [self.share, *(self._pulled[i] for i in used)], [w, *(pieces[i] for i in used)]  # type: ignore
+        with double_backward():
+            return _gradients(outputs, self.parameters, along, retain_graph=keep)
+
+
 def output_hessian_product(loss: Loss, z: Tensor, y: Tensor, v: Tensor) -> Tensor:
     """Multiply v by the Hessian of the per-example loss with respect to the outputs."""
     if loss is cross_entropy:

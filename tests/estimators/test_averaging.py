@@ -17,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from estimators import Landscape, load_data, load_model, save_checkpoint
 from estimators.average_result import AverageResult
 from estimators.averaging import SWAAverager
+from estimators.core import batchnorm
 from estimators.progress import Cancelled
 from estimators.results import Result
 
@@ -57,6 +58,12 @@ def members(n=4, **options):
     return nets
 
 
+@pytest.fixture
+def blocks_of(monkeypatch):
+    """Cut the 96 examples into smaller blocks than 512, as `update_bn` over such batches does."""
+    return lambda size: monkeypatch.setattr(batchnorm, "LARGEST_BLOCK", size)
+
+
 def torchs_average(nets, data, batch_size, **options):
     averaged = AveragedModel(nets[0], **options)
     for net in nets:
@@ -70,17 +77,22 @@ def far(a, b):
     return max(float((a[k].double() - b[k].double()).abs().max()) for k in a)
 
 
+@pytest.mark.parametrize("batch_size", [512, 24, 7])
 @pytest.mark.parametrize("momentum", [0.1, 0.0, None])
-def test_swa_and_its_statistics_agree_with_torch(data, momentum):
+def test_swa_and_its_statistics_agree_with_torch(data, momentum, batch_size, blocks_of):
     nets = members(momentum=momentum)
-    ours = SWAAverager(batch_size=24).fit(nets, data)
+    ours = SWAAverager(batch_size=batch_size).fit(nets, data)
+    assert far(ours.state_dict_, torchs_average(nets, data, 96)) < 1e-6
+    blocks_of(24)
+    ours = SWAAverager(batch_size=batch_size).fit(nets, data)
     assert far(ours.state_dict_, torchs_average(nets, data, 24)) < 1e-6
     assert ours.n_averaged_ == 4
     assert ours.state_dict_["norm.running_var"].min() > 0
 
 
-def test_ema_and_its_statistics_agree_with_torch(data):
+def test_ema_and_its_statistics_agree_with_torch(data, blocks_of):
     nets = members()
+    blocks_of(24)
     ours = SWAAverager(method="ema", decay=0.9, warmup=False, batch_size=24).fit(nets, data)
     theirs = torchs_average(nets, data, 24, multi_avg_fn=get_ema_multi_avg_fn(0.9))
     assert far(ours.state_dict_, theirs) < 1e-6
@@ -303,7 +315,8 @@ def test_train_follows_the_schedule_and_its_average_is_that_of_its_checkpoints(d
     assert math.isfinite(swa.ema_gap_)
 
 
-def test_ema_of_steps_agrees_with_torch_and_a_cold_one_is_flagged(data):
+def test_ema_of_steps_agrees_with_torch_and_a_cold_one_is_flagged(data, blocks_of):
+    blocks_of(48)
     model = Net(0)
     twin = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.999))
     from estimators import train
