@@ -2,12 +2,12 @@
 
 ``python -m tests.benchmarks.bench_hvp_peers [--repeats 9] [--part speed,products,linear,arpack,public] [FOLDER]``
 
-speed     median time of one product on `test_resnet`, 512 digits at 32×32, of ours and of hessian-eigenthings,
+speed     median time of one product on `test_resnet`, 512 digits at 32×32 (or `--samples`), of ours and of hessian-eigenthings,
           curvlinops and PyHessian (its graph kept), beside our gradient and the bare forward pass. The contenders take
           turns, so that a slow moment of the machine falls on all; peak memory above the start is beside each.
 products  products counted until the top 5 eigenvalues have relative residuals of 1e-3: ours and power iteration
           with deflation.
-linear    time of our product at 512 and 2,048 examples.
+linear    time of our product at 512 and 2,048 examples (one and four times `--samples`).
 arpack    λ_max of four timm networks against curvlinops with ARPACK.
 public    the public ResNet-20 of FOLDER on 500 of its training images: both ends against curvlinops with ARPACK, the
           gradient norm, the verdict.
@@ -159,9 +159,9 @@ def network(name: str, data: Examples, epochs: int = 2) -> nn.Module:
     return trained.eval()
 
 
-def speed(repeats: int) -> None:
+def speed(repeats: int, n_samples: int) -> None:
     """Print the table of times."""
-    data = load_data("digits", n_samples=512)
+    data = load_data("digits", n_samples=n_samples)
     model = network("test_resnet", data)
     size = sum(p.numel() for p in model.parameters())
     v = random_unit(size, torch.Generator().manual_seed(0), torch.empty(0))
@@ -180,16 +180,18 @@ def speed(repeats: int) -> None:
             times[name].append(timed(run))
     mine = statistics.median(times["ours"])
     print(
-        f"\n{'one product':<24}{'median ms':>10}{'ours / it':>11}{'limit':>7}{'peak MiB':>10}{'max |Δ| / max |Hv|':>20}"
+        f"| one product, test_resnet, {n_samples} digits | ms | ours / it | asked | peak MiB | max abs Δ / max abs Hv |"
     )
+    print("|---|---:|---:|---:|---:|---:|")
     for name in runs:
         median = statistics.median(times[name])
-        limit = f"{LIMITS[name]:.2f}" if name in LIMITS else ""
+        limit = f"≤ {LIMITS[name]}" if name in LIMITS else ""
         difference = ""
         if products[name].shape == products["ours"].shape and name != "our gradient":
             reference = products["ours"]
             difference = f"{float((products[name] - reference).abs().max() / reference.abs().max()):.1e}"
-        print(f"{name:<24}{median:>10.1f}{mine / median:>11.2f}{limit:>7}{peaks[name]:>10.0f}{difference:>20}")
+        print(f"| {name} | {median:.1f} | {mine / median:.3f} | {limit} | {peaks[name]:.0f} | {difference} |")
+    print(flush=True)
 
 
 def power_iteration_products(land: Landscape, k: int, limit: int) -> tuple[int, int]:
@@ -213,19 +215,20 @@ def power_iteration_products(land: Landscape, k: int, limit: int) -> tuple[int, 
     return spent, settled
 
 
-def products(limit: int) -> None:
+def products(limit: int, n_samples: int) -> None:
     """Print the counts."""
-    data = load_data("digits", n_samples=512)
+    data = load_data("digits", n_samples=n_samples)
     land = Landscape(network("test_resnet", data), data)
     found = lanczos_eigenpairs(land.hvp, land.n_parameters, 5, ends="largest", tol=TOL, like=land.theta)
-    print(f"\ntop 5 at residual {TOL:g}: ours {found.n_products} products, {found.converged.sum()} of 5 converged")
     spent, settled = power_iteration_products(land, 5, limit)
-    print(f"power iteration with deflation: {spent} products for {settled} of 5 (stopped at {limit})")
+    print(f"| top 5 eigenvalues at residual {TOL:g} | products | converged |\n|---|---:|---:|")
+    print(f"| ours | {found.n_products} | {found.converged.sum()} of 5 |")
+    print(f"| power iteration with deflation, stopped at {limit} | {spent} | {settled} of 5 |\n", flush=True)
 
 
-def linear(repeats: int) -> None:
+def linear(repeats: int, n_samples: int) -> None:
     """Print how the time grows with the examples."""
-    few = load_data("digits", n_samples=512)
+    few = load_data("digits", n_samples=n_samples)
     model = network("test_resnet", few)
     medians = {}
     for copies in (1, 4):
@@ -234,9 +237,11 @@ def linear(repeats: int) -> None:
         v = random_unit(land.n_parameters, torch.Generator().manual_seed(0), land.theta)
         land.hvp(v)
         medians[copies] = statistics.median(timed(lambda land=land, v=v: land.hvp(v)) for _ in range(repeats))
+    print("| growth of a product | ms | of linear growth | asked |\n|---|---:|---:|---:|")
+    print(f"| {n_samples} examples | {medians[1]:.1f} | 1 | |")
     print(
-        f"\n512 examples {medians[1]:.1f} ms, 2048 examples {medians[4]:.1f} ms: "
-        f"{medians[4] / medians[1] / 4:.3f} of linear growth (0.85 to 1.15 wanted)"
+        f"| {4 * n_samples} examples | {medians[4]:.1f} | {medians[4] / medians[1] / 4:.3f} | 0.85 to 1.15 |\n",
+        flush=True,
     )
 
 
@@ -250,7 +255,9 @@ def arpack_ends(model: nn.Module, data: Examples, which: tuple[str, ...]) -> lis
 def arpack(names: tuple[str, ...], n_samples: int) -> None:
     """Print λ_max against ARPACK."""
     data = load_data("digits", n_samples=n_samples)
-    print(f"\n{'network':<16}{'ours':>12}{'ARPACK':>12}{'relative':>11}{'residual':>10}{'products':>10}")
+    print(
+        f"| λ_max, {n_samples} digits | ours | ARPACK | relative | residual | products |\n|---|---:|---:|---:|---:|---:|"
+    )
     for name in names:
         model = network(name, data)
         est = CurvatureEstimator(n_eigenvalues=1, ends="largest", n_lanczos=0, n_probes=2, compare_traces=False)
@@ -258,8 +265,8 @@ def arpack(names: tuple[str, ...], n_samples: int) -> None:
         (peer,) = arpack_ends(model, data, ("LA",))
         residual = found.lambda_max_residual / abs(found.lambda_max)
         print(
-            f"{name:<16}{found.lambda_max:>12.5f}{peer:>12.5f}{abs(found.lambda_max / peer - 1):>11.1e}"
-            f"{residual:>10.1e}{found.n_products:>10}"
+            f"| {name} | {found.lambda_max:.5f} | {peer:.5f} | {abs(found.lambda_max / peer - 1):.1e} "
+            f"| {residual:.1e} | {found.n_products} |"
         )
 
 
@@ -292,18 +299,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--limit", type=int, default=3000, help="most products given to power iteration")
     parser.add_argument("--networks", default=",".join(NETWORKS))
-    parser.add_argument("--samples", type=int, default=512, help="digits of the part arpack")
+    parser.add_argument("--samples", type=int, default=512, help="digits, in all parts but public")
     options = parser.parse_args(arguments)
     chosen = options.part.split(",")
     unknown = set(chosen) - set(PARTS)
     if unknown:
         parser.error(f"part must be one or more of {', '.join(PARTS)}, got {', '.join(sorted(unknown))}.")
     if "speed" in chosen:
-        speed(options.repeats)
+        speed(options.repeats, options.samples)
     if "products" in chosen:
-        products(options.limit)
+        products(options.limit, options.samples)
     if "linear" in chosen:
-        linear(options.repeats)
+        linear(options.repeats, options.samples)
     if "arpack" in chosen:
         arpack(tuple(options.networks.split(",")), options.samples)
     if "public" in chosen:

@@ -1,18 +1,17 @@
 """Time a point of a surface against the bare forward pass and against public peers, all in one process.
 
-``python -m tests.benchmarks.bench_surfaces [--side 21] [--rounds 3] [--examples 512] [--part speed,...] [--peers DIR]``
+``python -m tests.benchmarks.bench_surfaces [--side 9] [--rounds 3] [--examples 512] [--part speed,...]``
 
 speed     `test_resnet`: a point of `SurfaceMapper` against the bare channels-last forward pass and loss of the network
           with its batch norms folded into constants, and against loss-landscapes 3.0.6, loss-landscape-3d 0.1.3 and
           landscaper 1.3.1 on a grid of the same size. Contenders take turns, the median over rounds counts.
-networks  the same ratios for `resnet18` and `test_vit`, on a 5 × 5 grid.
+networks  the same ratios for `resnet18` and `test_vit`, on a grid of at most 5 × 5.
 bfloat16  time of a point and the largest deviation from float32 on the grid.
 linear    time per point and example as the points and the examples grow.
 adaptive  evaluations and time of an adaptive 41 × 41 map against 1,681 points of the fastest peer.
 
-Peers are optional: `pip install --no-deps --target DIR loss-landscapes==3.0.6 loss-landscape-3d==0.1.3
-landscaper==1.3.1` and `--peers DIR`; one that cannot be imported is named and left out. Times mean something only on
-an idle machine.
+The peers live in `.venv-peers` (`make bench-setup`); one that cannot be imported is named and left out. Times mean
+something only on an idle machine.
 """
 
 from __future__ import annotations
@@ -20,14 +19,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
-import importlib.util
 import io
 import statistics
-import sys
 import time
-import types
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -128,15 +123,8 @@ def loss_landscape_3d_peer(model: nn.Module, data: Examples) -> Contender:
 
 
 def landscaper_peer(model: nn.Module, data: Examples) -> Contender:
-    """Take its evaluation loop alone: the package's first file also imports drawing and topology libraries."""
-    if "landscaper" not in sys.modules:
-        spec = importlib.util.find_spec("landscaper")
-        if spec is None:
-            raise ImportError("not installed")
-        package = types.ModuleType("landscaper")
-        package.__path__ = list(spec.submodule_search_locations or [])
-        sys.modules["landscaper"] = package
-    compute = importlib.import_module("landscaper.compute").compute_loss_landscape
+    from landscaper.compute import compute_loss_landscape as compute
+
     fresh = copy.deepcopy(model).eval()
     generator = torch.Generator().manual_seed(0)
     directions = [[torch.randn(p.shape, generator=generator) for p in fresh.parameters()] for _ in range(2)]
@@ -190,78 +178,93 @@ def time_each(made: dict[str, Contender], side: int, rounds: int) -> dict[str, f
     return {name: statistics.median(values) for name, values in taken.items()}
 
 
-def say(passed: bool, sentence: str) -> None:
-    print(f"  [{'ok' if passed else 'MISSED'}] {sentence}")
-
-
-def report(times: dict[str, float]) -> float:
+def report(title: str, times: dict[str, float]) -> float:
     """Print times and ratios; return the fastest peer's time, NaN without one."""
-    for name, value in times.items():
-        print(f"  {name:26s} {value:8.2f} ms a point")
     own = times["Loss Atlas"]
-    ratio = own / times["bare forward"]
-    say(ratio <= LIMIT_BARE, f"{ratio:.3f} × the bare folded forward (limit {LIMIT_BARE})")
-    peers = {name: value for name, value in times.items() if name in PEERS}
-    if not peers:
-        return float("nan")
-    fastest = min(peers, key=lambda name: peers[name])
-    ratio = own / peers[fastest]
-    say(ratio <= LIMIT_PEER, f"{ratio:.3f} × the fastest peer, {fastest} (limit {LIMIT_PEER})")
-    return peers[fastest]
+    fastest = min((name for name in times if name in PEERS), key=times.__getitem__, default="")
+    asked = {"bare forward": f"≤ {LIMIT_BARE}", fastest: f"≤ {LIMIT_PEER}"}
+    print(f"| {title} | ms a point | ours / it | asked |\n|---|---:|---:|---:|")
+    for name, value in times.items():
+        print(f"| {name} | {value:.2f} | {own / value:.3f} | {asked.get(name, '')} |")
+    print(flush=True)
+    return times.get(fastest, float("nan"))
+
+
+def bfloat16(model: nn.Module, data: Examples, side: int, rounds: int) -> None:
+    """Print what bfloat16 saves and by how much it deviates."""
+    times = time_each({p: ours(model, data, precision=p) for p in ("float32", "bfloat16")}, side, rounds)
+    maps = [SurfaceMapper(resolution=2 * side - 1, precision=p).fit(model, data).losses_ for p in times]
+    deviation = np.abs(maps[1] - maps[0]) / np.abs(maps[0])
+    print("| test_resnet | ms a point | / float32 | largest deviation | median deviation |\n|---|---:|---:|---:|---:|")
+    print(f"| float32 | {times['float32']:.2f} | 1 | | |")
+    ratio = times["bfloat16"] / times["float32"]
+    print(
+        f"| bfloat16 | {times['bfloat16']:.2f} | {ratio:.2f} | {deviation.max():.2%} | {np.median(deviation):.2%} |\n"
+    )
+
+
+def linear(model: nn.Module, data: Examples, side: int, rounds: int) -> None:
+    """Print the time of a point as the points grow, and of a point and example as the examples grow."""
+    run = ours(model, data)
+    sides = (side, 2 * side)
+    by_points = [time_each({"x": run}, s, rounds)["x"] for s in sides]
+    sizes = [len(data) // 2, len(data), 2 * len(data)]
+    made = {str(n): ours(model, load_data("digits", n_samples=n)) for n in sizes}
+    by_size = [1000 * value / int(n) for n, value in time_each(made, side, rounds).items()]
+    print("| linear growth | measured | spread | asked |\n|---|---|---:|---:|")
+    for title, unit, values in (
+        (" and ".join(f"{s * s}" for s in sides) + " points", "ms a point", by_points),
+        (", ".join(map(str, sizes)) + " examples", "µs a point and example", by_size),
+    ):
+        listed = ", ".join(f"{value:.2f}" for value in values)
+        print(f"| {title} | {listed} {unit} | {max(values) / min(values) - 1:.1%} | ≤ {LIMIT_LINEAR:.0%} |")
+    print(flush=True)
+
+
+def adaptive(model: nn.Module, data: Examples, peer: float) -> None:
+    """Print what an adaptive map takes, against the fastest peer's time of a point (NaN: unknown)."""
+    started = time.perf_counter()
+    fitted = SurfaceMapper(mode="adaptive").fit(model, data)
+    seconds = time.perf_counter() - started
+    gain = 1681 * peer / 1000 / seconds
+    print("| adaptive 41 × 41 | seconds | evaluations | estimated error | fastest peer's 1,681 points / it | asked |")
+    print("|---|---:|---:|---:|---:|---:|")
+    print(
+        f"| test_resnet, {len(data)} digits | {seconds:.1f} | {fitted.n_evaluated_} | {fitted.largest_error_:.2%} "
+        f"| {gain:.1f} | ≥ {LIMIT_ADAPTIVE:.0f} |\n"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--side", type=int, default=21)
+    parser.add_argument("--side", type=int, default=9)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--examples", type=int, default=512)
-    parser.add_argument("--part", default=",".join(PARTS))
-    parser.add_argument("--peers", type=Path)
+    parser.add_argument("--part", default=",".join(PARTS), help=f"of {', '.join(PARTS)}")
     options = parser.parse_args()
-    if options.peers:
-        sys.path.append(str(options.peers))
     parts = options.part.split(",")
+    unknown = set(parts) - set(PARTS)
+    if unknown:
+        parser.error(f"part must be one or more of {', '.join(PARTS)}, got {', '.join(sorted(unknown))}.")
+    side, rounds = options.side, options.rounds
+    few = min(side, 5)
     data = load_data("digits", n_samples=options.examples)
     model = train(load_model("test_resnet", num_classes=10), data, epochs=4).model
     peer = float("nan")
-    if "speed" in parts or "adaptive" in parts:
-        print(f"test_resnet, {len(data)} digits, {options.side} × {options.side}, {torch.get_num_threads()} threads")
-        peer = report(time_each(contenders(model, data), options.side, options.rounds))
+    if "speed" in parts:
+        peer = report(
+            f"test_resnet, {len(data)} digits, {side} × {side}", time_each(contenders(model, data), side, rounds)
+        )
     if "networks" in parts:
         for name, kwargs in (("resnet18", {"zero_init_last": False}), ("test_vit", {"image_size": 32})):
-            print(f"{name}, 5 × 5")
-            report(time_each(contenders(load_model(name, num_classes=10, **kwargs).eval(), data), 5, options.rounds))
+            made = contenders(load_model(name, num_classes=10, **kwargs).eval(), data)
+            report(f"{name}, {len(data)} digits, {few} × {few}", time_each(made, few, rounds))
     if "bfloat16" in parts:
-        print("bfloat16")
-        times = time_each({p: ours(model, data, precision=p) for p in ("float32", "bfloat16")}, 5, options.rounds)
-        maps = [SurfaceMapper(resolution=11, precision=p).fit(model, data).losses_ for p in ("float32", "bfloat16")]
-        deviation = np.abs(maps[1] - maps[0]) / np.abs(maps[0])
-        print(f"  {times['bfloat16']:.2f} ms against {times['float32']:.2f} ms a point")
-        print(
-            f"  largest deviation {deviation.max():.2%} of the loss, median {np.median(deviation):.2%}, 11 × 11 points"
-        )
+        bfloat16(model, data, few, rounds)
     if "linear" in parts:
-        print("linear in points and examples")
-        run = ours(model, data)
-        by_points = [time_each({"x": run}, side, options.rounds)["x"] for side in (8, 16, 24)]
-        spread = max(by_points) / min(by_points) - 1
-        listed = ", ".join(f"{value:.2f}" for value in by_points)
-        say(spread <= LIMIT_LINEAR, f"64, 256, 576 points: {listed} ms a point (spread {spread:.1%})")
-        sizes = [n for n in (256, 512, 1024) if n <= 2 * options.examples]
-        made = {str(n): ours(model, load_data("digits", n_samples=n)) for n in sizes}
-        by_size = [1000 * value / int(n) for n, value in time_each(made, 8, options.rounds).items()]
-        spread = max(by_size) / min(by_size) - 1
-        listed = ", ".join(f"{value:.2f}" for value in by_size)
-        say(spread <= LIMIT_LINEAR, f"{sizes} examples: {listed} µs a point and example (spread {spread:.1%})")
+        linear(model, data, side, rounds)
     if "adaptive" in parts:
-        print("adaptive 41 × 41")
-        started = time.perf_counter()
-        fitted = SurfaceMapper(mode="adaptive").fit(model, data)
-        seconds = time.perf_counter() - started
-        print(f"  {fitted.n_evaluated_} evaluations, {seconds:.1f} s, estimated error {fitted.largest_error_:.2%}")
-        if np.isfinite(peer):
-            gain = 1681 * peer / 1000 / seconds
-            say(gain >= LIMIT_ADAPTIVE, f"{gain:.1f} × faster than the fastest peer's 1,681 points")
+        adaptive(model, data, peer)
 
 
 if __name__ == "__main__":
