@@ -36,7 +36,7 @@ def run(module: str, arguments: list[str], seconds: float) -> str:
         return "left out: the time is used up"
     try:
         code = subprocess.run(
-            [sys.executable, "-m", f"tests.benchmarks.{module}", *arguments], timeout=seconds
+            [sys.executable, "-W", "ignore", "-m", f"tests.benchmarks.{module}", *arguments], timeout=seconds
         ).returncode
     except subprocess.TimeoutExpired:
         return "stopped: the time is used up"
