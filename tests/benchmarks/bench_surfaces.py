@@ -183,7 +183,7 @@ def report(title: str, times: dict[str, float]) -> float:
     own = times["Loss Atlas"]
     fastest = min((name for name in times if name in PEERS), key=times.__getitem__, default="")
     asked = {"bare forward": f"≤ {LIMIT_BARE}", fastest: f"≤ {LIMIT_PEER}"}
-    print(f"| {title} | ms a point | ours / it | asked |\n|---|---:|---:|---:|")
+    print(f"\n| {title} | ms a point | ours / it | asked |\n|---|---:|---:|---:|")
     for name, value in times.items():
         print(f"| {name} | {value:.2f} | {own / value:.3f} | {asked.get(name, '')} |")
     print(flush=True)
