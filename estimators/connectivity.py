@@ -15,9 +15,17 @@ from torch import Tensor
 from .base import LandscapeEstimator
 from .core.bends import TrainedBends, train_bends
 from .core.paths import PATHS, barrier
+from .core.peaks import Peaks
 from .landscape import Landscape
 from .path_ends import PathEnds, check_settings, prepare_ends
-from .path_measures import average_predictions, combine, draw_plane, note_non_finite, summarise_path
+from .path_measures import (
+    average_predictions,
+    combine,
+    draw_plane,
+    find_highest,
+    notes_on_heights,
+    summarise_path,
+)
 from .path_result import PathResult
 from .progress import OnProgress, ignore_progress, part
 
@@ -39,7 +47,9 @@ class ModeConnector(LandscapeEstimator):
         Reorder the hidden units of B to match A's first (weight matching, Ainsworth et al. 2023). The groups
         of units are derived from the model's own graph, and B's outputs are checked to stay the same to 1e-4.
     n_points : int, default=21
-        Positions evaluated, ends included.
+        Positions evaluated, ends included. The maximum is then looked for between them: the middle of each step,
+        positions close to both ends, and up to 32 more where the path may be highest, so that a fit evaluates two
+        to three times as many. A rise narrower than half a step that ends away from all of these is missed.
     epochs : int, default=15
         Passes over the examples to train the bends.
     lr : float, default=0.1
@@ -70,7 +80,8 @@ class ModeConnector(LandscapeEstimator):
     result_ : PathResult
         Everything measured; each of its fields is also an attribute with a trailing underscore, such as
         ``t_``, ``losses_``, ``barrier_``, ``rise_over_endpoints_``, ``connected_``, ``worst_t_``,
-        ``path_length_``, ``held_out_losses_``, ``notes_``.
+        ``path_length_``, ``held_out_losses_``, ``notes_``. ``barrier_``, ``rise_over_endpoints_`` and ``worst_t_``
+        are of the refined maximum, which may be higher by up to ``barrier_error_`` and ``rise_error_``.
     end_points_ : ndarray of shape (2, P)
         A and B, B after matching.
     bends_ : ndarray of shape (n_bends, P)
@@ -188,9 +199,9 @@ class ModeConnector(LandscapeEstimator):
             report,
             [
                 0.0 if self.align is None else 0.2 * n,
-                *(float(self.n_points) for _ in lines),
+                *(1.5 * self.n_points for _ in lines),
                 3.0 * self.epochs * bool(n_bends),
-                float(n),
+                float(n + 1.5 * self.n_points),
                 float(self.plane_resolution**2 + 2 * self.ensemble_points),
             ],
         )
@@ -210,9 +221,11 @@ class ModeConnector(LandscapeEstimator):
         straight = PATHS["linear"](t, 0)
         for name, end in (("straight", ends.b_given), ("aligned", ends.b)):
             if name in lines:
-                values = self._evaluate(land, torch.stack([ends.a, end]), straight, steps.pop(0))
+                line, on_grid, on_peak = torch.stack([ends.a, end]), *_shares(steps.pop(0), [2.0, 1.0])
+                values = self._evaluate(land, line, straight, on_grid)
                 found[f"{name}_losses"], found[f"{name}_accuracies"] = values.losses, values.accuracies
-                found[f"{name}_barrier"] = barrier(t, values.losses)
+                highest = self._highest(line, "linear", t, values.losses, on_peak, look_between=False)
+                found[f"{name}_barrier"] = barrier(highest.t, highest.values)
                 if on_partial is not None:
                     on_partial(PathResult(**found))
         bends = self._train(ends, data, n_bends, steps.pop(0), found)
@@ -355,17 +368,26 @@ class ModeConnector(LandscapeEstimator):
         return trained.bends.to(ends.a)
 
     def _measure(self, anchors: Tensor, found: dict[str, Any], held_out: bool, report: OnProgress) -> None:
-        first, second = _shares(report, [1.0, 1.0 * held_out])
+        first, second, third = _shares(report, [1.0, 1.0 * held_out, 1.5])
         coefficients = PATHS[self.path](found["t"], found["n_bends"])
         values = self._evaluate(self._land, anchors, coefficients, first)
         found["losses"], found["accuracies"] = values.losses, values.accuracies
         if held_out:
             outside = self._evaluate(self._other, anchors, coefficients, second)
             found["held_out_losses"], found["held_out_accuracies"] = outside.losses, outside.accuracies
-        found |= summarise_path(PATHS[self.path], anchors, found["t"], values.losses, float(self.tolerance))
-        found["notes"] += note_non_finite(found["t"], values.losses)
+        highest = self._highest(anchors, self.path, found["t"], values.losses, third)
+        found |= summarise_path(PATHS[self.path], anchors, found["t"], highest, float(self.tolerance))
+        found["notes"] += notes_on_heights(found, highest)
         if self.path == "linear" and not self.align:
             found["straight_barrier"] = found["barrier"]
+
+    def _highest(
+        self, anchors: Tensor, path: str, t: np.ndarray, losses: np.ndarray, report: OnProgress, **options: Any
+    ) -> Peaks:
+        def evaluate(positions: np.ndarray, on_progress: OnProgress) -> np.ndarray:
+            return self._evaluate(self._land, anchors, PATHS[path](positions, len(anchors) - 2), on_progress).losses
+
+        return find_highest(evaluate, t, losses, report, **options)
 
     def _anchors(self) -> Tensor:
         stacked = np.concatenate([self.end_points_[:1], self.bends_, self.end_points_[1:]])

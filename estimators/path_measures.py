@@ -13,14 +13,19 @@ from .core.evaluation import per_example_losses
 from .core.paths import (
     Coefficients,
     barrier,
+    chord,
     gram,
     path_length,
     plane_through,
     rise_over_endpoints,
     worst_t,
 )
+from .core.peaks import Peaks, merge, probes, refine_maxima
 from .landscape import Evaluation, Landscape
+from .progress import OnProgress
 
+_WIDEST = 1 / 100  # steps of t wider than this are looked into
+_MAX_REFINED = 32  # evaluations around the highest points, at most
 PLANE_MARGIN = 0.25  # of the distance between A and B, drawn around what the plane has to show
 
 
@@ -43,8 +48,54 @@ def combine(anchors: Tensor, coefficients: np.ndarray) -> Tensor:
     return points
 
 
+def find_highest(
+    evaluate: Callable[[np.ndarray, OnProgress], np.ndarray],
+    t: np.ndarray,
+    losses: np.ndarray,
+    report: OnProgress,
+    *,
+    look_between: bool = True,
+) -> Peaks:
+    """Look for the highest points of a path between the positions of its grid.
+
+    Parameters
+    ----------
+    evaluate : callable
+        (t, on_progress) → losses.
+    t, losses : ndarray of shape (n,)
+        The grid.
+    report : callable
+        Progress of all evaluations of this search.
+    look_between : bool, default=True
+        Also evaluate the middle of each step and positions near both ends, which finds rises that no value of the
+        grid hints at, for as many evaluations as the grid has; without it the search follows the grid alone.
+
+    Returns
+    -------
+    Peaks
+        All positions and losses, those of the grid included; errors of the rise over the straight interpolation
+        and over the worse end. A rise narrower than half a step between evaluated positions can be missed.
+    """
+    between = probes(t, _WIDEST) if look_between else np.empty(0)
+    total, n_done = len(between) + _MAX_REFINED, 0
+
+    def ask(positions: np.ndarray) -> np.ndarray:
+        nonlocal n_done
+        start = n_done
+        found = evaluate(positions, lambda done, _, message: report(min(start + done, total), total, message))
+        n_done += len(positions)
+        return found
+
+    def references(t: np.ndarray, values: np.ndarray) -> np.ndarray:
+        return np.stack([chord(t, values), np.full(len(t), max(values[0], values[-1]))])
+
+    t, losses = merge(t, losses, between, ask(between)) if len(between) else (t, losses)
+    peaks = refine_maxima(ask, t, losses, references, max_added=_MAX_REFINED)
+    return Peaks(peaks.t, peaks.values, peaks.errors, peaks.n_added + len(between))
+
+
 def summarise_path(
-    family: Coefficients, anchors: Tensor, t: np.ndarray, losses: np.ndarray, tolerance: float
+    family: Coefficients, anchors: Tensor, t: np.ndarray, peaks: Peaks, tolerance: float
 ) -> dict[str, Any]:
     """Reduce the losses along a path to the numbers of a `PathResult`.
 
@@ -54,8 +105,10 @@ def summarise_path(
         One of `core.paths.PATHS`.
     anchors : Tensor of shape (K, P)
         `[A, bends..., B]`.
-    t, losses : ndarray of shape (n,)
-        Positions and mean losses.
+    t : ndarray of shape (n,)
+        Positions of the grid.
+    peaks : Peaks
+        What `find_highest` gives.
     tolerance : float
         Rise over the worse end up to which the ends count as connected.
 
@@ -64,28 +117,35 @@ def summarise_path(
     dict
         Fields of `PathResult`.
     """
-    inner, rise = gram(anchors), rise_over_endpoints(losses)
+    inner, rise, between = gram(anchors), rise_over_endpoints(peaks.values), ~np.isin(peaks.t, t)
     return {
-        "barrier": barrier(t, losses),
+        "barrier": barrier(peaks.t, peaks.values),
+        "barrier_error": float(peaks.errors[0]),
         "rise_over_endpoints": rise,
-        "worst_t": worst_t(t, losses),
+        "rise_error": float(peaks.errors[1]),
+        "worst_t": worst_t(peaks.t, peaks.values),
+        "refined_t": peaks.t[between],
+        "refined_losses": peaks.values[between],
         "connected": bool(rise <= tolerance),
         "distance": float(np.sqrt(inner[-1, -1])),
         "path_length": path_length(family, len(anchors) - 2, inner),
-        "n_non_finite": int((~np.isfinite(losses)).sum()),
+        "n_non_finite": int((~np.isfinite(peaks.values)).sum()),
     }
 
 
-def note_non_finite(t: np.ndarray, losses: np.ndarray) -> list[str]:
-    """Say where the loss is not finite; an empty list when it is finite everywhere."""
-    bad = ~np.isfinite(losses)
-    if not bad.any():
-        return []
-    where = ", ".join(f"{x:.3g}" for x in t[bad][:5]) + (", …" if bad.sum() > 5 else "")
-    return [
-        f"The loss is not finite at {bad.sum()} of {len(t)} points, t = {where}: weights or batch-norm statistics "
-        "overflow there."
-    ]
+def notes_on_heights(found: dict[str, Any], peaks: Peaks) -> list[str]:
+    """Say where the loss is not finite, and when the error of the maximum leaves the verdict open."""
+    bad = ~np.isfinite(peaks.values)
+    if bad.any():
+        where = ", ".join(f"{x:.3g}" for x in peaks.t[bad][:5]) + (", …" if bad.sum() > 5 else "")
+        return [
+            f"The loss is not finite at {bad.sum()} of {len(bad)} points, t = {where}: weights or batch-norm "
+            "statistics overflow there."
+        ]
+    low, high = found["rise_over_endpoints"], found["rise_over_endpoints"] + found["rise_error"]
+    if low <= found["tolerance"] < high:
+        return [f"The rise over the worse end is {low:.3g} to {high:.3g}: it may exceed {found['tolerance']:g}."]
+    return []
 
 
 def draw_plane(

@@ -34,9 +34,14 @@ class PathResult(Result):
     aligned_losses, aligned_accuracies : ndarray
         Along the straight line between A and the reordered B; empty when that is the path itself.
     barrier, rise_over_endpoints, worst_t : float
-        Of the path, see `core.paths`.
+        Of the path, see `core.paths`: the highest values found on and between the positions `t`.
+    barrier_error, rise_error : float
+        By how much the true maxima may exceed these, if the path has no feature narrower than half a step between
+        evaluated positions; NaN where a loss is not finite.
+    refined_t, refined_losses : ndarray of shape (m,)
+        Positions evaluated besides `t` to find the maximum, and their losses on the training examples.
     straight_barrier, aligned_barrier : float
-        Of the two straight lines.
+        Of the two straight lines, refined from their grids alone.
     tolerance, connected : float, bool
         `connected` says whether `rise_over_endpoints` ≤ `tolerance`.
     distance, path_length : float
@@ -62,7 +67,7 @@ class PathResult(Result):
     ensemble_loss, ensemble_accuracy : float
         Of that average, on the held-out examples where there are some.
     n_non_finite : int
-        Points of the path whose loss is not finite.
+        Evaluated points of the path whose loss is not finite.
     notes : list of str
         What a person should know before believing the numbers.
     """
@@ -82,6 +87,10 @@ class PathResult(Result):
     barrier: float = float("nan")
     rise_over_endpoints: float = float("nan")
     worst_t: float = float("nan")
+    barrier_error: float = float("nan")
+    rise_error: float = float("nan")
+    refined_t: np.ndarray = field(default_factory=_empty)
+    refined_losses: np.ndarray = field(default_factory=_empty)
     straight_barrier: float = float("nan")
     aligned_barrier: float = float("nan")
     tolerance: float = 0.1

@@ -35,6 +35,13 @@ def series(result: Any, quantity: str = "losses", on: str = "train") -> dict[str
     return {name: np.asarray(values, float) for name, values in found.items() if len(values)}
 
 
+def refined(result: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return positions and training losses of the path, those evaluated to find its maximum included."""
+    t = np.append(np.asarray(result.t, float), result.refined_t)
+    order = np.argsort(t, kind="stable")
+    return t[order], np.append(np.asarray(result.losses, float), result.refined_losses)[order]
+
+
 def path_name(result: Any) -> str:
     """Return the key of a path's own line; a straight line after matching has the key of matched ones."""
     if result.path == "linear":
@@ -62,8 +69,11 @@ def profile(
         raise ValueError(f"quantity must be losses or accuracies, got {quantity!r}. Choose one of them.")
     lines = series(result, quantity, on)
     names = {key: text(f"series.{key}") for key in lines}
+    drawn = {key: (np.asarray(result.t, float), values) for key, values in lines.items()}
+    if quantity == "losses" and on == "train" and path_name(result) in drawn:
+        drawn[path_name(result)] = refined(result)
     table = pd.concat(
-        [pd.DataFrame({"t": result.t, "value": values, "path": names[key]}) for key, values in lines.items()]
+        [pd.DataFrame({"t": t, "value": values, "path": names[key]}) for key, (t, values) in drawn.items()]
         or [pd.DataFrame({"t": [], "value": [], "path": []})]
     )
     log = log and quantity == "losses"
@@ -93,12 +103,12 @@ def profile(
         base.mark_point(filled=True, size=34, opacity=1).encode(tooltip=tooltip),
     ]
     if quantity == "losses" and on == "train":
-        layers += _barrier_marks(result, lines, x, up, color)
+        layers += _barrier_marks(result, drawn, x, up, color)
     if at is not None:
         layers.append(
             alt.Chart(pd.DataFrame({"t": [at]})).mark_rule(color=theme.NEUTRAL, strokeDash=[3, 3]).encode(x=x)
         )
-    heights = ", ".join(f"{names[key]} from {v.min():.3g} to {v.max():.3g}" for key, v in lines.items())
+    heights = ", ".join(f"{names[key]} from {v.min():.3g} to {v.max():.3g}" for key, (_, v) in drawn.items())
     return theme.describe(
         alt.layer(*layers), f"{title} along the path, {text('chart.on.' + on)}: {heights}.", height=theme.HEIGHT
     )
@@ -122,22 +132,27 @@ def _allowed(result: Any, across: alt.Scale, up: alt.Scale) -> alt.Chart:
 
 
 def _barrier_marks(
-    result: Any, lines: dict[str, np.ndarray], x: alt.X, up: alt.Scale, color: alt.Color
+    result: Any, drawn: dict[str, tuple[np.ndarray, np.ndarray]], x: alt.X, up: alt.Scale, color: alt.Color
 ) -> list[alt.Chart]:
     """Return, for each line, a rule from the chord to the loss where the line is highest over it."""
+    found = {
+        "straight": result.straight_barrier,
+        "aligned": result.aligned_barrier,
+        path_name(result): result.barrier,
+    }
     rows = []
-    for key, values in lines.items():
-        chord = (1 - result.t) * values[0] + result.t * values[-1]
+    for key, (t, values) in drawn.items():
+        chord = (1 - t) * values[0] + t * values[-1]
         rise = values - chord
         if np.isfinite(rise).all() and rise.max() > 0:
             k = int(rise.argmax())
             if chord[k] > 0:
                 rows.append(
                     {
-                        "t": result.t[k],
+                        "t": t[k],
                         "low": chord[k],
                         "high": values[k],
-                        "label": f"{rise[k]:.3g}",
+                        "label": f"{found[key] if np.isfinite(found[key]) else rise[k]:.3g}",
                         "path": text(f"series.{key}"),
                     }
                 )

@@ -230,12 +230,17 @@ def numbers(result: Any, at: float) -> None:
         badge = ":green-badge[:material/link:]" if result.connected else ":red-badge[:material/link_off:]"
         st.markdown(f"{badge} " + text(state, rise=result.rise_over_endpoints, tolerance=result.tolerance))
     with st.container(horizontal=True):
-        st.metric(text("barrier"), f"{result.barrier:.3g} nats", border=True, width="content")
+        error = result.barrier_error
+        st.metric(
+            text("barrier"), f"{result.barrier:.3g} nats", border=True, width="content", delta_color="off",
+            delta=text("barrier.error", error=error) if np.isfinite(error) else None, delta_arrow="off",
+            help=text("barrier.help", count=len(result.t) + len(result.refined_t), shown=len(result.t)),
+        )  # fmt: skip
         if np.isfinite(result.straight_barrier) and (result.n_bends or result.align):
             st.metric(text("straight_barrier"), f"{result.straight_barrier:.3g} nats", border=True, width="content")
         if np.isfinite(result.aligned_barrier):
             st.metric(text("aligned_barrier"), f"{result.aligned_barrier:.3g} nats", border=True, width="content")
-        st.metric(text("worst"), f"{result.worst_t:.2f}", border=True, width="content")
+        st.metric(text("worst"), f"{result.worst_t:.3f}", border=True, width="content")
         if result.distance > 0 and result.n_bends:
             ratio = result.path_length / result.distance
             st.metric(text("length"), f"{ratio:.3f}", help=text("length.help"), border=True, width="content")

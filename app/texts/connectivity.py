@@ -48,6 +48,8 @@ EN = {
     "heading.alignment": "Matching, before and after",
     "heading.training": "Training the bends",
     "barrier": "Barrier",
+    "barrier.error": "at most {error:.1g} higher",
+    "barrier.help": "The highest of {count} evaluated positions: the {shown} of the grid, the middle of each step, positions near both ends, and more where the path may be highest. A rise narrower than half a step that touches none of them is missed.",
     "rise": "Rise over the worse end",
     "worst": "Highest at t",
     "length": "Length / distance",

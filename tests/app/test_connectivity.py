@@ -96,6 +96,19 @@ def test_the_profile_draws_every_line_and_marks_its_barrier():
     assert {"t": 0.3} in rows
 
 
+def test_the_profile_shows_a_maximum_between_the_points_of_the_grid():
+    spike = path_result(
+        refined_t=np.array([0.6, 0.97]), refined_losses=np.array([0.19, 11.4]), barrier=11.28, straight_barrier=2.1
+    )
+    rows = rows_of(charts.profile(spike))
+    curve = [(r["t"], r["value"]) for r in rows if r.get("path") == "Bézier" and "value" in r]
+    assert (0.97, 11.4) in curve
+    assert [t for t, _ in curve] == sorted(t for t, _ in curve)
+    assert {r["label"] for r in rows if "label" in r} == {"2.1", "11.3"}  # the refined ones, of both lines
+    assert {r["t"] for r in rows if r.get("label") == "11.3"} == {0.97}
+    assert len([r for r in rows_of(charts.profile(spike, quantity="accuracies")) if r.get("path") == "Bézier"]) == 5
+
+
 def test_the_profile_leaves_out_what_is_not_finite_and_says_heights():
     broken = path_result(losses=np.array([0.1, np.nan, 0.2, np.inf, 0.12]))
     chart = charts.profile(broken, log=True)
@@ -177,7 +190,8 @@ def test_a_path_is_found_drawn_kept_and_reproducible(tmp_path):
     at.run()
     assert not at.exception
     labels = [m.label for m in at.metric]
-    assert TEXT("barrier") in labels
+    (height,) = (m for m in at.metric if m.label == TEXT("barrier"))
+    assert "higher" in height.delta  # with the error of the maximum
     assert TEXT("aligned_barrier") in labels
     assert at.slider(key="connectivity.t").value == 0.5
     at.slider(key="connectivity.t").set_value(0.25).run()

@@ -36,10 +36,11 @@ def models(data):
 def test_pairs_agree_with_the_connector(data, models):
     found = MinimaMapper(n_points=7).fit(models, data)
     path = ModeConnector(n_points=7, compare=False).fit((models["a"], models["b"]), data)
-    assert found.barriers_[0, 2] == pytest.approx(path.barrier_)
+    # the mapper may walk the path from the other end: refined maxima agree to their stated error
+    assert found.barriers_[0, 2] == pytest.approx(path.barrier_, abs=path.barrier_error_)
     assert found.distances_[0, 2] == pytest.approx(path.distance_)
-    np.testing.assert_allclose(found.profiles_[0, 2], path.losses_)
-    np.testing.assert_allclose(found.profiles_[2, 0], path.losses_[::-1])
+    np.testing.assert_allclose(found.profiles_[0, 2], path.losses_, rtol=1e-6)  # float32 sums
+    np.testing.assert_allclose(found.profiles_[2, 0], path.losses_[::-1], rtol=1e-6)
     for matrix in (found.barriers_, found.distances_, found.cka_):
         np.testing.assert_allclose(matrix, matrix.T)
     assert np.array_equal(np.diag(found.barriers_), np.zeros(4))

@@ -1,0 +1,159 @@
+"""The highest point between samples of a function of one variable, with the error of saying so.
+
+Between two samples a concave function stays below the secants that continue from both sides, and a convex one below
+its samples: that bounds the interval. What a sample was off from the others (leave-one-out) is added, since a
+function that surprised there may do so again. New samples go where the bound exceeds the highest value found.
+
+Slopes were considered and left out: at a trained end the slope is close to 0 whatever follows, and a difference
+quotient costs as much as a value between two samples, which says more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+_INSIDE = 0.15  # of an interval: a new sample keeps this distance from both its ends
+_FINEST = 1e-6  # an interval of this width is not divided again
+_ROUNDING = 1e-6  # of the largest value: what float32 sums leave
+_NEAR_ENDS = (1 / 8, 1 / 4, 3 / 4)  # of the first and the last step: the way out of an end is looked at more closely
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """Samples of a function with its highest values bracketed.
+
+    Attributes
+    ----------
+    t, values : ndarray of shape (n,)
+        All samples, in order of `t`.
+    errors : ndarray of shape (n_references,)
+        By how much the maximum of ``values − reference`` may exceed the highest sample, for each reference; at
+        least the tolerance.
+    n_added : int
+        Samples added to those given.
+    """
+
+    t: Array
+    values: Array
+    errors: Array
+    n_added: int
+
+
+def probes(t: Array, widest: float) -> Array:
+    """Positions that look between samples: the middle of each interval wider than `widest`, and near both ends."""
+    steps = np.diff(t)
+    middles = (t[:-1] + t[1:])[steps > widest] / 2
+    near = [x for share in _NEAR_ENDS for x in (t[0] + share * steps[0], t[-1] - share * steps[-1])]
+    return np.union1d(middles, near)
+
+
+def refine_maxima(
+    evaluate: Callable[[Array], Array],
+    t: Array,
+    values: Array,
+    references: Callable[[Array, Array], Array],
+    *,
+    tolerance: float = 2e-3,
+    max_added: int = 32,
+) -> Peaks:
+    """Sample a function of one variable where its maximum may be higher than the highest sample.
+
+    Parameters
+    ----------
+    evaluate : callable
+        ``evaluate(t (k,)) -> values (k,)``.
+    t, values : ndarray of shape (n,)
+        Samples, increasing in `t`, at least 3.
+    references : callable
+        ``references(t, values) -> (n_references, n)``: what is subtracted before the maximum is taken.
+    tolerance : float, default=2e-3
+        Of the bracket, as a share of the range of the values.
+    max_added : int, default=32
+        Stop there even when the bracket is wider; it is reported as it is.
+
+    Returns
+    -------
+    Peaks
+        Errors are NaN when a value is not finite.
+    """
+    start = len(t)
+    while np.isfinite(values).all():
+        heights = values - references(t, values)
+        floor = _ROUNDING * float(np.abs(values).max())
+        limit = max(tolerance * float(np.ptp(values)), floor)
+        errors, wanted = [], []
+        for height in heights:
+            bound, where = bounds(t, height)
+            excess = bound - height.max()
+            excess[np.diff(t) < _FINEST] = 0.0
+            k = int(excess.argmax())
+            errors.append(max(float(excess[k]), limit))
+            if excess[k] > limit:
+                wanted.append(where[k])
+        if not wanted or len(t) - start >= max_added:
+            return Peaks(t, values, np.array(errors), len(t) - start)
+        new = np.setdiff1d(wanted, t)
+        t, values = merge(t, values, new, evaluate(new))
+    return Peaks(t, values, np.full(len(references(t, values)), np.nan), len(t) - start)
+
+
+def merge(t: Array, values: Array, new_t: Array, new_values: Array) -> tuple[Array, Array]:
+    """Put further samples among sorted ones."""
+    t, values = np.append(t, new_t), np.append(values, new_values)
+    order = np.argsort(t, kind="stable")
+    return t[order], values[order]
+
+
+def bounds(t: Array, values: Array) -> tuple[Array, Array]:
+    """Bound a function from above between its samples, and say where it may be highest.
+
+    Parameters
+    ----------
+    t, values : ndarray of shape (n,)
+
+    Returns
+    -------
+    bound, where : ndarray of shape (n - 1,)
+        One for each interval.
+    """
+    steps = np.diff(t)
+    slopes = np.diff(values) / steps
+    steep = 4.0 * np.abs(slopes).max()  # beyond an end nothing is known: next to any slope may come before it
+    before, after = np.append(steep, slopes[:-1]), np.append(slopes[1:], -steep)
+    # where one side alone bends down (an inflection on the other), the other is taken to bend as much
+    before, after = (
+        np.where((before <= slopes) & (slopes > after), 2.0 * slopes - after, before),
+        np.where((before > slopes) & (slopes <= after), 2.0 * slopes - before, after),
+    )
+    concave = (before > slopes) & (slopes > after)
+    low, high = values[:-1], values[1:]
+    share = np.divide(slopes - after, before - after, out=np.full(len(steps), 0.5), where=concave)
+    bound = np.maximum(low, high)
+    bound = np.where(concave, np.maximum(bound, low + before * share * steps), bound)
+    surprise = _left_out(t, values)
+    bound = bound + np.maximum(surprise[:-1], surprise[1:])
+    return bound, t[:-1] + np.clip(share, _INSIDE, 1.0 - _INSIDE) * steps
+
+
+def _left_out(t: Array, values: Array) -> Array:
+    """How far each sample is from a line and from a cubic through its neighbours, whichever is nearer; 0 at ends."""
+    off = np.zeros(len(t))
+    for i in range(1, len(t) - 1):
+        start = min(max(i - 2, 0), max(len(t) - 5, 0))
+        cubic = [j for j in range(start, min(start + 5, len(t))) if j != i]
+        off[i] = min(abs(_lagrange(t[js], values[js], t[i]) - values[i]) for js in ([i - 1, i + 1], cubic))
+    return off
+
+
+def _lagrange(t: Array, values: Array, at: float) -> float:
+    """Value at `at` of the polynomial through a few samples."""
+    total = 0.0
+    for j in range(len(t)):
+        others = np.delete(t, j)
+        total += float(values[j] * np.prod((at - others) / (t[j] - others)))
+    return total
