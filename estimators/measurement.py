@@ -33,8 +33,8 @@ class MeasureSettings:
     ----------
     rho : float
         Radius of worst-case sharpness, of the whole weight vector.
-    n_steps : int
-        Gradients of the ascent.
+    n_steps, n_restarts : int
+        Gradients of the ascent's last climb, and starts.
     sigma : float
         Average-case noise per element, relative to the filter's root mean square.
     n_draws : int
@@ -55,8 +55,9 @@ class MeasureSettings:
 
     rho: float = 0.05
     n_steps: int = 20
+    n_restarts: int = 5
     sigma: float = 0.1
-    n_draws: int = 16
+    n_draws: int = 32
     n_probes: int = 4
     n_rays: int = 8
     rise: float = 0.5
@@ -102,6 +103,7 @@ def worst_case(land: Landscape, settings: MeasureSettings, on_progress: OnProgre
         land.theta,
         settings.rho,
         n_steps=settings.n_steps,
+        n_restarts=settings.n_restarts,
         random_state=settings.random_state,
         on_step=lambda: on_progress(0, 1, "worst-case sharpness"),
     )

@@ -44,13 +44,14 @@ class SharpnessEstimator(LandscapeEstimator):
         Norm of the ball.
     adaptive : bool, default=False
         Scale the ball elementwise by |θ| (ASAM), which makes it invariant to rescaled layers.
-    n_steps, n_restarts : int, default=40, 1
-        Gradients of one ascent, and starts.
+    n_steps, n_restarts : int, default=30, 10
+        Gradients of an ascent's last climb, and starts: the SAM step, both ends of the top eigenvector, and random
+        points. They share a budget (`core.ascent_starts.shared_budget`): about 210 gradients by default.
     sigma : float, default=0.01
         Standard deviation of the noise, per element; relative to the filter's RMS with ``noise="filter"``.
     noise : {"plain", "filter"}, default="plain"
         Scale of the noise.
-    n_draws : int, default=16
+    n_draws : int, default=32
         Noise draws, in pairs ±ε.
     m : int, default=128
         Examples in one batch of m-sharpness.
@@ -107,11 +108,11 @@ class SharpnessEstimator(LandscapeEstimator):
         rho: float = 0.05,
         norm: str = "l2",
         adaptive: bool = False,
-        n_steps: int = 40,
-        n_restarts: int = 1,
+        n_steps: int = 30,
+        n_restarts: int = 10,
         sigma: float = 0.01,
         noise: str = "plain",
-        n_draws: int = 16,
+        n_draws: int = 32,
         m: int = 128,
         profile_radii: tuple[float, ...] | None = None,
         n_lanczos: int = 80,
@@ -280,6 +281,11 @@ class SharpnessEstimator(LandscapeEstimator):
             )
         return None if self.prior == "zero" or initial is None else land.point(initial)
 
+    def _prior_doubt(self, initial: Any) -> str:
+        """Say so where a network given as initial weights tells of its training."""
+        weights = str(getattr(initial, "provenance", {}).get("weights", ""))
+        return f"their history says “{weights}”" if self.prior != "zero" and weights.startswith("trained") else ""
+
     def _measure(
         self,
         land: Landscape,
@@ -297,7 +303,7 @@ class SharpnessEstimator(LandscapeEstimator):
                 "Check the checkpoint, the input normalisation and the precision."
             )
         options = self.get_params(deep=False)
-        run = Run(land, options, prior, check_memory(self.memory), chosen, report)
+        run = Run(land, options, prior, check_memory(self.memory), chosen, report, self._prior_doubt(initial))
         result = SharpnessResult(
             settings={**land.settings, **described(options)},
             measures=chosen,

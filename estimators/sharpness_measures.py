@@ -16,9 +16,10 @@ from torch import Tensor
 
 from .checks import check_sketch_fits
 from .core.ascent import Ascent, adaptive_scale, ascend, m_sharpness, rise_profile
+from .core.ascent_starts import EIGENVECTOR_GRADIENTS, shared_budget
 from .core.average_case import average_rise, filter_scale, noise_profile
 from .core.lanczos import lanczos_eigenpairs
-from .core.pac_bayes import SIGMA_GRID, pac_bayes_bound
+from .core.pac_bayes import SIGMA_GRID, doubt_prior, pac_bayes_bound
 from .core.trace import hutchpp
 from .landscape import Landscape
 
@@ -44,6 +45,8 @@ class Probe:
         ``spend(passes)`` reports work in forward passes and may raise `Cancelled`.
     other : callable
         ``other(name)`` gives the answer of another measure, from the cache where it is known.
+    prior_doubt : str
+        Why the weights of the prior are not free of the examples, where their history says so.
     """
 
     land: Landscape
@@ -51,6 +54,7 @@ class Probe:
     prior: Tensor | None
     spend: Callable[[int], None]
     other: Callable[[str], dict[str, Any]]
+    prior_doubt: str = ""
 
     def scale(self) -> Tensor | None:
         """Elementwise scaling of the ball: |θ| when adaptive."""
@@ -102,6 +106,10 @@ def worst_case(probe: Probe) -> dict[str, Any]:
         "sharpness": found.rise,
         "one_step": found.one_step,
         "restarts": np.array(found.restarts),
+        "restart_kinds": list(found.kinds),
+        "restart_spread": found.spread,
+        "lone_start": found.lone,
+        "constant": found.constant,
         "n_gradients": found.n_gradients,
         "n_nonfinite": found.n_nonfinite,
         "_epsilon": found.epsilon.cpu().numpy(),
@@ -142,6 +150,8 @@ def profile(probe: Probe) -> dict[str, Any]:
         "noise_sigma": np.array([a.sigma for a in noise]),
         "noise_average": np.array([a.mean for a in noise]),
         "noise_stderr": np.array([a.stderr for a in noise]),
+        "noise_low": np.array([a.low for a in noise]),
+        "noise_high": np.array([a.high for a in noise]),
     }
 
 
@@ -189,12 +199,14 @@ def _noise_options(probe: Probe) -> dict[str, Any]:
 
 
 def average_case(probe: Probe) -> dict[str, Any]:
-    """Mean rise under Gaussian weight noise, with its standard error."""
+    """Mean rise under Gaussian weight noise, with its standard error and 95 % interval."""
     land = probe.land
     found = average_rise(land.loss, land.theta, probe.options["sigma"], **_noise_options(probe))
     return {
         "average_sharpness": found.mean,
         "average_sharpness_stderr": found.stderr,
+        "average_sharpness_low": found.low,
+        "average_sharpness_high": found.high,
         "average_rises": found.rises,
     }
 
@@ -253,8 +265,16 @@ def trace(probe: Probe) -> dict[str, Any]:
 
 
 def pac_bayes(probe: Probe) -> dict[str, Any]:
-    """McAllester-type bound on the error of the network under noise, with σ searched on a fixed grid."""
+    """McAllester-type bound on the error of the network under noise, with σ searched on a fixed grid.
+
+    Where the prior knows the examples there is no bound: ``pac_bayes_bound`` is NaN, and the parts say why.
+    """
     land, options = probe.land, probe.options
+    if not np.isfinite(land.accuracy()):
+        return {}  # targets that are no classes have no 0-1 error to bound
+    doubt = (
+        "" if probe.prior is None else probe.prior_doubt or doubt_prior(land.accuracy(probe.prior), land.data.targets)
+    )
     found = pac_bayes_bound(
         lambda theta: 1.0 - land.accuracy(theta),
         land.theta,
@@ -280,11 +300,13 @@ def pac_bayes(probe: Probe) -> dict[str, Any]:
     ]
     names += ["sigma_tolerated", "tolerated"]
     return {
-        "pac_bayes_bound": found.bound,
+        "pac_bayes_bound": float("nan") if doubt else found.bound,
         "sigma_tolerated": found.sigma_tolerated,
         "pac_bayes": {
             **{name: getattr(found, name) for name in names},
             "prior": "zero" if probe.prior is None else "initial weights",
+            "prior_doubt": doubt,
+            "uncharged": "batch-norm statistics" if land.has_batch_norm else "",
             "grid": found.grid.tolist(),
             "grid_errors": found.grid_errors.tolist(),
             "grid_bounds": found.grid_bounds.tolist(),
@@ -319,7 +341,9 @@ _NOISE = ("sigma", "noise", "n_draws", "random_state")
 
 
 def _ascent_cost(options: Mapping[str, Any]) -> int:
-    return GRADIENT_PASSES * options["n_restarts"] * (options["n_steps"] + 2)
+    starts = options["n_restarts"]
+    climbs = sum(count * (steps + 2) for count, steps in shared_budget(starts, options["n_steps"]))
+    return GRADIENT_PASSES * (climbs + (EIGENVECTOR_GRADIENTS if starts > 1 else 0))
 
 
 def _profile_cost(options: Mapping[str, Any]) -> int:

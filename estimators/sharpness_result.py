@@ -11,6 +11,8 @@ from .results import Result
 from .sharpness_measures import MEASURES
 
 _NAN = float("nan")
+_EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "bfloat16": 2.0**-7}
+_ROUNDING = 8  # rises of fewer units in the last place of the loss are rounding
 
 
 def _empty() -> np.ndarray:
@@ -33,7 +35,13 @@ class SharpnessResult(Result):
     one_step : float
         Rise at the single SAM step.
     restarts : ndarray of shape (n_restarts,)
-        Largest rise of each start.
+        Largest rise of each start, as far as it climbed; ``restart_kinds`` names their kinds.
+    restart_spread : float
+        How far the two starts that climbed to the end lie apart, as a share of the larger rise.
+    lone_start : bool
+        Whether one start alone found ``sharpness``: another search may find more.
+    constant : bool
+        Whether the loss was the same at every point of the ball that was visited.
     scaled_gradient_norm : float
         ‖Tg‖ with T the scaling of the ball (1, or |θ| when adaptive): ρ‖Tg‖ is the first-order rise.
     lambda_max, lambda_max_residual, lambda_max_converged : float, float, bool
@@ -53,8 +61,8 @@ class SharpnessResult(Result):
         parts of the bound.
     profile_radius, profile_rise, profile_one_step : ndarray of shape (n_radii,)
         Rise against the radius; never falls.
-    noise_sigma, noise_average, noise_stderr : ndarray
-        Mean rise against σ.
+    noise_sigma, noise_average, noise_stderr, noise_low, noise_high : ndarray
+        Mean rise against σ, with its standard error and 95 % interval.
     n_gradients, n_products, n_nonfinite : int
         Work of the ascent and of Lanczos, and visited points with a loss that is not finite.
     notes : list of str
@@ -69,6 +77,10 @@ class SharpnessResult(Result):
     sharpness: float = _NAN
     one_step: float = _NAN
     restarts: np.ndarray = field(default_factory=_empty)
+    restart_kinds: list[str] = field(default_factory=list)
+    restart_spread: float = _NAN
+    lone_start: bool = False
+    constant: bool = False
     lambda_max: float = _NAN
     lambda_max_residual: float = _NAN
     lambda_max_converged: bool = False
@@ -78,6 +90,8 @@ class SharpnessResult(Result):
     trace_stderr: float = _NAN
     average_sharpness: float = _NAN
     average_sharpness_stderr: float = _NAN
+    average_sharpness_low: float = _NAN
+    average_sharpness_high: float = _NAN
     quadratic_average: float = _NAN
     average_rises: np.ndarray = field(default_factory=_empty)
     m_sharpness: float = _NAN
@@ -92,6 +106,8 @@ class SharpnessResult(Result):
     noise_sigma: np.ndarray = field(default_factory=_empty)
     noise_average: np.ndarray = field(default_factory=_empty)
     noise_stderr: np.ndarray = field(default_factory=_empty)
+    noise_low: np.ndarray = field(default_factory=_empty)
+    noise_high: np.ndarray = field(default_factory=_empty)
     n_gradients: int = 0
     n_products: int = 0
     n_nonfinite: int = 0
@@ -107,6 +123,8 @@ class SharpnessResult(Result):
             "sigma": self.noise_sigma,
             "average": self.noise_average,
             "average_stderr": self.noise_stderr,
+            "average_low": self.noise_low,
+            "average_high": self.noise_high,
         }
 
     def table(self) -> list[dict[str, Any]]:
@@ -148,10 +166,32 @@ def notes_on(result: SharpnessResult, rho: float) -> list[str]:
         )
     if result.n_nonfinite:
         notes.append(f"{result.n_nonfinite} visited points had a loss that is not finite; they are left out.")
-    if len(result.restarts) > 1 and np.ptp(result.restarts) > 0.05 * result.restarts.max():
-        notes.append("The starts disagree by more than 5 %: raise n_steps or n_restarts for a tighter bound.")
+    if result.constant:
+        notes.append(
+            "The loss is the same at every point of the ball that was visited: the rise is 0. It does not depend on "
+            "what moves (zero inputs, a dead layer, a ball scaled by weights that are 0)."
+        )
+    elif 0 <= result.sharpness < _ROUNDING * _EPS.get(str(result.settings.get("precision")), 0.0) * abs(result.loss):
+        notes.append("The rise is below the rounding of the loss at this radius: raise rho, or use float64.")
+    if result.lone_start:
+        notes.append(
+            f"One start alone ({result.restart_kinds[int(np.argmax(result.restarts))]}) found this rise, the next "
+            f"ended {result.restart_spread:.0%} below it: a lower bound that more may raise. Raise n_restarts."
+        )
     if not np.isfinite(result.average_sharpness) and "average" in result.measures:
         notes.append("The loss under noise is not finite for some draws: lower sigma.")
-    if result.pac_bayes.get("vacuous"):
+    if "pac_bayes" in result.measures and not result.pac_bayes:
+        notes.append("The PAC-Bayes bound is on the share of wrong classes, and these targets are no classes.")
+    if result.pac_bayes.get("prior_doubt"):
+        notes.append(
+            f"No PAC-Bayes bound: the initial weights are not a valid prior, {result.pac_bayes['prior_doubt']}. "
+            "Pass the weights before training, or use prior='zero'."
+        )
+    elif result.pac_bayes.get("uncharged"):
+        notes.append(
+            f"The PAC-Bayes bound takes the {result.pac_bayes['uncharged']} as given: they come from the examples and "
+            "are not paid for in the KL term, so it is no bound for the network as trained."
+        )
+    if result.pac_bayes.get("vacuous") and not result.pac_bayes.get("prior_doubt"):
         notes.append("The PAC-Bayes bound is vacuous: it is at least 1, which every error satisfies.")
     return notes

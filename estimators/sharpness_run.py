@@ -22,7 +22,9 @@ class Run:
         memory: Any,
         chosen: list[str],
         report: OnProgress,
+        prior_doubt: str = "",
     ):
+        self.prior_doubt = prior_doubt
         self.land, self.options, self.prior, self.memory, self.report = land, options, prior, memory, report
         self.answers: dict[str, dict[str, Any]] = {}
         self.costs = {name: MEASURES[name].cost(options) for name in chosen}
@@ -42,12 +44,12 @@ class Run:
                 self.report(self.before + self.spent, self.total, name)
 
             self.report(self.before, self.total, name)
-            probe = Probe(self.land, self.options, self.prior, spend, self.answer)
+            probe = Probe(self.land, self.options, self.prior, spend, self.answer, self.prior_doubt)
             prior = "zero" if self.prior is None else self.prior
             key = fingerprint(
                 self.land.fingerprint,
                 {option: self.options[option] for option in measure.options},
-                prior if name == "pac_bayes" else "",
+                (prior, self.prior_doubt) if name == "pac_bayes" else "",
             )
             self.answers[name] = cached_call(self.memory, measure.compute, key, probe)
             self.before += budget

@@ -111,22 +111,28 @@ def rise_profile(
     return theme.describe(alt.layer(*layers), text("alt.rise", count=len(results), said=said or "…"), height=height)
 
 
+def _noise_band(result: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Interval of the mean rise; two standard errors for a result of an older version, which has none."""
+    if len(result.noise_low):
+        return result.noise_low, result.noise_high
+    reach = 2 * result.noise_stderr
+    return result.noise_average - reach, result.noise_average + reach
+
+
 def noise_profile(results: Labelled, *, log: bool = True, height: int = theme.HEIGHT_SMALL) -> alt.LayerChart:
-    """Draw the mean rise under Gaussian noise against σ, with a band of two standard errors.
+    """Draw the mean rise under Gaussian noise against σ, with the band of its 95 % interval.
 
     With ``log`` a band that reaches zero is cut at a tenth of its mean: a logarithm has no place for it.
     """
     rows = [
-        (label, s, m, e)
+        (label, *row)
         for label, result in results
-        for s, m, e in zip(result.noise_sigma, result.noise_average, result.noise_stderr, strict=True)
+        for row in zip(result.noise_sigma, result.noise_average, result.noise_stderr, *_noise_band(result), strict=True)
     ]
-    table = pd.DataFrame(rows, columns=["model", "sigma", "mean", "stderr"])
+    table = pd.DataFrame(rows, columns=["model", "sigma", "mean", "stderr", "low", "high"])
     table = table[_drawable(table["mean"], log)]
-    low = table["mean"] - 2 * table["stderr"]
-    table = table.assign(
-        high=table["mean"] + 2 * table["stderr"], low=np.maximum(low, table["mean"] / 10) if log else low
-    )
+    if log:
+        table = table.assign(low=np.maximum(table["low"], table["mean"] / 10))
     filtered = {result.settings.get("noise") for _, result in results} == {"filter"}
     across, up = _axis(table["sigma"], log, pad=1.08), _axis(pd.concat([table["low"], table["high"]]), log)
     x = alt.X("sigma:Q", title=text("axis.sigma.filter" if filtered else "axis.sigma"), **across)

@@ -110,8 +110,8 @@ def settings() -> dict[str, Any]:
             text("norm"), ["l2", "linf"], format_func=lambda n: text("norm." + n), **bound(PAGE, "norm")
         )
         row = st.columns(2)
-        n_steps = row[0].number_input(text("n_steps"), 1, 500, 40, **bound(PAGE, "n_steps"))
-        n_restarts = row[1].number_input(text("n_restarts"), 1, 50, 1, **bound(PAGE, "n_restarts"))
+        n_steps = row[0].number_input(text("n_steps"), 1, 500, 30, **bound(PAGE, "n_steps"))
+        n_restarts = row[1].number_input(text("n_restarts"), 1, 50, 10, **bound(PAGE, "n_restarts"))
     with st.expander(text("noise"), icon=":material/grain:"):
         noise = st.selectbox(
             text("noise.kind"),
@@ -129,7 +129,7 @@ def settings() -> dict[str, Any]:
             help=text("sigma.help"),
             **bound(PAGE, "sigma"),
         )
-        n_draws = row[1].number_input(text("n_draws"), 4, 1000, 16, step=2, **bound(PAGE, "n_draws"))
+        n_draws = row[1].number_input(text("n_draws"), 4, 1000, 32, step=2, **bound(PAGE, "n_draws"))
         m = row[2].number_input(text("m"), 1, 100_000, 128, **bound(PAGE, "m"))
     wanted = tuple(name for name in names if name in (measures or []))
     return {
@@ -246,6 +246,8 @@ def cell(result: Any, name: str, error: str | None) -> str:
         return ", ".join(short(parts[part], 3) for part in ("kl", "sigma", "delta")) if parts else ""
     else:
         value = float(getattr(result, name))
+    if name in ("pac_bayes_bound", "pac_bayes_kl") and parts.get("prior_doubt"):
+        return text("no_prior")
     if not np.isfinite(value):
         return ""
     shown = f"{value:.1%}" if name == "accuracy" else short(value)

@@ -95,6 +95,7 @@ EN = {
     "row.pac_bayes_parts": "… KL (nats), σ, δ",
     "row.sigma_tolerated": "σ that costs ≤ 10 points of accuracy",
     "vacuous": "{value} (vacuous)",
+    "no_prior": "none: the prior has seen the examples",
     "row": "Measure",
     "bound_note": "The worst case is the largest rise that was *measured* inside the ball, so the true maximum is at "
     "least that. A ring marks ρ on its curve; bars are two standard errors, for λmax its residual.",
@@ -156,13 +157,14 @@ EN = {
     "effect.difference": "large − small = **{effect}** ({level} % interval {low} to {high}, {n} pairs)",
     "effect.tau": "Kendall's τ = **{effect}** ({level} % interval {low} to {high}, {n} runs)",
     "effect.none": "too few pairs for an interval yet",
-    "batch.caution": "An interval that holds no effect is called *not clear here*. Intervals are not adjusted for the "
+    "batch.caution": "An interval that holds no effect is called *not clear here*. Worst cases are lower bounds on both "
+    "sides, so their ratio is one of what the same search found. Intervals are not adjusted for the "
     "number of claims, and one small data set decides nothing about others.",
     # definitions
     "def.worst.term": "Worst-case sharpness",
     "def.worst.text": "max over ‖ε‖ ≤ ρ of L(θ+ε) − L(θ), climbed by projected ascent that fits a quadratic to the "
-    "gradients it has seen. ρ is the length of the whole ε. What is found is a lower bound; the single SAM step is "
-    "shown beside it.",
+    "gradients it has seen, from several starts: the gradient, both ends of the top eigenvector, random points. ρ is "
+    "the length of the whole ε. What is found is a lower bound; the single SAM step is shown beside it.",
     "def.worst.source": "Keskar et al., ICLR 2017; Foret et al., ICLR 2021",
     "def.adaptive.term": "Adaptive sharpness",
     "def.adaptive.text": "The ball is ‖ε/|θ|‖ ≤ ρ, element by element. Multiplying a layer by a and the next by 1/a "

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
+from .ascent_starts import leading_direction, lone_winner, shared_budget
 from .trust_region import VisitedPoints
 
 __all__ = ["NORMS", "Ascent", "adaptive_scale", "ascend", "m_sharpness", "rise_profile"]
@@ -43,7 +44,17 @@ class Ascent:
     epsilon : Tensor of shape (P,)
         The perturbation that reaches ``rise``.
     restarts : tuple of float
-        Best rise of each start; their spread says how settled the bound is.
+        Best rise of each start, as far as it climbed.
+    kinds : tuple of str
+        Kind of each start, one of `ascent_starts.KINDS`.
+    spread : float
+        How far the rises of the last two starts, which climbed equally far, lie apart, as a share of the larger; NaN
+        for a single start.
+    lone : bool
+        Whether one start alone found the rise: another search may then find a larger one.
+    constant : bool
+        Whether the loss had the same value at every visited point and no gradient: it does not depend on what
+        moves, or is lost in rounding.
     n_gradients : int
         Gradients evaluated.
     n_nonfinite : int
@@ -57,6 +68,10 @@ class Ascent:
     restarts: tuple[float, ...]
     n_gradients: int
     n_nonfinite: int
+    kinds: tuple[str, ...] = ("gradient",)
+    spread: float = float("nan")
+    lone: bool = False
+    constant: bool = False
 
 
 def adaptive_scale(theta: torch.Tensor) -> torch.Tensor:
@@ -98,12 +113,14 @@ class _Search:
     def __init__(self, function: LossAndGradient, theta: torch.Tensor, scale: torch.Tensor | None, base: float):
         self.function, self.theta, self.scale, self.base = function, theta, scale, base
         self.n_gradients = self.n_nonfinite = 0
+        self.varies = False
 
     def measure(self, delta: torch.Tensor) -> tuple[float, torch.Tensor]:
         self.n_gradients += 1
         step = delta if self.scale is None else self.scale * delta
         loss, gradient = self.function(self.theta + step)
         rise = float(loss) - self.base
+        self.varies |= rise != 0.0
         if not np.isfinite(rise) or not bool(torch.isfinite(gradient).all()):
             self.n_nonfinite += 1
             return -np.inf, gradient
@@ -213,9 +230,10 @@ def ascend(
     scale : Tensor of shape (P,), optional
         Elementwise scaling T: the ball is ‖T⁻¹ε‖ ≤ ρ. `adaptive_scale` gives ASAM's.
     n_steps : int, default=40
-        Gradients a start may use after its first; the ascent stops early when nothing changes any more.
+        Gradients of a start's last climb, after its first; it stops early when nothing changes any more.
     n_restarts : int, default=1
-        Starts: the first is the SAM step, the others random points of the ball's surface.
+        Starts: the SAM step, both ends of the direction of largest curvature, then random points of the ball's
+        surface. From three on they share a budget, see `shared_budget`.
     starts : sequence of Tensor of shape (P,), optional
         More starting perturbations ε (pulled into the ball), e.g. the answer for a smaller radius.
     origin : (float, Tensor), optional
@@ -267,27 +285,44 @@ def ascend(
         # ascent lives in a small span.
         return 0.3 * ball.random(slope, generator) if norm == "l2" or not bool(slope.any()) else nothing
 
-    sam = ball.furthest(slope, nothing)
-    best_rise, best, one_step = search.climb(ball, slope, sam, nudged(), n_steps, on_step)
-    found = [best_rise]
-    firsts = [ball.random(slope, generator) for _ in range(n_restarts - 1)]
+    kinds, places = ["gradient"], [ball.furthest(slope, nothing)]
+    if n_restarts > 1:
+        lead = leading_direction(lambda delta: search.measure(delta)[1], slope, ball.rho, int(random_state))
+        ends = [("eigenvector +", lead), ("eigenvector −", -lead)][: n_restarts - 1]
+        kinds += [kind for kind, _ in ends]
+        places += [ball.furthest(way, nothing) for _, way in ends]
+    for _ in range(n_restarts - len(places)):
+        kinds.append("random")
+        places.append(ball.random(slope, generator))
     for epsilon in starts:
         # Where T is zero ε is zero as well, and any δ describes it.
         first = epsilon if scale is None else torch.where(scale == 0, nothing, epsilon / scale)
-        firsts.append(ball.project(torch.nan_to_num(first)))
-    for first in firsts:
-        rise, place, _ = search.climb(ball, slope, first, nudged(), n_steps, on_step)
-        found.append(rise)
-        if rise > best_rise:
-            best_rise, best = rise, place
+        kinds.append("given")
+        places.append(ball.project(torch.nan_to_num(first)))
+    found, one_step, still = [0.0] * len(places), float("nan"), list(range(len(places)))
+    for turn, (count, steps) in enumerate(shared_budget(len(places), n_steps)):
+        still = sorted(still, key=lambda i: -found[i])[:count]
+        for i in still:
+            nudge = nudged() if turn == 0 else nothing
+            rise, place, first_rise = search.climb(ball, slope, places[i], nudge, steps, on_step)
+            if turn == 0 and i == 0:
+                one_step = first_rise
+            if rise >= found[i]:
+                found[i], places[i] = rise, place
+    best = places[int(np.argmax(found))]
+    finalists = sorted(found[i] for i in still)
     return Ascent(
         rho=float(rho),
-        rise=float(best_rise),
+        rise=float(max(found)),
         one_step=float(one_step) if np.isfinite(one_step) else float("nan"),
         epsilon=best if scale is None else scale * best,
         restarts=tuple(found),
         n_gradients=search.n_gradients,
         n_nonfinite=search.n_nonfinite,
+        kinds=tuple(kinds),
+        spread=1 - finalists[-2] / finalists[-1] if len(finalists) > 1 and finalists[-1] > 0 else float("nan"),
+        lone=lone_winner(finalists),
+        constant=not search.varies and not bool(slope.any()),
     )
 
 

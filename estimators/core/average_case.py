@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from .directions import filter_rows, is_filtered_out
+from .intervals import mean_interval
 
 __all__ = ["NOISES", "AverageRise", "average_rise", "filter_scale", "noise_profile"]
 
@@ -28,6 +29,8 @@ class AverageRise:
         Mean of L(θ + ε) − L(θ), in nats for cross-entropy. It can be negative where θ is not a minimum.
     stderr : float
         Standard error of ``mean`` over independent draws (over pairs when antithetic).
+    low, high : float
+        95 % interval of ``mean`` that allows for the skewness of the rises, see `mean_interval`.
     rises : ndarray of shape (n_draws,)
         Rise of each draw; draws 2k and 2k + 1 are ±ε when antithetic.
     n_nonfinite : int
@@ -37,6 +40,8 @@ class AverageRise:
     sigma: float
     mean: float
     stderr: float
+    low: float
+    high: float
     rises: np.ndarray
     n_nonfinite: int
 
@@ -74,7 +79,7 @@ def average_rise(
     theta: torch.Tensor,
     sigma: float,
     *,
-    n_draws: int = 16,
+    n_draws: int = 32,
     scale: torch.Tensor | None = None,
     antithetic: bool = True,
     base: float | None = None,
@@ -93,7 +98,7 @@ def average_rise(
     theta : Tensor of shape (P,)
     sigma : float
         Standard deviation per element, > 0. This is not the radius ρ of the whole vector: ‖ε‖ ≈ σ·√P.
-    n_draws : int, default=16
+    n_draws : int, default=32
         Loss evaluations; with ``antithetic`` an odd number is rounded up. At least 2 independent draws.
     scale : Tensor of shape (P,), optional
         Elementwise factor of σ, e.g. `filter_scale`; 1 when left out.
@@ -139,10 +144,13 @@ def average_rise(
     with np.errstate(invalid="ignore"):
         independent = values.reshape(n_independent, -1).mean(axis=1)
         mean, spread = float(independent.mean()), float(independent.std(ddof=1))
+    low, high = mean_interval(independent)
     return AverageRise(
         sigma=float(sigma),
         mean=mean,
         stderr=spread / float(np.sqrt(n_independent)),
+        low=low,
+        high=high,
         rises=values,
         n_nonfinite=int((~np.isfinite(values)).sum()),
     )

@@ -1,4 +1,4 @@
-"""Intervals for a share of successes and for a rank correlation."""
+"""Intervals for a mean, for a share of successes and for a rank correlation."""
 
 from __future__ import annotations
 
@@ -6,6 +6,41 @@ from typing import Any
 
 import numpy as np
 from scipy import stats
+
+
+def mean_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Give an interval for the mean of skewed draws that keeps its coverage with few of them.
+
+    The union of Student's interval and of Hall's, which transforms the same t statistic by a cubic that removes its
+    skewness (Hall 1992). Rises of the loss under noise are skewed like χ² or a log-normal: Student's interval
+    alone misses the mean from below twice as often as it says.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n,)
+        Independent draws.
+    level : float, default=0.95
+        Coverage.
+
+    Returns
+    -------
+    low, high : float
+        NaN for fewer than two draws, or where one is not finite.
+    """
+    n = len(values)
+    if n < 2 or not np.isfinite(values).all():
+        return float("nan"), float("nan")
+    mean, error = float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(n))
+    reach = float(stats.t.ppf(0.5 + level / 2, n - 1))
+    low, high = mean - reach * error, mean + reach * error
+    if n < 3 or error <= 1e-12 * abs(mean):
+        return low, high
+    skewness = float(stats.skew(values, bias=False)) / np.sqrt(n)
+    if abs(skewness) > 1e-6:
+        # Hall's g(t) = t + a t²/3 + a² t³/27 + a/6 is (3/a)((1 + a t/3)³ − 1)/3 + a/6, so its inverse is a cube root.
+        turned = [3 / skewness * (np.cbrt(1 + skewness * (q - skewness / 6)) - 1) for q in (reach, -reach)]
+        low, high = min(low, mean - error * turned[0]), max(high, mean - error * turned[1])
+    return float(low), float(high)
 
 
 def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:

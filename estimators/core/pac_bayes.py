@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from scipy.optimize import brentq
 
-__all__ = ["SIGMA_GRID", "PacBayes", "gaussian_kl", "kl_inverse", "mcallester", "pac_bayes_bound"]
+__all__ = ["SIGMA_GRID", "PacBayes", "doubt_prior", "gaussian_kl", "kl_inverse", "mcallester", "pac_bayes_bound"]
 
 Error = Callable[[torch.Tensor], float]
 # Fixed here, before any data: the union bound over σ needs a grid that does not depend on them.
@@ -98,6 +98,33 @@ def mcallester(error: float, kl: float, n_examples: int, delta: float) -> float:
     return error + float(np.sqrt(_budget(kl, n_examples, delta) / 2.0))
 
 
+def doubt_prior(accuracy: float, targets: torch.Tensor) -> str:
+    """Say why the mean of a prior can't be free of the examples; empty where nothing speaks against it.
+
+    The bound needs a prior that is fixed before the examples are seen. Weights that were trained on them classify
+    them far better than chance: then ‖θ − θ₀‖ and with it the KL is small because θ₀ has already learnt them.
+
+    Parameters
+    ----------
+    accuracy : float
+        Share of the examples that the network at the prior's mean gets right.
+    targets : Tensor of shape (n,)
+        Their classes.
+
+    Returns
+    -------
+    str
+        Accuracy is called far above chance beyond the share of the largest class plus a tenth and four standard
+        errors: a network of random weights may lean towards one class, but not follow the labels.
+    """
+    _, counts = torch.unique(targets, return_counts=True)
+    n = int(counts.sum())
+    chance = float(counts.max()) / n
+    if accuracy <= chance + max(0.1, 4 * float(np.sqrt(chance * (1 - chance) / n))):
+        return ""
+    return f"it classifies {accuracy:.1%} of the examples correctly, where chance is {chance:.1%}: it has seen them"
+
+
 def _budget(kl: float, n_examples: int, delta: float) -> float:
     return (kl + float(np.log(2.0 * np.sqrt(n_examples) / delta))) / n_examples
 
@@ -126,7 +153,7 @@ def pac_bayes_bound(
         Mean of the posterior.
     prior : Tensor of shape (P,) or None
         Mean of the prior: the weights training started from, or None for 0. It must not depend on the
-        examples.
+        examples, see `doubt_prior`.
     n_examples : int
         Examples ``error`` is taken over.
     sigmas : sequence of float, default=SIGMA_GRID

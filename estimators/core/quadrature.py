@@ -2,20 +2,24 @@
 
 Each probe's Jacobi matrix knows the first 2m moments of that probe's spectral measure and nothing else. The share of
 eigenvalues below a threshold is therefore known only up to a bracket, and the sharpest bracket is the weight that the
-Gauss-Radau rule puts on the threshold itself (Chebyshev-Markov-Stieltjes). The estimate is the middle of the bracket;
-its standard error adds the spread over probes and the bracket taken as a uniform error. When too few steps were taken
-to tell eigenvalues near zero apart, the standard error says so.
+Gauss-Radau rule puts on the threshold itself (Chebyshev-Markov-Stieltjes). The estimate is the middle of the bracket.
+The bracket is for the worst measure, and most spectra are kinder: how far the middle moves between half the steps and
+all of them, as a share of the bracket at half the steps, says how kind this one is, and that share of the final bracket
+is the error of the quadrature. Where too few steps were taken for the middle to mean anything, the whole bracket is
+taken as a uniform error.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from .lanczos import Matvec, Tridiagonal, lanczos_tridiagonal, random_unit
+
+LOOSE = 0.15  # half-width of a bracket above which its middle means nothing
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class SpectralDensity:
     fractions : ndarray of shape (3,)
         Shares of eigenvalues below −threshold, between, and above threshold; they sum to 1.
     fractions_stderr : ndarray of shape (3,)
-        Standard errors: spread over probes and quadrature bracket together.
+        Standard errors: spread over probes and error of the quadrature together.
     fractions_spread : ndarray of shape (3,)
         The part of the standard error that comes from the probes alone; more probes lower it.
     fractions_bracket : ndarray of shape (3,)
@@ -206,7 +210,7 @@ def spectral_density(
     threshold = tol * float(np.abs(seen).max()) if threshold is None else float(threshold)
     threshold = max(threshold, float(np.finfo(float).tiny))  # so that the zero operator counts as zero
     rest = np.concatenate([nodes for nodes, _ in rules]) if rules else known
-    fractions, spread, bracket = _fractions(jacobis, known, size, threshold)
+    fractions, spread, bracket, error = _fractions(jacobis, known, size, threshold)
     grid, density, density_stderr, sigma = _density(rules, known, size, n_grid)
     return SpectralDensity(
         grid=grid,
@@ -214,7 +218,7 @@ def spectral_density(
         density_stderr=density_stderr,
         sigma=sigma,
         fractions=fractions,
-        fractions_stderr=np.sqrt(spread**2 + bracket**2 / 3),
+        fractions_stderr=np.hypot(spread, error),
         fractions_spread=spread,
         fractions_bracket=bracket,
         threshold=threshold,
@@ -225,21 +229,53 @@ def spectral_density(
 
 def _fractions(
     jacobis: list[Tridiagonal], known: np.ndarray, size: int, threshold: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Fractions, their spread over probes and the half-width of their brackets, each (3,)."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Fractions, their spread over probes, the half-width of their brackets and its standard error, each (3,)."""
     exact = np.array([(known <= -threshold).sum(), (np.abs(known) < threshold).sum(), (known >= threshold).sum()])
     if not jacobis:
-        return exact / size, np.zeros(3), np.zeros(3)
+        return exact / size, np.zeros(3), np.zeros(3), np.zeros(3)
+    n = size - len(known)
+    middle, half = _middles(jacobis, threshold)
+    mean = middle.mean(axis=0)
+    rest = n / size
+    # Shares of a random unit vector in a fraction f of n directions vary by 2f(1−f)/(n+2); the spread seen over a few
+    # probes estimates the same number less surely, but also what the quadrature adds to it.
+    known_variance = 2 * np.clip(mean * (1 - mean), 0.0, None) / (n + 2)
+    spread = np.sqrt((middle.var(axis=0, ddof=1) + known_variance) / 2 / len(jacobis))
+    error = _quadrature_error(jacobis, threshold, middle, half)
+    # The narrow band around zero holds a whole number of eigenvalues (Poisson, one added), the quadrature a smooth
+    # density.
+    error[1] = max(error[1], min(half[1] / np.sqrt(3), np.sqrt((max(mean[1], 0.0) + 1 / n) / n)))
+    return exact / size + rest * mean, rest * spread, rest * half, rest * error
+
+
+def _middles(jacobis: list[Tridiagonal], threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """Middles of the brackets of each probe's three shares (n_probes, 3), and their mean half-widths (3,)."""
     below = np.array([share_below(jacobi, -threshold) for jacobi in jacobis])
     above = np.array([share_below(jacobi, threshold) for jacobi in jacobis])
-    low = np.stack([below[:, 0], np.maximum(above[:, 0] - below[:, 1], 0.0), 1 - above[:, 1]], axis=1)
-    high = np.stack([below[:, 1], above[:, 1] - below[:, 0], 1 - above[:, 0]], axis=1)
-    middle = np.stack([below.mean(axis=1), above.mean(axis=1) - below.mean(axis=1), 1 - above.mean(axis=1)], axis=1)
-    rest = 1 - len(known) / size
-    fractions = exact / size + rest * middle.mean(axis=0)
-    spread = rest * middle.std(axis=0, ddof=1) / np.sqrt(len(jacobis))
-    half = np.maximum(high.mean(axis=0) - middle.mean(axis=0), middle.mean(axis=0) - low.mean(axis=0))
-    return fractions, spread, rest * half
+    low, high = below.mean(axis=1), above.mean(axis=1)
+    half = np.array([np.ptp(below, axis=1).mean(), 0.0, np.ptp(above, axis=1).mean()]) / 2
+    half[1] = half.sum()
+    return np.stack([low, high - low, 1 - high], axis=1), half
+
+
+def _quadrature_error(jacobis: list[Tridiagonal], threshold: float, middle: np.ndarray, half: np.ndarray) -> np.ndarray:
+    """Estimate the error of the three shares that is common to all probes, (3,)."""
+    uniform = half / np.sqrt(3)
+    fewer = [_shortened(jacobi) for jacobi in jacobis]
+    if any(jacobi is None for jacobi in fewer):
+        return uniform
+    before, half_before = _middles([jacobi for jacobi in fewer if jacobi is not None], threshold)
+    moved = middle - before
+    drift = np.sqrt(np.maximum(moved.mean(axis=0) ** 2 - moved.var(axis=0, ddof=1) / len(jacobis), 0.0))
+    kindness = drift / np.maximum(half_before, np.finfo(float).tiny)
+    return np.where(half > LOOSE, uniform, uniform * np.minimum(1.0, 2 * kindness))
+
+
+def _shortened(jacobi: Tridiagonal) -> Tridiagonal | None:
+    """Give the same probe after half the steps; None where there are too few to halve."""
+    m = len(jacobi.alphas) // 2
+    return replace(jacobi, alphas=jacobi.alphas[:m], betas=jacobi.betas[:m]) if m >= 2 else None
 
 
 def _density(

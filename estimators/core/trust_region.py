@@ -80,6 +80,8 @@ class Interpolant:
     def leftover(self, rho: float) -> float:
         """Rise still possible to first order outside the span, as a share of the rise inside it."""
         outside = float(self.residual.norm()) * rho
+        if outside == 0.0:
+            return 0.0  # nothing outside, whatever is inside: where the loss is constant that is nothing as well
         return outside / self.rise if self.rise > 0 else float("inf")
 
 

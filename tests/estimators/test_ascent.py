@@ -8,6 +8,7 @@ import torch
 from scipy.optimize import minimize_scalar
 
 from estimators.core.ascent import adaptive_scale, ascend, m_sharpness, rise_profile
+from estimators.core.ascent_starts import lone_winner
 from estimators.core.trust_region import VisitedPoints, maximise_in_ball
 
 
@@ -254,3 +255,31 @@ def test_a_callback_can_stop_the_work():
     with pytest.raises(Stop):
         ascend(quadratic(linear, hessian), torch.zeros(40, dtype=torch.float64), 1.0, on_step=stop)
     assert len(calls) == 3
+
+
+def constant(point):
+    return 1.25, torch.zeros_like(point)
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+@pytest.mark.parametrize("n_restarts", [1, 12])
+def test_a_constant_loss_rises_by_nothing_and_says_so(norm, n_restarts):
+    found = ascend(constant, torch.zeros(5, dtype=torch.float64), 0.5, norm=norm, n_restarts=n_restarts)
+    assert found.rise == 0.0 and found.constant and not found.lone
+    scaled = ascend(quadratic(np.ones(5), np.eye(5)), torch.zeros(5).double(), 0.5, scale=torch.zeros(5).double())
+    assert scaled.rise == 0.0 and scaled.constant
+    assert not ascend(quadratic(np.ones(5), np.eye(5)), torch.zeros(5).double(), 0.5, norm=norm).constant
+
+
+def test_starts_differ_in_kind_and_share_the_budget():
+    linear, hessian = problem("indefinite", 40, 5)
+    found = ascend(quadratic(linear, hessian), torch.zeros(40, dtype=torch.float64), 1.0, n_restarts=12)
+    assert found.kinds == ("gradient", "eigenvector +", "eigenvector −", *["random"] * 9)
+    assert found.n_gradients <= 300  # 12 whole climbs would take 500
+    assert 0 <= found.spread < 0.01 and not found.lone  # a quadratic has one maximum, which both finalists find
+    assert found.rise >= 0.99 * exact_maximum(linear, hessian, 1.0)
+
+
+def test_one_start_alone_is_told_from_two_that_agree():
+    assert lone_winner([0.5, 1.0])
+    assert not lone_winner([0.96, 1.0]) and not lone_winner([0.0, 0.0]) and not lone_winner([1.0])

@@ -13,8 +13,10 @@ from torch import nn
 
 from estimators.core.average_case import filter_scale
 from estimators.landscape import Landscape
+from estimators.models import with_provenance
 from estimators.progress import Cancelled
 from estimators.sharpness import MEASURES, SharpnessEstimator, SharpnessResult
+from estimators.sharpness_result import notes_on
 
 EXACT = {"precision": "float64", "batch_size": 64}
 VALUES = [f.name for f in dataclasses.fields(SharpnessResult) if f.name != "settings"]
@@ -326,3 +328,86 @@ def test_bad_points_say_what_to_do():
     frozen = relu_pair().requires_grad_(False)
     with pytest.raises(ValueError, match=r"(?i)param"):
         fit(frozen, classes())
+
+
+# -- saying what a number is not ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_a_loss_that_is_constant_in_the_ball_rises_by_nothing_and_says_so(adaptive):
+    model = nn.Sequential(nn.Linear(6, 8, bias=False), nn.ReLU(), nn.Linear(8, 3, bias=False))
+    inputs, targets = classes()
+    if adaptive:  # every weight is 0, and a ball relative to them is a point
+        for parameter in model.parameters():
+            nn.init.zeros_(parameter)
+    else:
+        inputs = torch.zeros_like(inputs)
+    est = fit(model, (inputs, targets), adaptive=adaptive, measures=("sharpness", "m_sharpness", "profile"), m=16)
+    assert est.sharpness_ == est.m_sharpness_ == 0.0 and not est.profile_["rise"].any()
+    assert any("the same at every point of the ball" in note for note in est.notes_)
+
+
+def test_a_radius_below_rounding_is_called_so():
+    tiny = SharpnessEstimator(measures=("sharpness",), rho=1e-12).fit(relu_pair(), classes())
+    assert any("below the rounding" in note for note in tiny.notes_)
+    usual = SharpnessEstimator(measures=("sharpness",)).fit(relu_pair(), classes())
+    assert not any("rounding" in note for note in usual.notes_)
+
+
+def test_the_spread_of_the_starts_is_reported_and_a_lone_one_warned_of():
+    est = fit(relu_pair(), classes(), measures=("sharpness",), rho=0.5)
+    assert est.restart_kinds_[:3] == ["gradient", "eigenvector +", "eigenvector −"]
+    assert len(est.restarts_) == len(est.restart_kinds_) == est.n_restarts
+    assert 0 <= est.restart_spread_ <= 1
+    alone = dataclasses.replace(est.result_, lone_start=True, restart_spread=0.4)
+    assert any("lower bound" in note and "40%" in note for note in notes_on(alone, 0.5))
+    assert not any("One start alone" in note for note in notes_on(dataclasses.replace(alone, lone_start=False), 0.5))
+
+
+def learnt():
+    """A network that follows its labels, and the examples."""
+    inputs, _ = classes(n=128)
+    model, targets = relu_pair(), inputs[:, :3].argmax(1)
+    optimiser = torch.optim.Adam(model.parameters(), 0.05)
+    for _ in range(100):
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(model(inputs), targets).backward()
+        optimiser.step()
+    return model, (inputs, targets)
+
+
+def test_a_prior_that_has_seen_the_examples_gives_no_bound():
+    model, data = learnt()
+    options = {"measures": ("pac_bayes",), "n_posterior_draws": 64}
+    for initial in (model, copy.deepcopy(model)):
+        est = SharpnessEstimator(**EXACT, **options).fit(model, data, initial=initial)
+        assert np.isnan(est.pac_bayes_bound_)
+        assert "it has seen them" in est.pac_bayes_["prior_doubt"]
+        assert any("not a valid prior" in note for note in est.notes_)
+    fresh = relu_pair(seed=3)
+    honest = SharpnessEstimator(**EXACT, **options).fit(model, data, initial=fresh)
+    assert np.isfinite(honest.pac_bayes_bound_) and not honest.pac_bayes_["prior_doubt"]
+    with_provenance(fresh, "pair", "trained 8 epochs (seed 0)", [])  # its history speaks against it
+    told = SharpnessEstimator(**EXACT, **options).fit(model, data, initial=fresh)
+    assert np.isnan(told.pac_bayes_bound_) and "trained 8 epochs" in told.pac_bayes_["prior_doubt"]
+
+
+def test_uncharged_batch_norm_statistics_are_said():
+    options = {**QUICK, "measures": ("pac_bayes",)}
+    normed = SharpnessEstimator(**options).fit(Normed(), classes(shape=(3, 8, 8)))
+    assert any("batch-norm statistics as given" in note for note in normed.notes_)
+    plain = SharpnessEstimator(**options).fit(relu_pair(), classes())
+    assert not any("batch-norm" in note for note in plain.notes_)
+
+
+def test_targets_that_are_no_classes_have_no_bound():
+    model, data, _ = linear_problem()
+    est = fit(model, data, loss="mse", measures=("pac_bayes",))
+    assert np.isnan(est.pac_bayes_bound_) and any("are no classes" in note for note in est.notes_)
+
+
+def test_the_average_has_an_interval():
+    est = fit(relu_pair(), classes(), measures=("average", "profile"))
+    assert est.average_sharpness_low_ < est.average_sharpness_ < est.average_sharpness_high_
+    assert np.all(est.profile_["average_low"] < est.profile_["average"])
+    assert np.all(est.profile_["average"] < est.profile_["average_high"])
