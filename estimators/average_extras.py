@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from .average_members import select
+from .core.copying import private_copy
 from .progress import OnProgress, part
 from .sharpness import SharpnessEstimator
 from .surface import SurfaceMapper
@@ -78,7 +78,7 @@ def measure_sharpness(fitted: SWAAverager, model: nn.Module, data: Any, report: 
     rows = []
     roles = [role for role in ("sgd", "iterate", "swa", "ema") if role in fitted.states_]
     for i, role in enumerate(roles):
-        at = copy.deepcopy(model)
+        at = private_copy(model)
         at.load_state_dict(fitted.states_[role])
         estimator = SharpnessEstimator(
             measures=("sharpness", "average", "lambda_max"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from .average_members import Members, architecture
 from .cache import fingerprint
 from .core.batchnorm import batch_norms
+from .core.copying import private_copy
 from .core.paths import barrier
 from .landscape import Landscape
 from .progress import OnProgress, ignore_progress
@@ -86,7 +86,7 @@ class Gauge:
             Values with the last member's statistics; None where nothing was re-estimated.
         """
         theta = self.theta(average, "The average")
-        carrier = copy.deepcopy(self.base)
+        carrier = private_copy(self.base)
         carrier.load_state_dict(average)
         layers = batch_norms(carrier)
         statistics: dict[str, Any] = {"policy": self.estimator.batch_norm, "layers": len(layers)}
@@ -104,7 +104,7 @@ class Gauge:
         outside = None if self.held_out is None else frozen.on(self.held_out)
         before = _values(self.estimator, frozen, outside, theta, ignore_progress)
         after = {**average, **{k: v for k, v in self.land.state_dict(theta).items() if k not in self.land.names}}
-        finished = copy.deepcopy(carrier)
+        finished = private_copy(carrier)
         finished.load_state_dict(after)
         statistics |= _change(layers, batch_norms(finished))
         if self.estimator.batch_norm == "batch":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .core.copying import private_copy
 from .models import compatible_state_dict, read_checkpoint
 from .training import TrainingRun
 
@@ -119,7 +119,7 @@ def select(n: int, start: float, every: int) -> list[int]:
 
 def architecture(model: nn.Module) -> nn.Module:
     """Copy a module for measuring: float32 at least, and every weight free to move."""
-    base = copy.deepcopy(model).cpu()
+    base = private_copy(model).cpu()
     if any(p.dtype in (torch.float16, torch.bfloat16) for p in base.parameters()):
         base = base.float()
     return base.requires_grad_(True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -21,6 +20,7 @@ from .average_run import run_schedule
 from .average_settings import SOUPS, buffer_names, check_settings, remark, write_shares
 from .base import LandscapeEstimator
 from .core.averages import ExponentialMean, RunningMean, greedy_soup
+from .core.copying import private_copy
 from .models import save_checkpoint
 from .progress import OnProgress, part
 
@@ -400,7 +400,7 @@ class SWAAverager(LandscapeEstimator, auto_wrap_output_keys=None):  # type: igno
         check_is_fitted(self)
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}. Use load_model(name).")
-        averaged = copy.deepcopy(model)
+        averaged = private_copy(model)
         averaged.load_state_dict(read_state(self.state_dict_, model, "The average"))
         return averaged
 

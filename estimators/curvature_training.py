@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import os
 import re
@@ -19,6 +18,7 @@ from torch import nn
 from . import curvature_work as work
 from .base import LandscapeEstimator
 from .checks import check_choice, check_integer
+from .core.copying import private_copy
 from .curvature_result import CurvatureHistoryResult
 from .landscape import Landscape
 from .models import compatible_state_dict, read_checkpoint
@@ -309,8 +309,8 @@ def _at(model: nn.Module | None, point: Any) -> nn.Module:
     if isinstance(point, nn.Module):
         return point
     state = point if isinstance(point, Mapping) else read_checkpoint(point)[0]
-    network = copy.deepcopy(model)
-    assert network is not None
+    assert model is not None
+    network = private_copy(model)
     network.load_state_dict(compatible_state_dict(network, dict(state)))
     return network
 

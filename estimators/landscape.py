@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,9 +15,11 @@ from . import cache
 from .checks import check_choice, check_device, check_integer, check_loss, check_memory_fits
 from .core.batched import totals_of_points
 from .core.batchnorm import AUTO, POLICIES, batch_norms, resolved_policy
+from .core.copying import cast, private_copy
 from .core.derivatives import Products, loss_and_gradient
 from .core.evaluation import Loss, batches, per_example_losses, totals
 from .core.layout import image_layout
+from .core.memories import forget, forget_known
 from .core.network import Network, one_thread_at_a_time
 from .core.replay import recorded
 from .data import Examples, load_data
@@ -138,7 +139,8 @@ class Landscape:
         }
         self.points_per_pass = check_integer("points_per_pass", points_per_pass, "Use 1 when in doubt.")
         self.data = load_data(data)
-        self._template = copy.deepcopy(model).cpu()
+        self._template = private_copy(model).cpu()
+        forget_known(self._template)
         self._model_fingerprint: str | None = None
         self._origin: Landscape | None = None
         self._mixed_deviation: float | None = None
@@ -146,7 +148,7 @@ class Landscape:
         self._fitting: set[str] = set()
         self._inputs, self._targets = self._place(self.data)
         with torch.random.fork_rng(devices=[]):
-            module = copy.deepcopy(model).to(self.device, self.dtype).eval()
+            module = cast(private_copy(self._template), self.device, self.dtype).eval()
             if image_layout(module) != torch.channels_last:  # what the model brought along
                 module = module.to(memory_format=torch.contiguous_format)
             patterns = None if self._patterns is None else tuple(self._patterns)
@@ -158,6 +160,7 @@ class Landscape:
                     f"points_per_pass must be 1 with batch norm under batch_norm={self.batch_norm!r}, got "
                     f"{points_per_pass}. Use batch_norm='frozen' or one point in a pass."
                 )
+            self._network.settle(self.sample_inputs(2))
             self._network.shorten(self.sample_inputs(4))
             self._enter()
             self._network.fold(self.sample_inputs(8))
@@ -406,7 +409,7 @@ class Landscape:
     @one_thread_at_a_time
     def model_at(self, theta: Tensor | None = None) -> nn.Module:
         """Build a fresh module at θ, on the CPU, in the mode and precision of the model given."""
-        fresh = copy.deepcopy(self._template)
+        fresh = private_copy(self._template)
         named = dict(fresh.named_parameters(remove_duplicate=False))
         with torch.no_grad():
             for name, value in zip(self.names, self._network.flat.split(self._vector(theta)), strict=True):
@@ -418,6 +421,7 @@ class Landscape:
                 ours = dict(self._network.module.named_buffers())
                 for name, buffer in fresh.named_buffers():
                     buffer.copy_(ours[name].cpu())
+        forget(fresh, self._network.memories)
         return fresh
 
     # -- inside -----------------------------------------------------------------------------------------

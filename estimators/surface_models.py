@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .core.copying import private_copy
 from .core.directions import Frame
 from .core.network import free_memory
 from .landscape import Landscape
@@ -86,7 +86,7 @@ def module_of(member: Any, template: nn.Module) -> nn.Module:
     """Give the module of a member, with its own buffers where it has any; the template stays as it is."""
     if isinstance(member, nn.Module):
         return member
-    fresh = copy.deepcopy(template)
+    fresh = private_copy(template)
     if isinstance(member, Mapping):
         fresh.load_state_dict(compatible_state_dict(fresh, dict(member)))
     elif isinstance(member, str | os.PathLike):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from .checks import check_device, check_loss, check_training_batch
 from .core.batchnorm import batch_norms, uses_batch_statistics
+from .core.copying import private_copy
 from .core.evaluation import Loss, batches, correct, logits, per_example_losses, totals
 from .core.layout import image_layout
 from .data import Examples, load_data
@@ -158,7 +158,7 @@ def train(
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(random_state)
         layout = image_layout(model)
-        network = copy.deepcopy(model).to(where).to(memory_format=layout)
+        network = private_copy(model).to(where).to(memory_format=layout)
         x, y = examples.inputs.to(where), examples.targets.to(where)
         if x.dim() == 4:
             x = x.to(memory_format=layout)

@@ -13,7 +13,6 @@ estimated anew after matching; here that is the batch-norm policy ``recompute``)
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
+from .copying import private_copy
 from .graph import Symmetry, derive_symmetry
 from .matching import Permutations, State, descend, identity, inner_product, reorder
 
@@ -244,7 +244,7 @@ def align_states(
     ValueError
         When the outputs change by more than 1e-4.
     """
-    symmetry, working = derive_symmetry(module, inputs[:2]), copy.deepcopy(module)
+    symmetry, working = derive_symmetry(module, inputs[:2]), private_copy(module)
 
     def match() -> tuple[State, Alignment, float]:
         alignment = match_weights(

@@ -11,7 +11,6 @@ Reference: Ainsworth et al. 2023, *Git Re-Basin*, where such groups are written 
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -26,6 +25,7 @@ from torch.utils._pytree import tree_leaves
 
 from .axes import AxisVariables
 from .axis_rules import Propagation
+from .copying import private_copy
 
 #: What `derive_symmetry` understands, in words, for messages.
 HANDLED = (
@@ -145,7 +145,7 @@ def derive_symmetry(module: nn.Module, example: Any) -> Symmetry:
         the model and says what is handled.
     """
     # parameters and buffers are traced as inputs, so that each has its axes
-    working = copy.deepcopy(module).eval()
+    working = private_copy(module).eval()
     parameters = {name: p.detach() for name, p in working.named_parameters()}
     buffers = {name: b.detach() for name, b in working.named_buffers()}
     arguments = example if isinstance(example, tuple) else (example,)

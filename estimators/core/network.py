@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import wraps
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -29,6 +30,7 @@ from .batchnorm import (
 )
 from .evaluation import logits
 from .folding import fold_batch_norm
+from .memories import Memory, forget_before_each_pass, make_forgetful
 from .parameters import FlatParameters
 from .products import ATTENTION, attends, double_backward
 from .tail import features_before, moving_tail
@@ -65,6 +67,7 @@ class Network:
         self.fold_note = f"not folded: batch_norm={batch_norm!r}" if self.has_batch_norm else "no batch norm"
         self.forward_module: nn.Module = module
         self.tail: nn.Module | None = None
+        self.memories: list[Memory] = []
         self._position: Tensor | None = None
         self._graphs_of: tuple[object, str] | None = None
         self._graphs: dict[str, list] = {}
@@ -89,13 +92,20 @@ class Network:
         """Name the fixed examples that statistics are estimated from, (N, ...)."""
         self._statistics_inputs = inputs
 
-    def shorten(self, example: Tensor) -> None:
-        """Leave out the part before θ, where there is one: its outputs then take the place of the inputs."""
+    def settle(self, example: Tensor) -> None:
+        """Look at a pass: a network that attends shares one lock, one that remembers what θ gave is made to forget."""
         if attends(lambda: self.module(example)):
             self.lock = ATTENTION
+        self.memories = make_forgetful(self.module, self.flat.parameters, example)
+
+    def shorten(self, example: Tensor) -> None:
+        """Leave out the part before θ, where there is one: its outputs then take the place of the inputs."""
         if self.is_fixed_function:
             self.tail = moving_tail(self.module, self.flat.parameters, example)
             self.forward_module = self.tail or self.module
+            if self.tail is not None and self.memories:
+                inside = next(path for path, child in self.module.named_modules() if child is self.tail)
+                forget_before_each_pass(self.tail, self.memories, inside)
 
     def features(self, batches: Iterator[Tensor]) -> Iterator[Tensor]:
         """Yield what reaches the tail for each batch of inputs."""
@@ -291,6 +301,28 @@ def free_memory(device: torch.device) -> int:
     """Count the bytes that can still be allocated on the device."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    if hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return 4 * 2**30  # not known on this system: assume a small machine
+    available = [*_available_memory(), *_free_in_group()]
+    return min(available) if available else 4 * 2**30  # not known on this system: assume a small machine
+
+
+def _available_memory() -> Iterator[int]:
+    """Bytes the system can give: what it keeps of files for later counts as free, unlike in SC_AVPHYS_PAGES."""
+    with suppress(OSError, ValueError):
+        words = Path("/proc/meminfo").read_text().split()
+        yield int(words[words.index("MemAvailable:") + 1]) * 1024
+        return
+    with suppress(OSError, ValueError, AttributeError):
+        yield os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _free_in_group(group: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
+    """Bytes left below the limit of the container, where there is one (cgroup v2, then v1)."""
+    for limit, used, files in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        with suppress(OSError, ValueError):
+            bound, taken = (int((group / name).read_text()) for name in (limit, used))  # "max": no limit
+            statistics = (group / limit).with_name("memory.stat").read_text().split()
+            cached = int(statistics[statistics.index(files) + 1]) if files in statistics else 0
+            yield max(bound - taken + cached, 0)

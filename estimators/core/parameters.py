@@ -36,6 +36,12 @@ class FlatParameters:
                 + (f" matching {tuple(patterns)!r}" if patterns is not None else " (all are frozen)")
                 + ". Set requires_grad_(True) on some parameters or change the filter on parameter names."
             )
+        imaginary = [names[0] for names, params in groups if params[0].is_complex()]
+        if imaginary:
+            raise ValueError(
+                f"The parameters in θ must be real, got complex {', '.join(imaginary)}: freeze them with "
+                "requires_grad_(False), or keep real and imaginary parts as two parameters."
+            )
         self.names = tuple(names[0] for names, _ in groups)
         self.tied = {names[0]: tuple(names[1:]) for names, _ in groups if len(names) > 1}
         self.shapes = tuple(tuple(p.shape) for _, ps in groups for p in ps[:1])
@@ -101,7 +107,7 @@ class FlatParameters:
         if len(shape) == 4 and self._channels_last:
             o, i, h, w = shape
             return segment.view(*leading, o, h, w, i).movedim(-1, -3)
-        return segment.view(*leading, *shape)
+        return segment.view(leading + shape)
 
     def join(self, tensors: Iterable[Tensor | None]) -> Tensor:
         """Concatenate tensors of the parameters' shapes into a public vector (P,); None counts as zeros."""
@@ -145,14 +151,14 @@ def tied_groups(module: nn.Module, patterns: Iterable[str] | None = None) -> lis
 
 @contextmanager
 def moved(parameters: Iterable[Tensor]) -> Iterator[None]:
-    """Stand at other weights nearby, 0.1 of each row's size away, and come back to the last bit."""
+    """Stand at other weights nearby, 0.1 of each parameter's size away, and come back to the last bit."""
     generator = torch.Generator().manual_seed(0)
     before = [(p, p.detach().clone()) for p in parameters]
     try:
         with torch.no_grad():
             for p, _ in before:
                 rows = torch.randn(p.shape[:1] + (1,) * (p.dim() - 1), generator=generator).to(p)
-                p += rows * (0.1 * p.square().mean().sqrt()).clamp_min(1e-3)
+                p += rows * (0.1 * p.square().mean().sqrt()).clamp_min(0.02)
         yield
     finally:
         with torch.no_grad():

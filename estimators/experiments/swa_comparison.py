@@ -8,7 +8,6 @@ and judged by paired differences over seeds (Izmailov et al. 2018 report the cla
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from ..averaging import SWAAverager
 from ..cache import cached_call, check_memory, fingerprint
 from ..core.average_case import average_rise, filter_scale
+from ..core.copying import private_copy
 from ..core.lanczos import lanczos_eigenpairs
 from ..core.paired import compare_pairs
 from ..data import Examples, load_data
@@ -314,7 +314,7 @@ def judge(rows: Sequence[dict[str, Any]], confidence: float = 0.95) -> list[dict
 
 
 def _loaded(model: nn.Module, state: dict[str, Tensor]) -> nn.Module:
-    loaded = copy.deepcopy(model)
+    loaded = private_copy(model)
     loaded.load_state_dict(state)
     return loaded
 

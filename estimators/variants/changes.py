@@ -6,12 +6,12 @@ change is written `"without_skips"` or, with its argument, `"with_norm=group"`, 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import nn
 
+from ..core.copying import private_copy
 from .dropout import with_dropout
 from .norms import with_norm, without_norm
 from .scale import with_depth, with_width
@@ -117,7 +117,7 @@ def apply_changes(model: nn.Module, changes: Sequence[str], random_state: int = 
     rates = dict(parsed).get("with_dropout", ())
     if "without_skips" in names and len(rates) > 1 and rates[1] > 0:
         raise ValueError(f"changes must be compatible, got {tuple(changes)!r}. Stochastic depth needs skips.")
-    changed = copy.deepcopy(model)
+    changed = private_copy(model)
     for name in (n for n in CHANGES if n in names):
         arguments = dict(parsed)[name]
         extra = {"random_state": random_state} if name in _BUILDERS else {}

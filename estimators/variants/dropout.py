@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any, cast
 
 from timm.layers import DropPath, calculate_drop_path_rates
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import nn
 
+from ..core.copying import private_copy
 from .skips import residual_sums
 
 
@@ -64,7 +64,7 @@ def with_dropout(model: nn.Module, p: float = 0.3, drop_path: float = 0.0) -> nn
     """
     _check_rate("p", p)
     _check_rate("drop_path", drop_path)
-    changed = copy.deepcopy(model)
+    changed = private_copy(model)
     _set_head_rate(changed, p)
     blocks = [m for m in changed.modules() if hasattr(m, "drop_path") or hasattr(m, "drop_path1")]
     if drop_path and not (blocks and residual_sums(model)):

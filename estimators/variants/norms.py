@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from timm.models.convnext import ConvNeXtBlock
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..core.copying import private_copy
 from .skips import PlainConvNeXtBlock
 
 NORM_KINDS = ("batch", "group", "layer")
@@ -144,7 +144,7 @@ def _exchange(model: nn.Module, change: str, make: Callable[[str, nn.Module, _No
             f"{type(model).__name__!r} with {', '.join(unknown) or 'no norm layer'}. "
             "Choose another architecture."
         )
-    changed = copy.deepcopy(model)
+    changed = private_copy(model)
     for parent_name, parent in list(changed.named_modules()):
         for name, child in list(parent.named_children()):
             norm = _describe(child)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import OrderedDict
 from functools import partial
 from typing import Any
@@ -13,6 +12,8 @@ from timm.models.resnet import BasicBlock, Bottleneck
 from timm.models.vision_transformer import Block
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from ..core.copying import private_copy
 
 _ADDITIONS = {torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor}
 
@@ -76,7 +77,7 @@ def residual_sums(model: nn.Module, inputs: torch.Tensor | None = None) -> tuple
     tuple of str
         Dotted module names, in the order of the forward pass; empty when no residual sum is left.
     """
-    probe = copy.deepcopy(model).eval()
+    probe = private_copy(model).eval()
     inputs = example_input(probe) if inputs is None else inputs
     recorder = _SumRecorder(inputs)
     handles = []
@@ -178,7 +179,7 @@ def without_skips(model: nn.Module) -> nn.Module:
             f"without_skips must be applied to a network with residual sums, got {kind!r} without any. "
             "Leave this change out, or choose another architecture."
         )
-    plain = copy.deepcopy(model)
+    plain = private_copy(model)
     for parent in list(plain.modules()):
         for name, child in list(parent.named_children()):
             if type(child) in _PLAIN:
