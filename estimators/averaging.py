@@ -25,7 +25,7 @@ from .models import save_checkpoint
 from .progress import OnProgress, part
 
 
-class SWAAverager(LandscapeEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
+class SWAAverager(LandscapeEstimator, auto_wrap_output_keys=None):
     """Average the weights of several networks of one architecture, and say what that changed.
 
     ``fit`` averages checkpoints that exist, ``train`` makes them itself, ``partial_fit`` takes them in one at a

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
+from functools import wraps
 from typing import Any
 
 import joblib
@@ -14,20 +15,55 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from torch import Tensor
 
 from .cache import cached_call, check_memory, fingerprint, is_cached
+from .checks import check_seed
 from .landscape import Evaluation, Landscape
 from .progress import OnProgress, ignore_progress, progress_bar
 from .results import Result
 
 CHUNK = 32  # points that a killed run can lose
+_FITTING = ("fit", "train")
+_DRAWING = (*_FITTING, "measure", "transform")
+
+
+def _with_seed(method: Callable, fresh: bool) -> Callable:
+    """Let a method find a seed in `random_state` where the caller left None, and None again afterwards."""
+
+    @wraps(method)
+    def seeded(self: Any, *args: Any, **kwargs: Any) -> Any:
+        given = getattr(self, "random_state", 0)
+        seed = check_seed(given) if fresh else getattr(self, "random_state_", given)
+        try:
+            if given is None:
+                self.random_state = seed
+            answer = method(self, *args, **kwargs)
+        finally:
+            self.random_state = given
+        if fresh:
+            self.random_state_ = seed
+        return answer
+
+    return seeded
 
 
 class LandscapeEstimator(TransformerMixin, BaseEstimator):
     """Base of the estimators: builds the landscape, evaluates points through the cache, publishes the result.
 
     Subclasses' constructors only assign. `fit` must end with `self._publish(result)`.
+
+    Parameters
+    ----------
+    random_state : int or None
+        The seed; None draws a fresh one for each fit, which `random_state_` and the result's settings name.
     """
 
     result_: Result
+    random_state_: int
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in _DRAWING:
+            if name in cls.__dict__:
+                setattr(cls, name, _with_seed(cls.__dict__[name], fresh=name in _FITTING))
 
     def _landscape(self, model: Any, data: Any, **overrides: Any) -> Landscape:
         """Build the Landscape of `model` and `data` from the constructor's settings."""
@@ -46,10 +82,8 @@ class LandscapeEstimator(TransformerMixin, BaseEstimator):
 
     def _generator(self, offset: int = 0) -> torch.Generator:
         """Make a CPU generator seeded by `random_state`, apart from the global one."""
-        seed = (
-            self.random_state if getattr(self, "random_state", None) is not None else np.random.SeedSequence().entropy
-        )
-        return torch.Generator().manual_seed((int(seed) + 0x9E3779B9 * offset) % 2**63)  # type: ignore[arg-type]
+        seed = check_seed(getattr(self, "random_state", None))
+        return torch.Generator().manual_seed((seed + 0x9E3779B9 * offset) % 2**63)
 
     def _evaluate(
         self,

@@ -28,6 +28,18 @@ def check_integer(name: str, value: object, hint: str = "", *, least: int = 1) -
     return int(value)
 
 
+def check_seed(random_state: int | None) -> int:
+    """Turn `random_state` into a seed: an integer is the seed, None draws a fresh one from the system's entropy."""
+    if random_state is None:
+        return int(np.random.SeedSequence().generate_state(1)[0] >> 1)
+    if isinstance(random_state, bool) or not isinstance(random_state, int | np.integer) or random_state < 0:
+        raise ValueError(
+            f"random_state must be an integer from 0 or None, got {random_state!r}. Use 0 to repeat a run, None for "
+            "another one each time."
+        )
+    return int(random_state)
+
+
 def check_device(device: str) -> torch.device:
     """Turn "auto" or a device name into a device that this machine has."""
     if device == "auto":

@@ -224,7 +224,6 @@ class CurvatureEstimator(LandscapeEstimator):
             )
         names = ("n_eigenvalues", "ends", "n_probes", "n_lanczos", "tol", "max_products", "random_state")
         options = {name: getattr(self, name) for name in names}
-        options["random_state"] = 0 if self.random_state is None else int(self.random_state)
         if self.kind in work.SEMIDEFINITE and self.ends == "both":
             options["ends"] = "largest"
         return options

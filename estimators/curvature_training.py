@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
@@ -183,12 +184,25 @@ class CurvatureTracker(LandscapeEstimator):
                 on_partial(result)
         report(len(points), len(points), "done")
         self._publish(replace(result, notes=_notes(result)))
+        self._data, self._model = land.data, model
         return self
 
-    def transform(self, checkpoints: TrainingRun | Sequence[Any] | None = None) -> np.ndarray:
-        """Give the table of what ``fit`` measured: one row a checkpoint, columns as `get_feature_names_out`."""
+    def transform(self, checkpoints: TrainingRun | Sequence[Any]) -> np.ndarray:
+        """Measure checkpoints on the examples of ``fit``.
+
+        Parameters
+        ----------
+        checkpoints : TrainingRun or sequence of (module, state dict or path)
+            As in ``fit``. The learning rates of plain sequences are not known, and their edge is NaN.
+
+        Returns
+        -------
+        ndarray of shape (n_checkpoints, n_measures)
+            Columns are named by `get_feature_names_out`.
+        """
         check_is_fitted(self)
-        return np.stack([getattr(self.result_, name) for name in self.get_feature_names_out()], axis=1)
+        result = clone(self).fit(checkpoints, self._data, model=self._model).result_
+        return np.stack([getattr(result, name) for name in self.get_feature_names_out()], axis=1)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Names of the columns of `transform`."""
@@ -210,7 +224,7 @@ class CurvatureTracker(LandscapeEstimator):
         row = {"losses": loss, "gradient_norms": float(gradient.double().norm())}
         if not np.isfinite(loss):
             return row
-        seed = 0 if self.random_state is None else int(self.random_state)
+        seed = self.random_state
         options = {
             "n_eigenvalues": 1,
             "ends": "both" if self.negative and self.kind == "hessian" else "largest",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 
+from .checks import check_seed
 from .core.random_matrix import MinimumProbability, minimum_probability
 from .curvature_result import MinimumProbabilityResult
 from .progress import OnProgress, ignore_progress
@@ -17,7 +18,7 @@ def random_critical_points(
     *,
     n_samples: int = 20_000,
     shift: float = 0.0,
-    random_state: int = 0,
+    random_state: int | None = 0,
     on_progress: OnProgress = ignore_progress,
     on_partial: Callable[[MinimumProbabilityResult], None] | None = None,
 ) -> MinimumProbabilityResult:
@@ -34,6 +35,7 @@ def random_critical_points(
     -------
     MinimumProbabilityResult
     """
+    random_state = check_seed(random_state)
     settings = {
         "dimensions": [int(d) for d in dimensions],
         "n_samples": n_samples,

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .checks import check_device, check_loss, check_training_batch
+from .checks import check_device, check_loss, check_seed, check_training_batch
 from .core.batchnorm import batch_norms, uses_batch_statistics
 from .core.copying import private_copy
 from .core.evaluation import Loss, batches, correct, logits, per_example_losses, totals
@@ -91,7 +91,7 @@ def train(
     stop_at_loss: float | None = None,
     checkpoint_dir: str | Path | None = None,
     checkpoint_every: int = 1,
-    random_state: int = 0,
+    random_state: int | None = 0,
     device: str = "auto",
     on_progress: OnProgress | None = None,
     on_epoch: Callable[[int, nn.Module, dict[str, float]], None] | None = None,
@@ -130,7 +130,7 @@ def train(
         Where checkpoints go; None makes a temporary folder that goes with the last path in `checkpoints`.
     checkpoint_every : int
         Epochs between checkpoints; the first and the last point are always kept.
-    random_state : int
+    random_state : int or None
         Seed of data order, dropout and label noise; the global random state is left as it was.
     device : str
         As in :class:`Landscape`.
@@ -149,7 +149,7 @@ def train(
     test = None if held_out is None else load_data(held_out)
     _check(examples, epochs, batch_size, lr, optimizer, schedule, sam_rho, label_noise)
     check_training_batch(batch_size, model)
-    report = on_progress or ignore_progress
+    report, random_state = on_progress or ignore_progress, check_seed(random_state)
     factor = SCHEDULES[schedule] if isinstance(schedule, str) else schedule
     where, measure = check_device(device), check_loss(loss)
     folder = Path(checkpoint_dir) if checkpoint_dir is not None else temporary_folder()

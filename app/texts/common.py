@@ -97,6 +97,7 @@ EN = {
     "verdict.supported": "supported",
     "verdict.not supported": "not supported",
     "verdict.not clear here": "not clear here",
+    "verdict.not comparable": "not comparable",
     # frame
     "nav.start": "Start",
     "nav.measure": "Measure",

@@ -86,6 +86,7 @@ _VERDICTS = {
     "supported": ("green", ":material/check_circle:"),
     "not supported": ("red", ":material/cancel:"),
     "not clear here": ("orange", ":material/help:"),
+    "not comparable": ("gray", ":material/block:"),
 }
 
 
@@ -94,7 +95,7 @@ def verdict(state: str, sentence: str) -> None:
 
     Parameters
     ----------
-    state : {"supported", "not supported", "not clear here"}
+    state : {"supported", "not supported", "not clear here", "not comparable"}
     sentence : str
         The claim and the number it rests on.
     """

@@ -9,7 +9,8 @@ import numpy as np
 from scipy import stats
 
 SUPPORTED, NOT_SUPPORTED, NOT_CLEAR = "supported", "not supported", "not clear here"
-VERDICTS = (SUPPORTED, NOT_SUPPORTED, NOT_CLEAR)
+NOT_COMPARABLE = "not comparable"  # the numbers say nothing about the claim, however many there are
+VERDICTS = (SUPPORTED, NOT_SUPPORTED, NOT_CLEAR, NOT_COMPARABLE)
 
 
 @dataclass(frozen=True)
@@ -204,7 +205,7 @@ def combine(verdicts: Sequence[str]) -> str:
     str
         "not clear here" where clear verdicts disagree or none is clear.
     """
-    clear = {v for v in verdicts if v != NOT_CLEAR}
+    clear = {v for v in verdicts if v not in (NOT_CLEAR, NOT_COMPARABLE)}
     return clear.pop() if len(clear) == 1 else NOT_CLEAR
 
 

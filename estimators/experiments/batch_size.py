@@ -9,7 +9,7 @@ claim is a paired interval over seeds, never an assumption (Keskar et al. 2017 r
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 
@@ -17,9 +17,10 @@ import numpy as np
 from torch import nn
 
 from ..cache import cached_call, check_memory, fingerprint
+from ..checks import check_seed
 from ..core.paired import compare_pairs
 from ..core.ranking import kendall
-from ..core.verdicts import judge_correlation
+from ..core.verdicts import NOT_COMPARABLE, judge_correlation
 from ..data import Examples
 from ..landscape import Landscape
 from ..progress import OnProgress, ignore_progress, part
@@ -125,7 +126,7 @@ def batch_size_experiment(
     estimator: SharpnessEstimator | None = None,
     confidence: float = 0.95,
     memory: Any = None,
-    random_state: int = 0,
+    random_state: int | None = 0,
     on_progress: OnProgress = ignore_progress,
     on_partial: Callable[[BatchSizeResult], None] | None = None,
 ) -> BatchSizeResult:
@@ -159,8 +160,8 @@ def batch_size_experiment(
         Level of each interval; it is not adjusted for the number of claims.
     memory : None, str or joblib.Memory
         Finished runs are kept there, so a cancelled experiment goes on where it was.
-    random_state : int, default=0
-        First seed; pair i uses ``random_state + i``.
+    random_state : int or None, default=0
+        First seed, None draws one; pair i uses ``random_state + i``.
     on_progress, on_partial : callable, optional
         Progress, and the result so far after each run.
 
@@ -174,6 +175,7 @@ def batch_size_experiment(
         If an argument is not allowed.
     """
     _check(small, large, n_seeds, target_loss, lr_rule, len(data))
+    random_state = check_seed(random_state)
     measuring = SharpnessEstimator(n_probes=6) if estimator is None else estimator
     measuring = type(measuring)(**{**measuring.get_params(deep=False), "measures": MEASURES, "memory": None})
     aside = ("memory", "verbose", "n_jobs")
@@ -245,7 +247,13 @@ def run_once(
 ) -> dict[str, Any]:
     """Train one network to the target and measure it; returns one row."""
     trained, epochs, reached = train_to_loss(
-        model, data, target_loss, on_progress=part(on_progress, 0.0, 0.6), **training
+        model,
+        data,
+        target_loss,
+        on_progress=part(on_progress, 0.0, 0.6),
+        loss=measuring.loss,
+        device=measuring.device,
+        **training,
     )
     fitted = measuring.fit(trained, data, initial=model, on_progress=part(on_progress, 0.6, 1.0))
     found = cast(SharpnessResult, fitted.result_)
@@ -270,7 +278,14 @@ def run_once(
 
 
 def train_to_loss(
-    model: nn.Module, data: Examples, target_loss: float, *, epochs: int, batch_size: int, **training: Any
+    model: nn.Module,
+    data: Examples,
+    target_loss: float,
+    *,
+    epochs: int,
+    batch_size: int,
+    loss: Any = "cross_entropy",
+    **training: Any,
 ) -> tuple[nn.Module, float, bool]:
     """Train until the loss over all examples, in evaluation mode, is at most the target.
 
@@ -295,13 +310,14 @@ def train_to_loss(
             data,
             epochs=epochs,
             batch_size=batch_size,
+            loss=loss,
             stop_at_loss=target_loss,
             checkpoint_dir=folder,
             checkpoint_every=epochs + 1,
             on_step=count,
             **training,
         )
-    reached = Landscape(run.model, data).loss() <= target_loss * (1 + 1e-4)  # another order of summation
+    reached = Landscape(run.model, data, loss=loss).loss() <= target_loss * (1 + 1e-4)  # another order of summation
     return run.model, steps / -(-len(data) // batch_size), reached
 
 
@@ -313,13 +329,18 @@ def judge(rows: Sequence[dict[str, Any]], confidence: float = 0.95) -> list[dict
     pairs = [pair for pair in by_seed.values() if SMALL in pair and LARGE in pair]
     claims = []
     for quantity in QUANTITIES:
+        treated, control = ([pair[group][quantity.key] for pair in pairs] for group in (LARGE, SMALL))
+        if quantity.key == "pac_bayes_bound":
+            treated, control = without_vacuous(treated, control)
         found = compare_pairs(
-            [pair[LARGE][quantity.key] for pair in pairs],
-            [pair[SMALL][quantity.key] for pair in pairs],
+            treated,
+            control,
             quantity.claimed,
             confidence=confidence,
             ratio=quantity.ratio,
         )
+        if quantity.key == "pac_bayes_bound" and pairs and found.n == 0:
+            found = replace(found, verdict=NOT_COMPARABLE)
         claims.append({"key": quantity.key, "claimed": quantity.claimed, **asdict(found)})
     together = kendall(*(np.array([row[k] for row in rows], dtype=float) for k in ("lambda_max", "gap_loss")))
     verdict = judge_correlation(together.tau, together.low, together.high, together.n, "larger")
@@ -337,6 +358,14 @@ def judge(rows: Sequence[dict[str, Any]], confidence: float = 0.95) -> list[dict
         }
     )
     return claims
+
+
+def without_vacuous(treated: Sequence[float], control: Sequence[float]) -> list[list[float]]:
+    """Leave out, as NaN, the pairs of PAC-Bayes bounds that are both vacuous: two errors below 1 are no comparison."""
+    kept = [a < 1 or b < 1 for a, b in zip(treated, control, strict=True)]
+    return [
+        [value if keep else float("nan") for value, keep in zip(side, kept, strict=True)] for side in (treated, control)
+    ]
 
 
 def _notes(rows: Sequence[dict[str, Any]], target: float, lr_rule: str) -> list[str]:

@@ -25,7 +25,7 @@ class CasesResult(Result):
         Loss along each path.
     summary : list of dict
         One a case and path: ``mean``, ``std`` (over seeds, n − 1), ``low``, ``high``, ``n``, ``joined``
-        (share of seeds whose rise is at most ``tolerance``).
+        (share of seeds whose rise is at most ``tolerance``); pairs without a number are left out of all of them.
     verdicts : list of dict
         One a claim of the lecture: ``case``, ``path``, ``claim``, ``verdict``, ``reason``.
     tolerance : float
@@ -51,7 +51,8 @@ def summarise(rows: list[dict[str, Any]], tolerance: float) -> list[dict[str, An
         groups.setdefault((row["case"], row["path"]), []).append(row)
     table = []
     for (case, path), members in groups.items():
-        values = np.array([m["barrier"] for m in members], dtype=float)
+        measured = [m for m in members if not (np.isnan(m["barrier"]) or np.isnan(m["rise"]))]
+        values = np.array([m["barrier"] for m in measured] or [np.nan], dtype=float)
         table.append(
             {
                 "case": case,
@@ -60,8 +61,8 @@ def summarise(rows: list[dict[str, Any]], tolerance: float) -> list[dict[str, An
                 "std": float(values.std(ddof=1)) if len(values) > 1 else float("nan"),
                 "low": float(values.min()),
                 "high": float(values.max()),
-                "n": len(values),
-                "joined": float(np.mean([m["rise"] <= tolerance for m in members])),
+                "n": len(measured),
+                "joined": float(np.mean([m["rise"] <= tolerance for m in measured])) if measured else float("nan"),
             }
         )
     return table
@@ -93,10 +94,12 @@ def judge(summary: list[dict[str, Any]]) -> list[dict[str, Any]]:
             continue
         verdict = _verdict(row["joined"], row["n"])
         reason = f"{row['joined']:.0%} of {row['n']} pairs joined, mean barrier {row['mean']:.3g}"
+        if row["n"] == 0:
+            reason = "no barrier could be measured: the loss along every path was not a number"
         straight = shares.get((case, "linear"))
         if path != "linear" and straight is not None:
             reason += f"; by the straight line {straight['joined']:.0%}, {straight['mean']:.3g}"
-            if straight["joined"] > 0.2 and verdict == SUPPORTED:
+            if not straight["joined"] <= 0.2 and verdict == SUPPORTED:
                 verdict = NOT_CLEAR
         verdicts.append({"case": case, "path": path, "claim": claim, "verdict": verdict, "reason": reason})
     return verdicts

@@ -244,6 +244,7 @@ class ConnectivityCases(LandscapeEstimator):
             "weight_decay": float(self.weight_decay),
             "random_state": seed,
             "device": self.device,
+            "loss": self.loss,
             **options,
         }
         key = ("trained", describe_module(model), model.state_dict(), data.fingerprint, options)

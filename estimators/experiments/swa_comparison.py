@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..averaging import SWAAverager
 from ..cache import cached_call, check_memory, fingerprint
+from ..checks import check_seed
 from ..core.average_case import average_rise, filter_scale
 from ..core.copying import private_copy
 from ..core.lanczos import lanczos_eigenpairs
@@ -157,7 +158,7 @@ def swa_experiment(
     sigma: float = SIGMA,
     confidence: float = 0.95,
     memory: Any = None,
-    random_state: int = 0,
+    random_state: int | None = 0,
     on_progress: OnProgress = ignore_progress,
     on_partial: Callable[[SwaComparisonResult], None] | None = None,
 ) -> SwaComparisonResult:
@@ -182,8 +183,8 @@ def swa_experiment(
         Level of each interval; not adjusted for the number of claims.
     memory : None, str or joblib.Memory
         Finished seeds are kept there.
-    random_state : int, default=0
-        First seed; pair i uses ``random_state + i`` for sample, noise, initial weights and order.
+    random_state : int or None, default=0
+        First seed, None draws one; pair i uses ``random_state + i`` for sample, noise, initial weights and order.
     on_progress, on_partial : callable, optional
         Progress, and the result so far after each seed.
 
@@ -203,7 +204,7 @@ def swa_experiment(
         "weight_decay": weight_decay,
     }
     measure = {"n_draws": n_draws, "sigma": sigma}
-    store = check_memory(memory)
+    store, random_state = check_memory(memory), check_seed(random_state)
     rows: list[dict[str, Any]] = []
     result = SwaComparisonResult()
     for done in range(n_seeds):

@@ -120,6 +120,9 @@ def test_experiment_pairs_seeds_at_one_training_loss(halves):
     assert set(claims) == {q.key for q in QUANTITIES} | {"flat_generalises"}
     for quantity in QUANTITIES:  # each verdict is that of its interval
         claim = claims[quantity.key]
+        if quantity.key == "pac_bayes_bound" and all(row[quantity.key] >= 1 for row in result.rows):
+            assert claim["verdict"] == "not comparable" and claim["n"] == 0  # vacuous on both sides
+            continue
         no_effect = 1.0 if claim["ratio"] else 0.0
         holds = claim["low"] <= no_effect <= claim["high"]
         assert (claim["verdict"] == "not clear here") == holds
@@ -190,3 +193,30 @@ def test_bad_settings_say_what_is_allowed(halves, change, words):
     options = {"small": 4, "large": 32, **change}
     with pytest.raises(ValueError, match=words):
         batch_size_experiment(make_model, data, held_out, **options)
+
+
+def test_two_vacuous_bounds_are_not_comparable():
+    def rows(small, large):
+        zero = {q.key: 1.0 for q in QUANTITIES}
+        return [
+            {**zero, "seed": seed, "group": group, "pac_bayes_bound": values[seed]}
+            for seed in range(4)
+            for group, values in (("small", small), ("large", large))
+        ]
+
+    def verdict(small, large):
+        return next(claim for claim in judge(rows(small, large)) if claim["key"] == "pac_bayes_bound")
+
+    vacuous = verdict([1.2, 1.3, 1.25, 1.22], [1.6, 1.7, 1.65, 1.61])
+    assert vacuous["verdict"] == "not comparable" and vacuous["n"] == 0
+    assert verdict([0.2, 0.3, 0.25, 0.22], [1.2, 1.3, 1.25, 1.22])["verdict"] == "supported"
+    assert verdict([0.2, 1.3, 1.25, 1.22], [0.3, 1.7, 1.65, 1.61])["verdict"] == "not clear here"  # one pair is left
+    assert verdict([np.nan] * 4, [np.nan] * 4)["verdict"] == "not comparable"
+
+
+def test_training_to_a_loss_uses_the_loss_that_is_measured(halves):
+    data, _ = halves
+    outputs = nn.functional.one_hot(data.targets, 3).float()
+    regression = load_data((data.inputs, outputs))
+    model, _, reached = train_to_loss(make_model(0), regression, 0.12, epochs=100, batch_size=8, loss="mse", lr=0.05)
+    assert reached and Landscape(model, regression, loss="mse").loss() <= 0.12 * (1 + 1e-4)

@@ -5,6 +5,7 @@ from torch import nn
 
 from estimators.experiments.cases_result import judge, summarise
 from estimators.experiments.connectivity_cases import CASES, ConnectivityCases
+from estimators.training import train
 
 
 def build(seed):
@@ -78,7 +79,9 @@ def test_summary_is_mean_and_spread_over_seeds():
         ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0), "not clear here"),  # no curve was needed
         ((2.0, 2.0, 2.0), (0.0, 1.0, 0.0), "not clear here"),
         ((2.0, 2.0), (0.0, 0.0), "not clear here"),  # two seeds
-        ((np.nan,) * 3, (np.nan,) * 3, "not supported"),
+        ((np.nan,) * 3, (np.nan,) * 3, "not clear here"),  # no number says nothing
+        ((np.nan,) * 3, (0.0,) * 3, "not clear here"),  # whether the straight lines fail is not known
+        ((2.0, 2.0, np.nan), (0.0, 0.0, 0.0), "supported"),
     ],
 )
 def test_verdict_on_different_starts(straight, curved, verdict):
@@ -95,3 +98,25 @@ def test_bad_settings_are_said(data):
         ConnectivityCases(split_steps=-1).fit(build, data)
     with pytest.raises(ValueError, match="joints must be some of linear, aligned, bezier, polychain"):
         ConnectivityCases(joints=("geodesic",)).fit(build, data)
+
+
+def test_networks_are_trained_with_the_loss_that_is_measured(data, monkeypatch):
+    losses = []
+
+    def spy(model, data, **options):
+        losses.append(options["loss"])
+        return train(model, data, **options)
+
+    monkeypatch.setattr("estimators.experiments.connectivity_cases.train", spy)
+    inputs, targets = data
+    outputs = nn.functional.one_hot(targets, 3).float()
+    ConnectivityCases(cases=("fine-tuned",), joints=("linear",), loss="mse", **OPTIONS).fit(build, (inputs, outputs))
+    assert losses and set(losses) == {"mse"}
+
+
+def test_a_pair_without_a_number_is_left_out_and_said():
+    rows = [row("same start", "linear", b, i) for i, b in enumerate((0.0, np.nan, 0.0))]
+    (found,) = summarise(rows, 0.1)
+    assert (found["n"], found["joined"], found["mean"]) == (2, 1.0, 0.0)
+    (none,) = judge(summarise([row("same start", "linear", np.nan, i) for i in range(3)], 0.1))
+    assert none["verdict"] == "not clear here" and "no barrier could be measured" in none["reason"]

@@ -475,3 +475,15 @@ def test_rates_of_a_training_from_its_arguments():
     assert rates == pytest.approx([0.2 * 0.5 * (1 + np.cos(np.pi / 4)), 0.1, 0]) and momentum == 0.9
     rates, _ = scheduled_rates({"optimizer": "adamw"}, [0, 1])
     assert np.isnan(rates).all()
+
+
+def test_the_tracker_measures_what_it_is_given():
+    one, two, three = (mlp(seed=s) for s in range(3))
+    data = examples((5,))
+    tracker = CurvatureTracker(n_probes=2).fit([one, two], data, lr=0.1)
+    own, other = tracker.transform([one, two]), tracker.transform([three, one])
+    names = tracker.get_feature_names_out().tolist()
+    np.testing.assert_array_equal(own[:, names.index("lambda_max")], tracker.lambda_max_)
+    assert other[1, names.index("lambda_max")] == own[0, names.index("lambda_max")]
+    assert other[0, names.index("losses")] not in own[:, names.index("losses")]
+    np.testing.assert_array_equal(tracker.losses_, own[:, names.index("losses")])  # the fit stays as it was
