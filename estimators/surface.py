@@ -45,7 +45,9 @@ class SurfaceMapper(SurfaceAnalysis):
         grid passes one end of the span by a step.
     mode : {"exact", "adaptive"}, default="exact"
         Evaluate every point, or only where two interpolants would disagree
-        (:mod:`estimators.core.refinement`).
+        (:mod:`estimators.core.refinement`). Features narrower than about five steps of the grid that no evaluated
+        point touches can be missed. A loss that jumps from point to point (rounded weights or activations) can't be
+        interpolated: it is recognised, every point is evaluated, and ``notes_`` and ``settings`` say so.
     tolerance : float, default=0.01
         Of adaptive maps: largest error as a share of the range of the finite log-losses.
     n_dims : {1, 2, 3}, default=2
@@ -81,6 +83,9 @@ class SurfaceMapper(SurfaceAnalysis):
     origin_ : ndarray of shape (P,)
     explained_variance_ratio_, eigenvalues_ : ndarray
         Of trajectory and of Hessian directions.
+    random_walk_variance_ratio_ : ndarray
+        What the components of a random walk with as many steps would explain (Antognini & Sohl-Dickstein 2018);
+        empty for other directions and for several trajectories.
     cosine_ : float
         Largest absolute cosine between two directions.
     markers_, trajectories_ : list of dict
@@ -201,7 +206,8 @@ class SurfaceMapper(SurfaceAnalysis):
         members = [m for g in groups for m in g.members]
         points = read_points(self._land, members if self.directions in ("trajectory", "models", "linear") else [])
         self._planes = [
-            DIRECTIONS[self.directions](self._request(points, seed, progress)) for seed in range(self.n_seeds)
+            DIRECTIONS[self.directions](self._request(points, len(groups) == 1, seed, progress))
+            for seed in range(self.n_seeds)
         ]
         self._groups = [*groups, *([] if marked is None else groups_of(marked))]
         if self.directions in ("random", "hessian") and len(members) == 1:

@@ -107,6 +107,8 @@ class Canvas:
         self._show(panel, "losses", state.values)
         self.error[panel.nodes] = state.error_estimate.reshape(-1)
         lost = ~np.isfinite(state.values) & ~state.evaluated
+        if state.exhaustive:
+            return  # the rest follows exactly, and fits through this many points would hold it up
         for name in self.exact:
             if name != "losses":
                 grid = _complete(name, self.exact[name][panel.nodes].reshape(panel.shape), state.evaluated)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .core.directions import Frame, principal_directions, random_directions, spanning_directions
+from .core.directions import Frame, principal_directions, random_directions, random_walk_ratio, spanning_directions
 from .core.lanczos import lanczos_eigenpairs
 from .core.lattice import window
 from .landscape import Landscape
@@ -34,7 +34,7 @@ class Plane:
     window : list of (low, high), or None
         What the models in it ask for, per direction; None where `span` decides.
     titles : list of str
-    explained_variance_ratio, eigenvalues : ndarray
+    explained_variance_ratio, random_walk_variance_ratio, eigenvalues : ndarray
     end : Tensor or None
         The second model of a straight line, whose own bits are used at 1.
     notes : list of str
@@ -45,6 +45,7 @@ class Plane:
     titles: list[str]
     window: list[tuple[float, float]] | None = None
     explained_variance_ratio: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    random_walk_variance_ratio: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     eigenvalues: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     end: Tensor | None = None
     notes: list[str] = field(default_factory=list)
@@ -71,6 +72,7 @@ class Request:
 
     land: Landscape
     points: Tensor  # (n, P): the models given to fit, the one the map is centred on included
+    one_path: bool  # whether they are one sequence of checkpoints
     n_dims: int
     normalization: str | None
     eigenvectors: str
@@ -124,13 +126,26 @@ def hessian_plane(request: Request) -> Plane:
 
 
 def trajectory_plane(request: Request) -> Plane:
-    """Take the principal components of the checkpoints, through the last one (Li et al. 2018, section 7)."""
+    """Take the principal components of the checkpoints, through the last one (Li et al. 2018, section 7).
+
+    Beside their share of the variance stands that of a random walk with as many steps, where it is one sequence.
+    """
     directions, ratio = principal_directions(request.points, request.n_dims)
+    walk = random_walk_ratio(len(request.points), request.n_dims) if request.one_path else torch.empty(0)
+    notes = []
+    if len(walk) and float(ratio.sum()) <= float(walk.sum()):
+        notes.append(
+            f"The components hold {100 * float(ratio.sum()):.1f} % of the variance; those of a random walk with as "
+            f"many steps hold {100 * float(walk.sum()):.1f} %: the share and the shape of the path in this plane are "
+            "no sign of preferred directions (Antognini & Sohl-Dickstein 2018)."
+        )
     plane = Plane(
         request.land.theta,
         directions,
         [f"Component {k + 1}: {100 * float(r):.1f} % of variance (distance)" for k, r in enumerate(ratio)],
         explained_variance_ratio=ratio.numpy(),
+        random_walk_variance_ratio=walk.numpy(),
+        notes=notes,
     )
     return _framed(plane, request.points)
 

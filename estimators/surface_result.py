@@ -37,7 +37,7 @@ class SurfaceResult(Result):
     largest_error : float
         Largest estimate as a share of the range of the finite log-losses; NaN before it is known.
     converged : bool
-        Whether every value is exact or within the tolerance.
+        Whether every value is exact or estimated to be within the tolerance.
     n_evaluated, n_not_finite : int
         Points evaluated on the grid, and values that are not finite.
     loss, accuracy : float
@@ -50,6 +50,9 @@ class SurfaceResult(Result):
         Largest absolute cosine between two directions.
     explained_variance_ratio : ndarray
         Share of a trajectory's variance along each direction; empty for other directions.
+    random_walk_variance_ratio : ndarray
+        The same of a random walk with as many steps (Antognini & Sohl-Dickstein 2018); empty for other directions and
+        for several trajectories.
     eigenvalues : ndarray
         Of Hessian directions; empty for others.
     markers : list of dict
@@ -79,6 +82,7 @@ class SurfaceResult(Result):
     axis_titles: list[str] = field(default_factory=list)
     cosine: float = 0.0
     explained_variance_ratio: np.ndarray = field(default_factory=_empty)
+    random_walk_variance_ratio: np.ndarray = field(default_factory=_empty)
     eigenvalues: np.ndarray = field(default_factory=_empty)
     markers: list[dict[str, Any]] = field(default_factory=list)
     trajectories: list[dict[str, Any]] = field(default_factory=list)

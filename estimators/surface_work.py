@@ -62,6 +62,7 @@ class SurfaceWork(LandscapeEstimator):
     _tick: OnProgress
     _sketched: Panel | None
     _largest_error: float
+    _roughness: float
     _converged: bool
     _deviation: float | None
     _cosine: float
@@ -111,10 +112,11 @@ class SurfaceWork(LandscapeEstimator):
             f"{total:,} points, about {hours:,.1f} hours here. Lower resolution, or raise max_points."
         )
 
-    def _request(self, points: Tensor, seed: int, progress: OnProgress) -> Request:
+    def _request(self, points: Tensor, one_path: bool, seed: int, progress: OnProgress) -> Request:
         return Request(
             land=self._land,
             points=points,
+            one_path=one_path,
             n_dims=self.n_dims,
             normalization=self.normalization,
             eigenvectors=self.eigenvectors,
@@ -192,6 +194,7 @@ class SurfaceWork(LandscapeEstimator):
             names += ["held_out_losses", "held_out_accuracies"]
         self._canvas = Canvas(shape, names)
         self._largest_error, self._converged, self._deviation = float("nan"), False, None
+        self._roughness = float("nan")
 
     def _fill(self, progress: OnProgress, on_partial: OnPartial | None) -> None:
         work = self._evaluate_all if self.mode == "exact" else self._evaluate_adaptively
@@ -244,8 +247,11 @@ class SurfaceWork(LandscapeEstimator):
             for state in rounds:
                 self._canvas.refine(panel, state)
                 self._largest_error = max([*errors, state.largest_error])
+                if state.rough:
+                    self._roughness = float(np.nanmax([self._roughness, state.roughness]))
                 left = (len(self._panels) - number - 1) * min(len(panel.nodes), _EXPECTED_ADAPTIVE)
-                here = min(len(panel.nodes), max(_EXPECTED_ADAPTIVE, state.n_evaluated + 10))
+                here = len(panel.nodes) if state.exhaustive else max(_EXPECTED_ADAPTIVE, state.n_evaluated + 10)
+                here = min(len(panel.nodes), here)
                 yield self._canvas.n_evaluated + left + (0 if state.converged else here - state.n_evaluated)
             assert state is not None
             errors.append(state.largest_error)
@@ -304,6 +310,14 @@ class SurfaceWork(LandscapeEstimator):
         settings = {**self._land.settings, **self._described(), "points": int(canvas.evaluated.size)}
         if self._deviation is not None:
             settings["bfloat16_deviation"] = self._deviation
+        notes = list(plane.notes)
+        if np.isfinite(self._roughness):
+            settings["fallback"] = "exact"
+            notes.append(
+                "The loss jumps from one point to the next, by "
+                f"{self._roughness:.2%} of the range of its logarithm: interpolation cannot reach the tolerance, and "
+                "every point was evaluated instead of an adaptive choice."
+            )
         if any(self._centre):
             settings["centre"] = list(self._centre)
         if self._held_out is not None:
@@ -324,10 +338,11 @@ class SurfaceWork(LandscapeEstimator):
             axis_titles=list(plane.titles),
             cosine=self._cosine,
             explained_variance_ratio=plane.explained_variance_ratio,
+            random_walk_variance_ratio=plane.random_walk_variance_ratio,
             eigenvalues=plane.eigenvalues,
             markers=self._entries(trajectories=False),
             trajectories=self._entries(trajectories=True),
-            notes=list(plane.notes),
+            notes=notes,
         )
 
     def _described(self) -> dict[str, Any]:

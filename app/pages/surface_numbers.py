@@ -42,7 +42,12 @@ def metrics(result: Any) -> None:
         if len(result.axes) > 1:
             st.metric(text("cosine"), f"{result.cosine:.1e}", width=160)
         if np.size(result.explained_variance_ratio):
-            st.metric(text("variance"), f"{float(np.sum(result.explained_variance_ratio)):.1%}", width=150)
+            walk = float(np.sum(result.random_walk_variance_ratio))
+            st.metric(
+                text("variance"), f"{float(np.sum(result.explained_variance_ratio)):.1%}", width=190,
+                delta=text("variance.walk", share=walk) if walk else None, delta_color="off", delta_arrow="off",
+                help=text("variance.help"),
+            )  # fmt: skip
         if np.size(result.eigenvalues):
             listed = ", ".join(f"{v:.4g}" for v in np.ravel(result.eigenvalues))
             st.metric(text("eigenvalues"), listed, width=200)

@@ -194,6 +194,29 @@ def principal_directions(points: Tensor, n_directions: int = 2) -> tuple[Tensor,
     return directions * peak.sign(), values[:n_directions] / values.sum()
 
 
+def random_walk_ratio(n_points: int, n_directions: int = 2) -> Tensor:
+    """Share of variance that principal components of a random walk explain, without any preferred direction.
+
+    The covariance of a centred walk with independent steps of equal size is the pseudo-inverse of the Laplacian of a
+    path, in the limit of many dimensions (Antognini & Sohl-Dickstein, "PCA of high dimensional random walks with
+    comparison to neural network training", NeurIPS 2018): the shares fall like 1 / sin²(πk / 2n), to 61 % and 15 %
+    for long walks.
+
+    Parameters
+    ----------
+    n_points : int
+        Points of the walk, its start included.
+    n_directions : int, default=2
+
+    Returns
+    -------
+    Tensor of shape (n_directions,), float64
+    """
+    k = torch.arange(1, n_points, dtype=torch.float64)
+    values = torch.sin(torch.pi * k / (2 * n_points)) ** -2
+    return values[:n_directions] / values.sum()
+
+
 def spanning_directions(points: Tensor) -> Tensor:
     """Orthonormal directions from the first point through the others: (n - 1, P) for n points.
 

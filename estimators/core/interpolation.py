@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
 Array = NDArray[np.float64]
@@ -14,7 +15,7 @@ Indices = NDArray[np.intp]
 
 KERNELS: dict[str, Callable[[Array], Array]] = {
     "thin_plate": lambda r: r * r * np.log(np.maximum(r, 1e-300)),
-    "cubic": lambda r: r**3,
+    "cubic": lambda r: r * r * r,
     "linear": lambda r: -r,
 }
 _CHUNK = 1 << 22  # distances held at once
@@ -44,12 +45,15 @@ class Fit:
         To the nearest node.
     skill : ndarray of shape (n_kernels,)
         Root mean square of each kernel's leave-one-out errors.
+    typical : float
+        Median of the leave-one-out errors, without the linear kernel.
     """
 
     members: Array
     left_out: Array
     distance: Array
     skill: Array
+    typical: float
 
 
 def fit_lattice(coordinates: Array, nodes: Indices, values: Array, kernels: tuple[str, ...] = tuple(KERNELS)) -> Fit:
@@ -64,21 +68,19 @@ def fit_lattice(coordinates: Array, nodes: Indices, values: Array, kernels: tupl
     np.fill_diagonal(between, np.inf)
     spacing = between.min(axis=1)
     members = np.empty((len(kernels), len(points)))
-    left_out, nearest = np.empty(len(points)), np.empty(len(points))
-    n_near = min(_NEIGHBOURS, len(known))
     step = max(1, _CHUNK // len(known))
     for a in range(0, len(points), step):
         part = slice(a, a + step)
         distance = cdist(points[part], known)
-        nearest[part] = distance.min(axis=1)
         for row, (kernel, (weights, tail, _)) in enumerate(zip(kernels, solved, strict=True)):
             members[row, part] = KERNELS[kernel](distance) @ weights + _tail(kernel, points[part]) @ tail
-        near = np.argpartition(distance, n_near - 1, axis=1)[:, :n_near]
-        closeness = np.minimum(1.0, nearest[part] / spacing[near].mean(axis=1)) ** 2
-        left_out[part] = np.sqrt(np.square(left[near]).mean(axis=1)) * closeness
+    apart, near = cKDTree(known).query(points, list(range(1, min(_NEIGHBOURS, len(known)) + 1)))
+    nearest = apart[:, 0]
+    left_out = np.sqrt(np.square(left[near]).mean(axis=1))
+    left_out *= np.minimum(1.0, nearest / spacing[near].mean(axis=1)) ** 2
     members[:, nodes] = values  # a solve leaves rounding at the nodes
     skill = np.array([np.sqrt(np.mean(errors**2)) for _, _, errors in solved])
-    return Fit(members, left_out, nearest, skill)
+    return Fit(members, left_out, nearest, skill, float(np.median(left)))
 
 
 def _tail(kernel: str, points: Array) -> Array:

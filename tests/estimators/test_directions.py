@@ -13,6 +13,7 @@ from estimators.core.directions import (
     largest_cosine,
     principal_directions,
     random_directions,
+    random_walk_ratio,
     spanning_directions,
 )
 
@@ -162,3 +163,16 @@ def test_frame_handles_oblique_directions_and_measures_distance_from_the_plane()
     assert torch.equal(points[1], frame.origin)
     away = torch.linalg.qr(directions.double().T, mode="complete").Q[:, 5]
     assert frame.residual((points[:1].double() + 4.0 * away).float())[0].item() == pytest.approx(4.0, rel=1e-5)
+
+
+@pytest.mark.parametrize("n_points", [4, 12, 60])
+def test_the_shares_of_a_random_walk_are_those_of_simulated_ones(n_points):
+    generator = torch.Generator().manual_seed(n_points)
+    walks = [torch.randn(n_points, 20_000, generator=generator).double().cumsum(0) for _ in range(4)]
+    measured = torch.stack([principal_directions(w, 2)[1] for w in walks]).mean(0)
+    np.testing.assert_allclose(random_walk_ratio(n_points, 2), measured, rtol=0.04)
+    assert float(random_walk_ratio(n_points, n_points - 1).sum()) == pytest.approx(1.0)
+
+
+def test_a_long_random_walk_shows_three_quarters_of_its_variance_in_a_plane():
+    np.testing.assert_allclose(random_walk_ratio(5000, 2), [6 / np.pi**2, 1.5 / np.pi**2], rtol=1e-3)

@@ -186,6 +186,25 @@ def test_a_trajectory_is_scikit_learns_pca_with_true_losses_beside_the_map(train
         assert axis[0] < min(values) and axis[-1] > max(values)
 
 
+def test_a_random_walk_is_told_from_a_trajectory(tiny):
+    """A plane of principal components shows most of a random walk's variance, too."""
+    model, data = tiny
+    land = Landscape(model, data, precision="float64")
+    generator = torch.Generator().manual_seed(3)
+    steps = 0.05 * torch.randn(9, land.n_parameters, generator=generator, dtype=torch.float64)
+    walk = [land.theta + s for s in torch.cat([torch.zeros_like(steps[:1]), steps.cumsum(0)])]
+    wandering = mapper(directions="trajectory", resolution=3).fit([*walk[:-1], land.model_at(walk[-1])], data)
+    drifting = [land.theta + k * steps[0] + 0.1 * steps[k] for k in range(9)]
+    going = mapper(directions="trajectory", resolution=3).fit([*drifting[:-1], land.model_at(drifting[-1])], data)
+    share = wandering.random_walk_variance_ratio_.sum()
+    assert share == pytest.approx(sum(1 / np.sin(np.pi * k / 20) ** 2 for k in (1, 2)) / 66.0, rel=1e-9)
+    assert going.explained_variance_ratio_.sum() > going.random_walk_variance_ratio_.sum()
+    assert not any("random walk" in note for note in going.notes_)
+    said = any("random walk" in note for note in wandering.notes_)
+    assert said == (wandering.explained_variance_ratio_.sum() <= share)
+    assert mapper(resolution=3).fit(model, data).random_walk_variance_ratio_.size == 0
+
+
 def test_several_trajectories_share_one_plane(tiny):
     model, data = tiny
     paths = {}
@@ -198,6 +217,7 @@ def test_several_trajectories_share_one_plane(tiny):
     assert [t["label"] for t in fitted.trajectories_] == ["sgd", "adam"]
     assert all(t["distance"][-1] == pytest.approx(0.0, abs=1e-9) for t in fitted.trajectories_)
     assert 0 < fitted.explained_variance_ratio_.sum() < 1
+    assert fitted.random_walk_variance_ratio_.size == 0  # not one walk
 
 
 def test_three_models_lie_in_their_plane_with_their_own_losses(tiny):
@@ -511,3 +531,36 @@ def test_convexity_basins_and_basin_width(tiny):
     pytest.importorskip("gudhi")
     (deepest, *_) = fitted.basins()
     assert deepest["loss"] == fitted.losses_.min()
+
+
+class Rounded(nn.Module):
+    """A network with weights in steps of 1/16, as after quantisation."""
+
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.hidden, self.out = nn.Linear(8, 24), nn.Linear(24, 3)
+
+    def forward(self, x):
+        def linear(layer, x):
+            return nn.functional.linear(x, (16 * layer.weight).round() / 16, layer.bias)
+
+        return linear(self.out, linear(self.hidden, x).relu())
+
+
+def test_a_quantised_network_is_mapped_exactly_with_a_word(tiny):
+    model, (_, targets) = Rounded(), tiny[1]
+    data = torch.randn(len(targets), 8, generator=torch.Generator().manual_seed(1)), targets
+    options = {"resolution": 41, "span": 0.2, "random_state": 0}
+    partial = []
+    found = SurfaceMapper(mode="adaptive", **options).fit(model, data, on_partial=partial.append)
+    exact = SurfaceMapper(**options).fit(model, data)
+    assert found.evaluated_.all() and found.n_evaluated_ == 41 * 41
+    assert np.array_equal(found.losses_, exact.losses_)
+    assert np.array_equal(found.accuracies_, exact.accuracies_)
+    assert found.converged_ and found.largest_error_ == 0.0
+    assert any("every point was evaluated" in note for note in found.notes_)
+    assert found.result_.settings["fallback"] == "exact"
+    assert "fallback" not in exact.result_.settings
+    assert len(partial) >= 8
