@@ -51,6 +51,15 @@ class Gauge:
         self.outside = None if self.held_out is None else self.land.on(self.held_out)
         self._seen: dict[str, str] = {}
 
+    def check_forwards(self, sources: Sequence[Any], names: Sequence[str]) -> None:
+        """Refuse modules whose own forward is another function of the weights than the architecture's."""
+        for source, name in zip(sources, names, strict=True):
+            if isinstance(source, nn.Module) and source is not self.model:
+                try:
+                    self.land.point(source)
+                except ValueError as error:
+                    raise ValueError(f"{name} cannot be averaged: {error}") from error
+
     def theta(self, state: State, name: str) -> Tensor:
         """Read the weights of a state, refusing those that are not finite."""
         theta = self.land.point(state)

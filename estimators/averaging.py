@@ -186,6 +186,7 @@ class SWAAverager(LandscapeEstimator, auto_wrap_output_keys=None):
         # Plain buffers are those of the last member; reading it first also refuses a stranger before any work.
         carrier.load_state_dict(members[len(members) - 1])
         gauge = Gauge(self, carrier, data, held_out)
+        gauge.check_forwards(members.sources, members.names)
         soup, self._buffers = self.method in SOUPS, buffer_names(carrier)
         edge = 0.5 if soup and self.barrier_points else 0.9
         mean, rows = self._new_mean(), []
@@ -258,6 +259,7 @@ class SWAAverager(LandscapeEstimator, auto_wrap_output_keys=None):
         if data is not None:
             gauge = Gauge(self, self._carrier, data, held_out)
             name = f"#{self._mean.n}"
+            gauge.check_forwards([checkpoint], [name])
             row = {"name": name, "role": "member", "kept": True, **gauge.values(gauge.theta(state, name))}
             self._mean.update(state)
             before = [r for r in getattr(self, "report_", []) if r["role"] == "member"]
@@ -431,12 +433,16 @@ class SWAAverager(LandscapeEstimator, auto_wrap_output_keys=None):
 
     def _choose(self, members: Members, gauge: Gauge, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
         where = "held_out" if gauge.outside is not None else "train"
-        sign = 1.0 if self.score == "accuracy" else -1.0
+        score = self.score
+        if score == "accuracy" and any(np.isnan(row[f"{where}_accuracy"]) for row in rows):
+            score = "loss"
+            gauge.notes.append("Targets that are not classes have no accuracy: members were chosen by their loss.")
+        sign = 1.0 if score == "accuracy" else -1.0
         average, verdicts = greedy_soup(
             members,
-            lambda state: gauge.score(gauge.land.point(state), self.score),
+            lambda state: gauge.score(gauge.land.point(state), score),
             buffers=self._buffers,
-            scores=[sign * row[f"{where}_{self.score}"] for row in rows],
+            scores=[sign * row[f"{where}_{score}"] for row in rows],
         )
         kept = sum(v.kept for v in verdicts)
         for order, verdict in enumerate(verdicts):

@@ -64,6 +64,8 @@ def landscape_objective(land: Landscape, l2: float = 0.0) -> Objective:
     Objective
     """
     module = land.model_at().to(land.device, land.dtype).eval()
+    if land.changes_input:
+        module.register_forward_pre_hook(lambda _, args: tuple(a.clone() for a in args))
     inputs, targets = land.data.inputs.to(land.device), land.data.targets.to(land.device)
     if inputs.is_floating_point():
         inputs = inputs.to(land.dtype)

@@ -23,7 +23,14 @@ from .core.memories import forget, forget_known
 from .core.network import Network, one_thread_at_a_time
 from .core.replay import recorded
 from .data import Examples, load_data
-from .landscape_checks import check_outputs, check_repeatable, deviation_from_float32
+from .landscape_checks import (
+    changes_input,
+    check_outputs,
+    check_repeatable,
+    check_same_function,
+    check_weights,
+    deviation_from_float32,
+)
 from .models import compatible_state_dict, describe_module, read_checkpoint
 from .progress import OnProgress, ignore_progress
 
@@ -154,7 +161,10 @@ class Landscape:
             patterns = None if self._patterns is None else tuple(self._patterns)
             self._network = Network(module, patterns, self.batch_norm, precision == "bfloat16")
             self._network.estimate_from(self._inputs)
+            self._non_finite = check_weights(self._template, self.batch_norm)
             self.n_classes = check_outputs(self._network, self._inputs, self._targets, self.loss_function)
+            self._network.copies_input = changes_input(self._network.module, self.sample_inputs(2))
+            check_repeatable(self._network, self._inputs, self.batch_size)
             if points_per_pass > 1 and not self._network.is_fixed_function:
                 raise ValueError(
                     f"points_per_pass must be 1 with batch norm under batch_norm={self.batch_norm!r}, got "
@@ -163,12 +173,13 @@ class Landscape:
             self._network.settle(self.sample_inputs(2))
             self._network.shorten(self.sample_inputs(4))
             self._enter()
+            if self._network.tail is not None:
+                self._network.copies_input = changes_input(self._network.tail, self.sample_inputs(2))
             self._network.fold(self.sample_inputs(8))
             self.theta = self._network.flat.read()
             self._network.move(self.theta)
-            x, y = next(batches(self._inputs, self._targets, min(32, self.batch_size), self.device))
-            check_repeatable(self._network, self.loss_function, x, y)
             if self._network.mixed:
+                x, y = next(batches(self._inputs, self._targets, min(32, self.batch_size), self.device))
                 self._mixed_deviation = deviation_from_float32(self._network, self.loss_function, x, y)
 
     # -- what it is -------------------------------------------------------------------------------------
@@ -204,6 +215,11 @@ class Landscape:
         return self._network.has_batch_norm
 
     @property
+    def changes_input(self) -> bool:
+        """Whether the network writes into its input; here it then gets a copy."""
+        return self._network.copies_input
+
+    @property
     def settings(self) -> dict[str, Any]:
         """What a result has to say about itself: model, data, loss, policies, device, versions."""
         provenance = getattr(self._template, "provenance", {})
@@ -220,6 +236,7 @@ class Landscape:
             **self._policy_settings(),
             "batch_size": self.batch_size,
             "precision": self.precision,
+            **({"non_finite": self._non_finite} if self._non_finite else {}),
             **({} if self._mixed_deviation is None else {"bfloat16_deviation": self._mixed_deviation}),
             "device": str(self.device),
             "fold": self._network.fold_note,
@@ -385,7 +402,8 @@ class Landscape:
         Raises
         ------
         ValueError
-            With every missing, unexpected and misshapen entry listed.
+            With every missing, unexpected and misshapen entry listed; or if a module is another function of its
+            weights than this network, by a few examples.
         """
         if isinstance(other, Tensor | np.ndarray):
             vector = torch.as_tensor(other).detach().to(self.theta)
@@ -395,11 +413,14 @@ class Landscape:
                     "Use the same model and the same filter on parameter names."
                 )
             return vector.clone()
-        if isinstance(other, nn.Module):
-            other = other.state_dict()
+        module = other if isinstance(other, nn.Module) else None
+        if module is not None:
+            other = module.state_dict()
         elif isinstance(other, str | os.PathLike):
             other, _ = read_checkpoint(other)
         state = compatible_state_dict(self._template, other)
+        if module is not None:
+            check_same_function(self._template, module, state, self.data.inputs)
         return self._network.flat.join([state[name].to(self.theta) for name in self.names])
 
     def state_dict(self, theta: Tensor | None = None) -> dict[str, Tensor]:
@@ -432,8 +453,8 @@ class Landscape:
         return _rebuild, (self._template, origin.data, self._options, None if self._origin is None else self.data)
 
     def sample_inputs(self, n: int) -> Tensor:
-        """First n inputs, on the device."""
-        return self._inputs[:n].to(self.device)
+        """First n inputs, on the device, as a copy."""
+        return self._inputs[:n].to(self.device, copy=True)
 
     def _vector(self, theta: Tensor | None) -> Tensor:
         return self.theta if theta is None else self.point(theta)

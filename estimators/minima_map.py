@@ -327,7 +327,7 @@ def _represent(land: Landscape, theta: Tensor, what: str | None) -> Tensor:
     if what == "features":
         module = land.model_at(theta).eval()
         inputs = land.data.inputs.to(next(module.parameters()).dtype)
-        found = features(module, inputs.split(land.batch_size))
+        found = features(module, (x.clone() for x in inputs.split(land.batch_size)))
         if found is not None:
             return found
     return land.outputs(theta)

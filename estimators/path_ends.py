@@ -125,6 +125,8 @@ def prepare_ends(estimator: ModeConnector, models: Sequence[Any], data: Any, rep
         )
     if not land.has_batch_norm and estimator.batch_norm == "recompute":
         notes.append("The model has no batch norm: there was nothing to recompute.")
+    if isinstance(other, nn.Module):
+        _check_same_layers(model, other)
     a, b = land.theta.clone(), land.point(other)
     for name, theta in (("models[0]", a), ("models[1]", b)):
         bad = [n for n, where in land.slices.items() if not bool(torch.isfinite(theta[where]).all())]
@@ -138,8 +140,6 @@ def prepare_ends(estimator: ModeConnector, models: Sequence[Any], data: Any, rep
             "models must be two different points, got the same weights twice. "
             "Train from another seed or with another order of the data."
         )
-    if isinstance(other, nn.Module):
-        _check_same_layers(model, other)
     state_b = state_of(model, land, other)
     check_fixed_parts(model, land, state_b)
     fields: dict[str, Any] = {"distance_before": float((a - b).double().norm())}
@@ -206,7 +206,7 @@ def _align(
     estimator: ModeConnector, model: nn.Module, land: Landscape, state_b: State, report: OnProgress
 ) -> tuple[Tensor, Alignment, float]:
     state_a = {n: t.detach().cpu() for n, t in model.state_dict().items() if isinstance(t, Tensor)}
-    inputs = land.data.inputs[:N_CHECKED]
+    inputs = land.data.inputs[:N_CHECKED].clone()  # a network may write into them
     options = {"n_restarts": int(estimator.n_restarts), "random_state": int(estimator.random_state)}
     key = ("alignment", describe_module(model), state_a, state_b, inputs, options)
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .core.evaluation import per_example_losses
+from .core.evaluation import class_axis, correct, mean_squared_error, per_example_losses
 from .core.paths import (
     Coefficients,
     barrier,
@@ -209,14 +209,17 @@ def average_predictions(land: Landscape, points: Tensor) -> dict[str, Any]:
     """
     members = [land.outputs(point).double() for point in points]
     targets = land.data.targets.to(members[0].device)
-    classes = not targets.is_floating_point()
-    # scores whose softmax is the averaged probability: any classification loss can be applied to them
-    average = torch.stack([m.log_softmax(-1) if classes else m for m in members])
-    average = torch.logsumexp(average, 0) - np.log(len(members)) if classes else average.mean(0)
+    average = torch.stack(members)
+    if targets.is_floating_point() or land.loss_function is mean_squared_error:
+        average = average.mean(0)
+    else:  # scores whose softmax is the averaged probability: any classification loss can be applied to them
+        axis = class_axis(members[0], targets) + 1
+        average = torch.logsumexp(average.log_softmax(axis), 0) - np.log(len(members))
 
     def measure(outputs: Tensor) -> tuple[float, float]:
         loss = float(per_example_losses(land.loss_function, outputs, targets).mean())
-        return loss, float((outputs.argmax(-1) == targets).double().mean()) if classes else float("nan")
+        hits = correct(outputs, targets)
+        return loss, float("nan") if hits is None else float(hits.double().mean())
 
     loss, accuracy = measure(average)
     each = np.array([measure(member) for member in members])

@@ -18,6 +18,7 @@ from .core.copying import private_copy
 from .core.evaluation import Loss, batches, correct, logits, per_example_losses, totals
 from .core.layout import image_layout
 from .data import Examples, load_data
+from .landscape_checks import check_loss_values
 from .models import save_checkpoint, with_provenance
 from .progress import OnProgress, ignore_progress
 from .temporary import temporary_folder
@@ -163,6 +164,9 @@ def train(
         if x.dim() == 4:
             x = x.to(memory_format=layout)
         order = torch.Generator().manual_seed(random_state)
+        if callable(loss):
+            with torch.no_grad():
+                check_loss_values(measure, logits(network.eval()(x[:5].clone())), y[:5])
         if label_noise:
             y = _noisy(y, label_noise, random_state)
         step = _Step(
@@ -249,7 +253,7 @@ class _Step:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         with torch.enable_grad():
-            outputs = logits(self.network(x))
+            outputs = logits(self.network(x.clone() if self.rho else x))  # the ascent needs x as it is
             values = per_example_losses(self.loss, outputs, y)
             self._backward(values)
             if self.rho:
@@ -282,7 +286,7 @@ class _Step:
 def _evaluated(network: nn.Module, x: Tensor, y: Tensor, loss: Loss, device: torch.device) -> tuple[float, float]:
     """Mean loss and accuracy in evaluation mode, in which the network is left."""
     network.eval()
-    total, hits = totals(network, loss, batches(x, y, 512, device), device).tolist()
+    total, hits = totals(lambda v: network(v.clone()), loss, batches(x, y, 512, device), device).tolist()
     return total / len(y), hits / len(y)
 
 

@@ -87,7 +87,7 @@ def fold_batch_norm(module: nn.Module, example: Tensor, tolerance: float = 1e-4)
     try:
         clone = sharing_copy(module)
         with torch.no_grad():
-            pairs = _pairs(clone, example[:1])
+            pairs = _pairs(clone, example[:1].clone())
     except Exception as error:  # foreign code runs here: whatever it raises is reported and nothing is folded
         return module, f"not folded: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
     if not pairs:
@@ -95,7 +95,7 @@ def fold_batch_norm(module: nn.Module, example: Tensor, tolerance: float = 1e-4)
 
     @torch.no_grad()
     def distance(x: Tensor) -> float:
-        expected, found = (logits(network(x)).clone() for network in (module, clone))
+        expected, found = (logits(network(x.clone())).clone() for network in (module, clone))
         return _distance(found, expected)
 
     def difference(chosen: list[Replacement]) -> float:

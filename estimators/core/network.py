@@ -68,6 +68,7 @@ class Network:
         self.forward_module: nn.Module = module
         self.tail: nn.Module | None = None
         self.memories: list[Memory] = []
+        self.copies_input = False  # where the forward pass would write into the examples
         self._position: Tensor | None = None
         self._graphs_of: tuple[object, str] | None = None
         self._graphs: dict[str, list] = {}
@@ -110,7 +111,7 @@ class Network:
     def features(self, batches: Iterator[Tensor]) -> Iterator[Tensor]:
         """Yield what reaches the tail for each batch of inputs."""
         assert self.tail is not None
-        yield from features_before(self.tail, self._whole, batches)
+        yield from features_before(self.tail, self.whole, batches)
 
     def fold(self, example: Tensor) -> None:
         """Fold batch norm into the convolutions where the policy allows and the outputs agree."""
@@ -180,7 +181,12 @@ class Network:
     def forward(self, x: Tensor) -> object:
         """Give the model's output."""
         with self.precision():
-            return self.forward_module(x)
+            return self.forward_module(x.clone() if self.copies_input else x)
+
+    def whole(self, x: Tensor) -> object:
+        """Give the output of the whole network, whatever has been left out of it or folded."""
+        with self.precision():
+            return self.module(x.clone())
 
     def scores(self, x: Tensor) -> Tensor:
         """Give the class scores (N, C), in the dtype of θ."""
@@ -226,10 +232,6 @@ class Network:
         else:
             with self.policy():
                 yield list(self.flat.parameters)
-
-    def _whole(self, x: Tensor) -> object:
-        with self.precision():
-            return self.module(x)
 
     # -- backward graphs kept between products ------------------------------------------------------------
 

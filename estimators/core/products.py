@@ -174,7 +174,7 @@ class StatisticsGraph:
 
 def output_hessian_product(loss: Loss, z: Tensor, y: Tensor, v: Tensor) -> Tensor:
     """Multiply v by the Hessian of the per-example loss with respect to the outputs."""
-    if loss is cross_entropy:
+    if loss is cross_entropy and z.dim() == 2 and not y.is_floating_point():
         p = z.softmax(1)
         return p * (v - (p * v).sum(1, keepdim=True))
     with torch.enable_grad():
@@ -191,14 +191,15 @@ def model_fisher_product(loss: Loss, z: Tensor, v: Tensor) -> Tensor:
     For cross-entropy this is diag(p) − ppᵀ. The squared error belongs to a Gaussian whose gradient has
     variance 2/C for each output when its own variance is that of ℓ = ‖z − y‖²/C read as a negative log-likelihood.
     """
-    if loss is cross_entropy:
+    if loss is cross_entropy and z.dim() == 2:
         p = z.softmax(1)
         return p * (v - (p * v).sum(1, keepdim=True))
     if loss is mean_squared_error:
         return v * (2.0 / z[0].numel())
     raise ValueError(
-        "kind must be 'empirical' for a loss that is not the log-likelihood of a known distribution, got 'model'. "
-        "Use loss='cross_entropy' or 'mse', or the empirical Fisher."
+        "kind must be 'empirical' for a loss that is not the log-likelihood of a known distribution (a mean over "
+        "positions is none), got 'model'. Use loss='cross_entropy' or 'mse' with one prediction per example, or the "
+        "empirical Fisher."
     )
 
 

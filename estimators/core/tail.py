@@ -44,7 +44,7 @@ def features_before(
 ) -> Iterator[Tensor]:
     """Yield what reaches `tail` for each batch."""
     seen: list[Tensor] = []
-    hook = tail.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+    hook = tail.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach().clone()))
     try:
         for batch in batches:
             with torch.no_grad():  # not around the yield: the mode would leak to whoever asks for the next
@@ -73,7 +73,7 @@ def _ends(module: nn.Module, tail: nn.Module, moving: list[nn.Parameter], exampl
     )
     try:
         with torch.enable_grad():
-            output = module(example)
+            output = module(example.clone())
     finally:
         hook.remove()
     if len(calls) != 1:
