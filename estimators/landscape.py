@@ -22,7 +22,9 @@ from .core.layout import image_layout
 from .core.memories import forget, forget_known
 from .core.network import Network, one_thread_at_a_time
 from .core.replay import recorded
+from .core.weight_norm import plain_weight_norm
 from .data import Examples, load_data
+from .derivative_checks import check_derivatives
 from .landscape_checks import (
     changes_input,
     check_outputs,
@@ -30,6 +32,7 @@ from .landscape_checks import (
     check_same_function,
     check_weights,
     deviation_from_float32,
+    spread_indices,
 )
 from .models import compatible_state_dict, describe_module, read_checkpoint
 from .progress import OnProgress, ignore_progress
@@ -153,9 +156,10 @@ class Landscape:
         self._mixed_deviation: float | None = None
         self._replay: Callable[[], Tensor] | None = None
         self._fitting: set[str] = set()
+        self._derivatives: dict[str, str] = {}  # kinds looked at, and why one could not be
         self._inputs, self._targets = self._place(self.data)
         with torch.random.fork_rng(devices=[]):
-            module = cast(private_copy(self._template), self.device, self.dtype).eval()
+            module = cast(plain_weight_norm(private_copy(self._template)), self.device, self.dtype).eval()
             if image_layout(module) != torch.channels_last:  # what the model brought along
                 module = module.to(memory_format=torch.contiguous_format)
             patterns = None if self._patterns is None else tuple(self._patterns)
@@ -240,6 +244,7 @@ class Landscape:
             **({} if self._mixed_deviation is None else {"bfloat16_deviation": self._mixed_deviation}),
             "device": str(self.device),
             "fold": self._network.fold_note,
+            **({"derivatives": note} if (note := next(filter(None, self._derivatives.values()), "")) else {}),
             **({} if self._network.tail is None else {"backbone": "run once"}),
             "torch": torch.__version__,
         }
@@ -500,9 +505,21 @@ class Landscape:
     def _loss_and_gradient(
         self, theta: Tensor | None, data: list[tuple[Tensor, Tensor]], n: int
     ) -> tuple[float, Tensor]:
+        self._check_derivatives("gradient")
         self._network.move(self._vector(theta))
         self._check_block_fits(self._network.activation_bytes)
         return loss_and_gradient(self._network, self.loss_function, data, n)
+
+    def _check_derivatives(self, kind: str) -> None:
+        """Compare the first derivatives of a kind with differences, on a few examples."""
+        if kind in self._derivatives:
+            return
+        chosen = spread_indices(len(self.data), 4)
+        x, y = (t[chosen].to(self.device) for t in (self.data.inputs, self.data.targets))
+        network = self._network
+        self._derivatives[kind] = check_derivatives(
+            kind, network.module, self.theta, network.flat.groups, self.loss_function, x, y, self.batch_norm
+        )
 
     @one_thread_at_a_time
     def _product(self, kind: str, v: Tensor, theta: Tensor | None, apply: Callable) -> Tensor:
@@ -512,6 +529,7 @@ class Landscape:
                 f"v must have shape ({self.n_parameters},) or ({self.n_parameters}, k), got {tuple(vectors.shape)}. "
                 "Vectors have the order of Landscape.theta."
             )
+        self._check_derivatives(kind)
         network = self._network
         network.move(self._vector(theta))
         self._check_block_fits(network.graph_bytes)

@@ -116,7 +116,7 @@ def check_loss_values(loss: Loss, outputs: Tensor, targets: Tensor) -> None:
             "loss must give the same values twice for the same outputs, got others the second time. It draws random "
             "numbers or remembers earlier calls: use one that does not."
         )
-    if len(some) > 1 and given.shape[1:] == few.shape[1:] or len(some) == 1:
+    if len(some) == 1 or given.shape[1:] == few.shape[1:]:
         alone = per_example_losses(lambda *_: few, outputs[some], targets[some])
         if len(targets) == 1 or torch.allclose(values[some], alone, rtol=1e-4, atol=1e-6, equal_nan=True):
             return
@@ -235,8 +235,8 @@ def check_same_function(template: nn.Module, other: nn.Module, state: dict[str, 
     if expected.shape == found.shape and torch.allclose(found, expected, rtol=0, atol=1e-4 * scale, equal_nan=True):
         return
     raise ValueError(
-        f"A second network must be the same function of its weights, got a {type(other).__name__} whose outputs are not "
-        f"those of the first network with its weights{_differing(template, other)}. Give networks that differ in "
+        f"A second network must be the same function of its weights, got a {type(other).__name__} whose outputs are "
+        f"not those of the first network with its weights{_differing(template, other)}. Give networks that differ in "
         "nothing but weights."
     )
 

@@ -95,7 +95,7 @@ class Network:
 
     def settle(self, example: Tensor) -> None:
         """Look at a pass: a network that attends shares one lock, one that remembers what θ gave is made to forget."""
-        if attends(lambda: self.module(example)):
+        if attends(lambda: self.module(example.clone())):
             self.lock = ATTENTION
         self.memories = make_forgetful(self.module, self.flat.parameters, example)
 

@@ -74,6 +74,11 @@ class FlatParameters:
             offset += size
         return out
 
+    @property
+    def groups(self) -> list[tuple[str, ...]]:
+        """All names of each parameter in θ, tied ones together."""
+        return [(name, *self.tied.get(name, ())) for name in self.names]
+
     def to_internal(self, vectors: Tensor) -> Tensor:
         """Public layout (..., P) to buffer layout (..., P)."""
         return vectors if self._is_identity else vectors[..., self.inverse_order]

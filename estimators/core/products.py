@@ -203,7 +203,7 @@ def model_fisher_product(loss: Loss, z: Tensor, v: Tensor) -> Tensor:
     )
 
 
-def _nodes(roots: Sequence[Tensor | None]) -> set:
+def graph_nodes(roots: Sequence[Tensor | None]) -> set:
     """Collect every node of the graphs that end in `roots`."""
     seen: set = set()
     waiting = [root.grad_fn for root in roots if root is not None and root.grad_fn is not None]
@@ -217,9 +217,9 @@ def _nodes(roots: Sequence[Tensor | None]) -> set:
 
 def _refuse_broken_graph(gradients: Tensors, value: Tensor) -> None:
     """Raise where a `once_differentiable` function cuts the graph: autograd prunes its error node and says 0."""
-    if all(node.name() != "torch::autograd::Error" for node in _nodes(gradients)):
+    if all(node.name() != "torch::autograd::Error" for node in graph_nodes(gradients)):
         return
-    names = {node.name().removesuffix("Backward") for node in _nodes([value]) if hasattr(node, "_forward_cls")}
+    names = {node.name().removesuffix("Backward") for node in graph_nodes([value]) if hasattr(node, "_forward_cls")}
     raise ValueError(
         "The model must have a second derivative (double backward) for curvature, and it does not: its custom "
         f"autograd function {' or '.join(sorted(names)) or 'of unknown name'} is once_differentiable. Replace that "
