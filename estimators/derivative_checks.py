@@ -192,8 +192,8 @@ def _compare(made: _Copy, kind: str, seed: int) -> str:
         def function(theta: Tensor) -> Tensor:
             return w.dot(made.gradient(theta))[None]
     else:
-        graph = OutputGraph(made.forward, made.loss, made.parameters, made.x, made.y)
-        derivative, function = graph.push(made.split(v)).detach(), made.outputs
+        jacobian = OutputGraph(made.forward, made.loss, made.parameters, made.x, made.y)
+        derivative, function = jacobian.push(made.split(v)).detach(), made.outputs
         size, floor = derivative.norm(), function(base).norm() * 1e-6
     if not derivative.isfinite().all():
         return ""

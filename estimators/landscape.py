@@ -168,7 +168,7 @@ class Landscape:
             self._non_finite = check_weights(self._template, self.batch_norm)
             self.n_classes = check_outputs(self._network, self._inputs, self._targets, self.loss_function)
             self._network.copies_input = changes_input(self._network.module, self.sample_inputs(2))
-            check_repeatable(self._network, self._inputs, self.batch_size)
+            check_repeatable(self._network, self.loss_function, self._inputs, self._targets, self.batch_size)
             if points_per_pass > 1 and not self._network.is_fixed_function:
                 raise ValueError(
                     f"points_per_pass must be 1 with batch norm under batch_norm={self.batch_norm!r}, got "

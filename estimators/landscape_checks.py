@@ -37,7 +37,7 @@ def check_weights(module: nn.Module, batch_norm: str) -> list[str]:
     if batch_norm == "frozen":
         names = {id(m): name for name, m in module.named_modules()}
         layers = batch_norms(module)
-        below = [names[id(m)] for m in layers if bool((m.running_var < 0).any())]  # type: ignore[operator]
+        below = [names[id(m)] for m in layers if bool((m.running_var < 0).any())]  # type: ignore[operator,union-attr]
         if below:
             raise ValueError(
                 f"Running variances must be 0 or more, got negative ones in {listed(below)}. Repair the checkpoint, "
@@ -137,8 +137,8 @@ def changes_input(forward: Callable[[Tensor], object], x: Tensor) -> bool:
 
 
 @torch.no_grad()
-def check_repeatable(network: Network, inputs: Tensor, batch_size: int) -> None:
-    """Insist on the same outputs twice at the same weights, for the first, the last and some other examples.
+def check_repeatable(network: Network, loss: Loss, inputs: Tensor, targets: Tensor, batch_size: int) -> None:
+    """Insist on the same outputs and losses twice at the same weights, for the first, last and some other examples.
 
     Raises
     ------
@@ -148,7 +148,7 @@ def check_repeatable(network: Network, inputs: Tensor, batch_size: int) -> None:
     chosen = spread_indices(len(inputs), _FEW if len(inputs) <= _FEW else _PROBED)
     with network.policy():
         for part in chosen.split(batch_size):
-            x = inputs[part].to(network.device)
+            x, y = inputs[part].to(network.device), targets[part].to(network.device)
             first, second = network.scores(x), network.scores(x)
             apart = _apart(first, second)
             if apart > 0.0:
@@ -156,6 +156,7 @@ def check_repeatable(network: Network, inputs: Tensor, batch_size: int) -> None:
                     "The model must give the same loss twice at the same weights, got outputs that differ by "
                     f"{apart:.1e} of their size. {_where_random(network, x)} Switch that off."
                 )
+            check_loss_values(loss, first, y)
 
 
 def _apart(a: Tensor, b: Tensor) -> float:
