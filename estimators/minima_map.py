@@ -47,7 +47,8 @@ class MapResult(Result):
     distances : ndarray of shape (m, m)
         Euclidean, in the unit of the weights (after matching, when ``align="weights"``).
     cka : ndarray of shape (m, m)
-        Linear CKA of features or outputs on the same examples; NaN when not asked for.
+        Linear CKA of features or outputs on the same examples, unbiased: about 0, and then as often below it, where
+        nothing is alike; NaN when not asked for.
     t, profiles : ndarray of shape (n,) and (m, m, n)
         Loss along each path.
     layout : ndarray of shape (m, 2)

@@ -159,7 +159,7 @@ EN = {
     "def.statistics.text": "A point between two networks has no running statistics of its own. They are estimated anew at every position, the ends included, from the same examples.",
     "def.statistics.source": "Garipov et al. 2018; after matching also called REPAIR, Jordan et al., ICLR 2023",
     "def.cka.term": "Likeness (linear CKA)",
-    "def.cka.text": "How alike two networks represent the same examples, between 0 and 1, whatever the order of their units.",
+    "def.cka.text": "How alike two networks represent the same examples, whatever the order of their units: 1 when alike, about 0 (by chance also below) when not, without the bias of few examples.",
     "def.cka.source": "Kornblith et al., Similarity of Neural Network Representations Revisited, ICML 2019",
     "def.groups.term": "Groups on the map",
     "def.groups.text": "Checkpoints joined, directly or in steps, by barriers within the tolerance. Positions come from classical scaling of the chosen distances.",

@@ -30,6 +30,29 @@ def test_cka_is_the_same_by_features_and_by_examples():
     assert linear_cka(x, y) == pytest.approx(linear_cka(x, wide), rel=1e-12)
 
 
+def test_random_features_are_not_alike_however_few_the_examples():
+    """The plain estimate gives 0.76 and more here."""
+    values = [linear_cka(normal(16, 96, seed=2 * i), normal(16, 96, seed=2 * i + 1)) for i in range(40)]
+    assert abs(sum(values) / 40) < 0.05 and max(values) < 0.35
+    x = normal(16, 96)
+    assert linear_cka(x, x @ torch.linalg.qr(normal(96, 96, seed=1))[0]) == pytest.approx(1.0, abs=1e-12)
+    assert linear_cka(x, x + 0.1 * normal(16, 96, seed=5)) > 0.9
+
+
+def test_cka_is_that_of_the_definition():
+    """Against HSIC₁ written with N × N matrices, as in the paper."""
+    x, y, n = normal(9, 5), normal(9, 4, seed=1) + 3.0, 9
+
+    def hsic(k, m):
+        k, m = k - torch.diag(k.diag()), m - torch.diag(m.diag())
+        return (k @ m).trace() + k.sum() * m.sum() / ((n - 1) * (n - 2)) - 2 / (n - 2) * (k @ m).sum()
+
+    k, m = x @ x.T, y @ y.T
+    assert linear_cka(x, y) == pytest.approx(float(hsic(k, m) / (hsic(k, k) * hsic(m, m)).sqrt()), rel=1e-9)
+    assert np.isnan(linear_cka(x[:3], y[:3]))  # there is no unbiased estimate from three
+    assert np.isnan(linear_cka(x, torch.ones(9, 2)))
+
+
 def test_features_are_what_enters_the_classifier():
     net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)).double()
     x = normal(10, 4)
