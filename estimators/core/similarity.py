@@ -52,10 +52,8 @@ def _unbiased_hsic(x: Tensor, y: Tensor) -> float:
     n = len(x)
     diagonals = x.square().sum(1), y.square().sum(1)
     rows = x @ x.sum(0) - diagonals[0], y @ y.sum(0) - diagonals[1]
-    if x.shape[1] * y.shape[1] > n * n:  # N × N instead of p × q, whichever is smaller
-        both = ((x @ x.T) * (y @ y.T)).sum()
-    else:
-        both = (x.T @ y).square().sum()
+    by_examples = x.shape[1] * y.shape[1] > n * n  # N × N instead of p × q, whichever is smaller
+    both = ((x @ x.T) * (y @ y.T)).sum() if by_examples else (x.T @ y).square().sum()
     both = both - diagonals[0].dot(diagonals[1])
     return float(both + rows[0].sum() * rows[1].sum() / ((n - 1) * (n - 2)) - 2 / (n - 2) * rows[0].dot(rows[1]))
 
