@@ -295,8 +295,8 @@ def _pair(batch: Any) -> tuple[Any, Any]:
 
 
 def _tensor(values: Any) -> Tensor:
-    tensor = torch.as_tensor(np.asarray(values) if not isinstance(values, Tensor) else values).detach().cpu()
-    return tensor.float() if tensor.dtype == torch.float64 and tensor.dim() > 1 else tensor
+    """Take an array as it is: its precision is the landscape's to choose."""
+    return torch.as_tensor(np.asarray(values) if not isinstance(values, Tensor) else values).detach().cpu()
 
 
 def _check(examples: Examples) -> Examples:

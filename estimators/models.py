@@ -189,7 +189,21 @@ def read_checkpoint(path: str | os.PathLike) -> tuple[dict[str, Tensor], list[st
             f"{(str(error).splitlines() or [type(error).__name__])[0][:200]}. Save it again with "
             "safetensors.torch.save_file(model.state_dict(), ...)."
         ) from error
-    return clean_state_dict(content, file.name)
+    state, notes = clean_state_dict(content, file.name)
+    return state, [*notes, *_odd_values(state)]
+
+
+def _odd_values(state: Mapping[str, Tensor]) -> list[str]:
+    """Note entries that make a loss meaningless: values that are not finite, and variances below zero."""
+    floating = {k: v for k, v in state.items() if v.is_floating_point() or v.is_complex()}
+    broken = [k for k, v in floating.items() if not bool(v.isfinite().all())]
+    below = [k for k, v in floating.items() if k.endswith("running_var") and bool((v < 0).any())]
+    found = (("NaN or infinite values in", broken), ("variances below zero in", below))
+    return [
+        f"{what} {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
+        for what, names in found
+        if names
+    ]
 
 
 def clean_state_dict(content: Any, source: str = "the checkpoint") -> tuple[dict[str, Tensor], list[str]]:

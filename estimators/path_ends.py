@@ -207,6 +207,8 @@ def _align(
 ) -> tuple[Tensor, Alignment, float]:
     state_a = {n: t.detach().cpu() for n, t in model.state_dict().items() if isinstance(t, Tensor)}
     inputs = land.data.inputs[:N_CHECKED].clone()  # a network may write into them
+    if inputs.dtype == torch.float64:
+        inputs = inputs.to(next(p.dtype for p in model.parameters() if p.is_floating_point()))
     options = {"n_restarts": int(estimator.n_restarts), "random_state": int(estimator.random_state)}
     key = ("alignment", describe_module(model), state_a, state_b, inputs, options)
 

@@ -160,7 +160,8 @@ def train(
         torch.manual_seed(random_state)
         layout = image_layout(model)
         network = private_copy(model).to(where).to(memory_format=layout)
-        x, y = examples.inputs.to(where), examples.targets.to(where)
+        dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
+        x, y = _as_dtype(examples.inputs, dtype).to(where), examples.targets.to(where)
         if x.dim() == 4:
             x = x.to(memory_format=layout)
         order = torch.Generator().manual_seed(random_state)
@@ -213,7 +214,9 @@ def train(
                         break
             row = {"epoch": epoch, "loss": total / seen, "accuracy": hits / seen, "lr": rate}
             if test is not None:
-                held_out_loss, held_out_accuracy = _evaluated(network, test.inputs, test.targets, measure, where)
+                held_out_loss, held_out_accuracy = _evaluated(
+                    network, _as_dtype(test.inputs, dtype), test.targets, measure, where
+                )
                 row |= {"held_out_loss": held_out_loss, "held_out_accuracy": held_out_accuracy}
             rows.append(row)
             if on_epoch is not None:
@@ -281,6 +284,11 @@ class _Step:
         with torch.no_grad():
             for p, e in moved:
                 p.sub_(e)
+
+
+def _as_dtype(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Give float64 inputs the precision of the weights; integers, and lower precisions, stay."""
+    return x.to(dtype) if x.dtype == torch.float64 else x
 
 
 def _evaluated(network: nn.Module, x: Tensor, y: Tensor, loss: Loss, device: torch.device) -> tuple[float, float]:

@@ -9,7 +9,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from estimators import Landscape, MinimaMapper, ModeConnector, SharpnessEstimator, SurfaceMapper, SWAAverager, train
+from estimators import (
+    Landscape,
+    MinimaMapper,
+    ModeConnector,
+    SharpnessEstimator,
+    SurfaceMapper,
+    SWAAverager,
+    load_model,
+    train,
+)
+from estimators.models import read_checkpoint
 
 
 def normal(*shape, seed=0):
@@ -231,3 +241,29 @@ def test_variances_below_zero_and_values_that_are_not_finite_are_named():
     with pytest.warns(RuntimeWarning, match=r"NaN or infinite values in 2\.bias"):
         land = Landscape(model, DATA)
     assert land.settings["non_finite"] == ["2.bias"] and np.isnan(land.loss())
+
+
+def test_checkpoints_say_what_is_not_finite_or_below_zero(tmp_path):
+    state = load_model("test_resnet", num_classes=10).state_dict()
+    state["fc.bias"][0] = float("nan")
+    state["layer1.0.conv1.weight"][0, 0, 0, 0] = float("inf")
+    state["bn1.running_var"][1] = -1.0
+    torch.save(state, tmp_path / "odd.pt")
+    wanted = ["NaN or infinite values in layer1.0.conv1.weight, fc.bias", "variances below zero in bn1.running_var"]
+    assert read_checkpoint(tmp_path / "odd.pt")[1] == wanted
+    model = load_model("test_resnet", num_classes=10, checkpoint=tmp_path / "odd.pt")
+    assert model.provenance["notes"] == wanted
+
+
+def test_float64_arrays_stay_float64():
+    x = normal(40, 4).double() + 1e-9 * normal(40, 4, seed=1).double()
+    model = Net().double()
+    exact = F.cross_entropy(model(x), DATA[1]).item()
+    rounded = F.cross_entropy(model(x.float().double()), DATA[1]).item()
+    found = Landscape(model, (x.numpy(), DATA[1].numpy()), precision="float64").loss()
+    assert abs(found - exact) < 1e-14 < abs(rounded - exact)
+    assert Landscape(Net(), (x, DATA[1])).outputs().dtype == torch.float32
+    run = train(Net(), (x, DATA[1]), epochs=1, held_out=(x, DATA[1]))
+    assert next(run.model.parameters()).dtype == torch.float32
+    ModeConnector(n_points=3, align="weights").fit((Net(), Net(seed=3)), (x, DATA[1]))
+    MinimaMapper(n_points=3).fit([Net(), Net(seed=3)], (x, DATA[1]))
