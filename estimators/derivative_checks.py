@@ -9,7 +9,6 @@ two steps agree with each other and both disagree with the derivative, for each 
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .core.batchnorm import batch_statistics
+from .core.copying import cast, private_copy
 from .core.evaluation import Loss, logits, per_example_losses
 from .core.network import free_memory
 from .core.products import HessianGraph, OutputGraph, double_backward, graph_nodes
@@ -41,7 +41,7 @@ class _Copy:
         y: Tensor,
         batch_norm: str,
     ) -> None:
-        self.module = copy.deepcopy(module).double()
+        self.module = cast(private_copy(module), x.device, torch.float64)
         named = dict(self.module.named_parameters(remove_duplicate=False))
         self.parameters = [named[names[0]] for names in groups]
         for names in groups:

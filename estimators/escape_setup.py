@@ -17,6 +17,7 @@ from .core.objectives import Objective, network_objective
 from .core.saddles import hidden_units, removed_outputs, settle
 from .core.surfaces import SURFACES, surface_objective
 from .landscape import Landscape
+from .landscape_checks import copy_input
 
 OnStep = Callable[[int, int], None]
 DENSE_LIMIT = 500  # parameters up to which Hessians are made whole
@@ -65,7 +66,7 @@ def landscape_objective(land: Landscape, l2: float = 0.0) -> Objective:
     """
     module = land.model_at().to(land.device, land.dtype).eval()
     if land.changes_input:
-        module.register_forward_pre_hook(lambda _, args: tuple(a.clone() for a in args))
+        copy_input(module)
     inputs, targets = land.data.inputs.to(land.device), land.data.targets.to(land.device)
     if inputs.is_floating_point():
         inputs = inputs.to(land.dtype)

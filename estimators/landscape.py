@@ -26,12 +26,12 @@ from .core.weight_norm import plain_weight_norm
 from .data import Examples, load_data
 from .derivative_checks import check_derivatives
 from .landscape_checks import (
-    changes_input,
     check_outputs,
     check_repeatable,
     check_same_function,
     check_weights,
     deviation_from_float32,
+    protect_input,
     spread_indices,
 )
 from .models import compatible_state_dict, describe_module, read_checkpoint
@@ -167,7 +167,7 @@ class Landscape:
             self._network.estimate_from(self._inputs)
             self._non_finite = check_weights(self._template, self.batch_norm)
             self.n_classes = check_outputs(self._network, self._inputs, self._targets, self.loss_function)
-            self._network.copies_input = changes_input(self._network.module, self.sample_inputs(2))
+            self._network.copies_input = protect_input(self._network.module, self.sample_inputs(2))
             check_repeatable(self._network, self.loss_function, self._inputs, self._targets, self.batch_size)
             if points_per_pass > 1 and not self._network.is_fixed_function:
                 raise ValueError(
@@ -178,7 +178,7 @@ class Landscape:
             self._network.shorten(self.sample_inputs(4))
             self._enter()
             if self._network.tail is not None:
-                self._network.copies_input = changes_input(self._network.tail, self.sample_inputs(2))
+                protect_input(self._network.tail, self.sample_inputs(2))
             self._network.fold(self.sample_inputs(8))
             self.theta = self._network.flat.read()
             self._network.move(self.theta)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from .core.batchnorm import batch_norms
+from .core.copying import private_copy
 from .core.evaluation import LOSSES, Loss, class_axis, logits, per_example_losses, totals
 from .core.network import Network
 
@@ -129,11 +129,21 @@ def check_loss_values(loss: Loss, outputs: Tensor, targets: Tensor) -> None:
 
 
 @torch.no_grad()
-def changes_input(forward: Callable[[Tensor], object], x: Tensor) -> bool:
-    """Whether a forward pass writes into its input."""
+def protect_input(module: nn.Module, x: Tensor) -> bool:
+    """Give a module that writes into its input a copy from now on, by a hook; say whether it does."""
     given = x.clone()
-    forward(given)
-    return not torch.equal(given, x)
+    module(given)
+    writes = not torch.equal(given, x)
+    if writes:
+        copy_input(module)
+    return writes
+
+
+def copy_input(module: nn.Module) -> None:
+    """Give a module copies of its inputs."""
+    module.register_forward_pre_hook(
+        lambda _, args: tuple(a.clone() if isinstance(a, Tensor) else a for a in args), prepend=True
+    )
 
 
 @torch.no_grad()
@@ -244,7 +254,7 @@ def check_same_function(template: nn.Module, other: nn.Module, state: dict[str, 
 
 def _at_rest(module: nn.Module) -> nn.Module:
     """Copy a module on the CPU in eval mode, in a type that runs there."""
-    fresh = copy.deepcopy(module).cpu()
+    fresh = private_copy(module).cpu()
     if any(p.dtype in (torch.float16, torch.bfloat16) for p in fresh.parameters()):
         fresh = fresh.float()
     return fresh.train().eval()  # what is kept between calls in eval mode is dropped on the way through train mode

@@ -68,7 +68,7 @@ class Network:
         self.forward_module: nn.Module = module
         self.tail: nn.Module | None = None
         self.memories: list[Memory] = []
-        self.copies_input = False  # where the forward pass would write into the examples
+        self.copies_input = False  # whether the module would write into the examples, and is given a copy
         self._position: Tensor | None = None
         self._graphs_of: tuple[object, str] | None = None
         self._graphs: dict[str, list] = {}
@@ -181,7 +181,7 @@ class Network:
     def forward(self, x: Tensor) -> object:
         """Give the model's output."""
         with self.precision():
-            return self.forward_module(x.clone() if self.copies_input else x)
+            return self.forward_module(x)
 
     def whole(self, x: Tensor) -> object:
         """Give the output of the whole network, whatever has been left out of it or folded."""
