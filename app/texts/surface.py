@@ -41,7 +41,7 @@ EN = {
     "mode.adaptive": "Where it matters",
     "mode.exact": "Every point",
     "mode.help": "“Where it matters” evaluates about a tenth of the points, most where the surface bends, and says "
-    "how far the rest may be off. “Every point” is exact.",
+    "how far the rest may be off. “Every point” is exact; it is taken by itself where the loss jumps from point to point.",
     "tolerance": "Tolerance (% of the log range)",
     "seeds": "Random directions drawn",
     "seeds.help": "Several are drawn as a band: what one random direction shows depends on the draw.",
@@ -165,7 +165,9 @@ EN = {
     "def.adaptive.term": "Where it matters",
     "def.adaptive.text": "A coarse grid is evaluated first. Where two ways of interpolating the log-loss disagree, where "
     "leaving a neighbour out would have been wrong, and where the surface bends, more points follow, until the "
-    "estimated error is below the tolerance. Evaluated cells are exact; the tooltip says which those are.",
+    "estimated error is below the tolerance. Evaluated cells are exact; the tooltip says which those are. "
+    "Features narrower than about five steps of the grid that no evaluated point touches can be missed. Where the loss "
+    "jumps from point to point (rounded weights), every point is evaluated, and a line under the numbers says so.",
     "def.adaptive.source": "",
     "def.trajectory.term": "Trajectory plane",
     "def.trajectory.text": "The two principal components of the checkpoints, through the last one. The share of the "

@@ -127,6 +127,8 @@ def test_trajectory_with_another_one_marked(entries):
     found = result_of()
     assert len(found.trajectories) == 2
     assert 0 < found.explained_variance_ratio.sum() <= 1 + 1e-9
+    (variance,) = (m for m in at.metric if m.label == TEXT("variance"))
+    assert "random walk" in variance.delta  # beside the share that tells a walk from a trajectory
     table = at.dataframe[0].value
     assert len(table) == sum(len(t["x"]) for t in found.trajectories)
     assert (table[TEXT("col.distance")] >= 0).all()
