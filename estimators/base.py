@@ -14,7 +14,7 @@ from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator, TransformerMixin
 from torch import Tensor
 
-from .cache import cached_call, check_memory, fingerprint, is_cached
+from .cache import MISSING, cached_call, check_memory, fingerprint, recall
 from .checks import check_seed
 from .landscape import Evaluation, Landscape
 from .progress import OnProgress, ignore_progress, progress_bar
@@ -154,22 +154,24 @@ def evaluate_points(
     caching = memory.location is not None
     base = fingerprint(land.fingerprint, stacked) if caching else ""
     keys = [fingerprint(base, table[w]) if caching else "" for w in where]
-    stored = [caching and is_cached(memory, evaluate_chunk, key) for key in keys]
+    missing: list[int] = []
     done = 0
 
-    def take(index: int, evaluation: Evaluation) -> None:
+    def take(index: int, evaluation: Evaluation, stored: bool = False) -> None:
         nonlocal done
         w = where[index]
         losses[w], accuracies[w] = evaluation.losses, evaluation.accuracies
         done += w.stop - w.start
         if on_chunk is not None:
-            on_chunk(w, evaluation, stored[index])
-        on_progress(done, n, "points (from the cache)" if stored[index] else "points")
+            on_chunk(w, evaluation, stored)
+        on_progress(done, n, "points (from the cache)" if stored else "points")
 
-    missing = [i for i in range(len(where)) if not stored[i]]
-    for i in range(len(where)):
-        if stored[i]:
-            take(i, cached_call(memory, evaluate_chunk, keys[i], land, stacked, table[where[i]]))
+    for i, key in enumerate(keys):
+        found = recall(memory, evaluate_chunk, key)
+        if found is MISSING:
+            missing.append(i)
+        else:
+            take(i, found, stored=True)
     if n_jobs in (None, 1) and not _parallel_backend_chosen():
         for i in missing:
             take(i, cached_call(memory, evaluate_chunk, keys[i], land, stacked, table[where[i]]))

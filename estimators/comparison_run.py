@@ -16,9 +16,10 @@ from . import cache
 from .comparison import MEASURED
 from .core.map_shape import convex_share
 from .data import Examples
+from .identity import describe_module
 from .landscape import Landscape
 from .measurement import MeasureSettings, measure
-from .models import count_parameters
+from .models import count_parameters, trainable_names
 from .progress import OnProgress, ignore_progress, part
 from .surface import SurfaceMapper
 from .training import train
@@ -119,11 +120,9 @@ def run(task: Task, on_progress: OnProgress = ignore_progress) -> RunOutcome:
     on_progress(0, 1, "building")
     model = build(task)
     data = with_label_noise(task.data, task.training["label_noise"], task.seed)
-    # A rate of dropout or the like is no part of the weights, nor always of the module's text.
-    identity = [task.variant.architecture, sorted(task.variant.changes), repr(model)]
-    key = cache.fingerprint(
-        model.state_dict(), identity, task.training, task.seed, data.fingerprint, task.options["loss"]
-    )
+    engine = {name: task.options[name] for name in ("loss", "device")}
+    network = [describe_module(model), trainable_names(model)]
+    key = cache.fingerprint(network, task.training, task.seed, data.fingerprint, engine)
     trained = cache.cached_call(
         task.memory,
         _train,
@@ -154,7 +153,7 @@ def run(task: Task, on_progress: OnProgress = ignore_progress) -> RunOutcome:
     model.load_state_dict(trained["state"])
     key = cache.fingerprint(
         trained["state"],
-        identity,
+        network,
         data.fingerprint,
         task.held_out.fingerprint,
         task.options,

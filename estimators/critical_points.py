@@ -200,7 +200,7 @@ class CriticalPointFinder(LandscapeEstimator):
             def on_step(done: int, total: int, i: int = i, points: list = points) -> None:
                 report(i * total + done, len(jobs) * total, f"{sum(p.found for p in points)} found")
 
-            key = (land.fingerprint, self.l2, self.tol, self.max_steps, index, starts, torch.__version__)
+            key = (land.fingerprint, self.l2, self.tol, self.max_steps, index, starts)
             points += self._cached(
                 _search, key, objective, starts.to(land.theta), index, self.tol, self.max_steps, on_step
             )

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
@@ -263,7 +262,9 @@ class SaddleEscaper(LandscapeEstimator):
         self, saddle: Saddle, options: RaceOptions, result: EscapeResult, name: str, report: OnProgress
     ) -> EscapeResult:
         fingerprint = "" if self._land is None else self._land.fingerprint
-        key = (fingerprint, self.saddle, self._centre, options.key(), name, torch.__version__)
+        # which coordinates move, and where the others stand, is not to be seen in the centre
+        where = (self.saddle, self.layer, self.unit, self.l2, saddle.centre, saddle.axes, saddle.curvature)
+        key = (fingerprint, *where, options.key(), name)
         race = self._cached(
             options.race, key, saddle, name, lambda done, total: report(done, total, OPTIMIZERS[name].title)
         )

@@ -25,6 +25,7 @@ from .core.replay import recorded
 from .core.weight_norm import plain_weight_norm
 from .data import Examples, load_data
 from .derivative_checks import check_derivatives
+from .identity import describe_module
 from .landscape_checks import (
     check_outputs,
     check_repeatable,
@@ -34,7 +35,7 @@ from .landscape_checks import (
     protect_input,
     spread_indices,
 )
-from .models import compatible_state_dict, describe_module, read_checkpoint
+from .models import compatible_state_dict, read_checkpoint
 from .progress import OnProgress, ignore_progress
 
 _WORTH_RECORDING = 16  # points from which a pass is recorded
@@ -257,10 +258,9 @@ class Landscape:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the architecture, all parameters and buffers, the data and what changes the number."""
+        """SHA-256 of the network with its code, weights and buffers, the data, and what else changes the number."""
         if self._model_fingerprint is None:
-            state = {k: v for k, v in self._template.state_dict().items() if isinstance(v, Tensor)}
-            self._model_fingerprint = cache.fingerprint(describe_module(self._template), state)
+            self._model_fingerprint = describe_module(self._template)
         origin = self._origin or self
         return cache.fingerprint(
             self._model_fingerprint,
@@ -272,7 +272,8 @@ class Landscape:
             self._network.statistics_rule or self.batch_norm,
             self.device.type,
             list(self.names),
-            *([] if self.points_per_pass == 1 else [self.points_per_pass]),
+            self.points_per_pass,
+            cache.arithmetic(self.device.type),
         )
 
     @one_thread_at_a_time

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from .base import LandscapeEstimator
 from .cache import fingerprint
 from .connectivity import ModeConnector
+from .core.batchnorm import batch_norms
 from .core.similarity import classical_scaling, connected_groups, features, linear_cka
+from .identity import describe_module
 from .landscape import Landscape
-from .models import describe_module
 from .path_ends import check_fixed_parts, state_of
 from .progress import OnProgress, ignore_progress, part
 from .results import Result
@@ -308,9 +309,18 @@ class MinimaMapper(LandscapeEstimator):
         numbers = {k: v for k, v in shared.items() if k not in ("memory", "n_jobs", "verbose", "compare")}
         prints = [fingerprint(a), fingerprint(b)]
         turned = prints[0] > prints[1]
-        key = ("pair", describe_module(model), land.data.fingerprint, numbers, sorted(prints))
+        # the first network lends all that no path moves: frozen weights, buffers, code
+        elsewhere = {*land.names, *(_statistics(model) if self.batch_norm in ("recompute", "auto") else ())}
+        fixed = describe_module(model, elsewhere)
+        key = ("pair", fixed, land.names, land.data.fingerprint, numbers, sorted(prints))
         found = self._cached(_join, key, connector, land, (b, a) if turned else (a, b), report)
         return {**found, "losses": found["losses"][::-1]} if turned else found
+
+
+def _statistics(model: nn.Module) -> set[str]:
+    """Names of the batch-norm buffers, which are estimated anew where points come from several networks."""
+    kept = {id(buffer) for layer in batch_norms(model) for buffer in layer.buffers(recurse=False)}
+    return {name for name, buffer in model.named_buffers(remove_duplicate=False) if id(buffer) in kept}
 
 
 def _join(connector: ModeConnector, land: Landscape, ends: tuple[Tensor, Tensor], report: OnProgress) -> dict[str, Any]:

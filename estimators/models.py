@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import inspect
 import json
 import os
@@ -18,8 +17,6 @@ import safetensors.torch
 import timm
 import torch
 from torch import Tensor, nn
-
-from .cache import describe_callable
 
 WRAPPER_PREFIXES = ("module.", "_orig_mod.", "model.")
 STATE_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict", "net", "weights")
@@ -324,26 +321,11 @@ def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
     return {k: json.loads(v) for k, v in header.items() if k != "format"}
 
 
+def trainable_names(model: nn.Module) -> list[str]:
+    """Name the parameters that a training moves."""
+    return [name for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad]
+
+
 def count_parameters(model: nn.Module) -> int:
     """Count the trainable parameters, tied ones once."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
-
-
-def describe_module(model: nn.Module) -> dict[str, Any]:
-    """Describe an architecture for fingerprints: its structure, the code of its forwards, its plain settings."""
-    described: dict[str, Any] = {"repr": repr(model)}
-    for name, module in model.named_modules():
-        forward = module.__dict__.get("forward", type(module).forward)
-        plain = {
-            k: v
-            for k, v in module.__dict__.items()
-            if not k.startswith("_")
-            and k not in ("training", "provenance")
-            and isinstance(v, bool | int | float | str | tuple)
-        }
-        described[f"module {name}"] = [
-            f"{type(module).__module__}.{type(module).__qualname__}",
-            describe_callable(forward) if inspect.isfunction(forward) else repr(type(forward)),
-            hashlib.sha256(repr(sorted(plain.items())).encode()).hexdigest()[:16],
-        ]
-    return described

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from .core.alignment import Alignment, State, align_states
 from .core.batchnorm import batch_norms
 from .core.paths import PATHS
+from .identity import describe_module
 from .landscape import Landscape
-from .models import compatible_state_dict, describe_module, read_checkpoint
+from .models import compatible_state_dict, read_checkpoint
 from .progress import OnProgress
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ def _align(
     if inputs.dtype == torch.float64:
         inputs = inputs.to(next(p.dtype for p in model.parameters() if p.is_floating_point()))
     options = {"n_restarts": int(estimator.n_restarts), "random_state": int(estimator.random_state)}
-    key = ("alignment", describe_module(model), state_a, state_b, inputs, options)
+    key = ("alignment", describe_module(model), state_b, inputs, options)
 
     def on_progress(done: int, total: int) -> None:
         report(done, total, f"matching weights, start {done} of {total}")

@@ -44,13 +44,11 @@ class Run:
                 self.report(self.before + self.spent, self.total, name)
 
             self.report(self.before, self.total, name)
-            probe = Probe(self.land, self.options, self.prior, spend, self.answer, self.prior_doubt)
-            prior = "zero" if self.prior is None else self.prior
-            key = fingerprint(
-                self.land.fingerprint,
-                {option: self.options[option] for option in measure.options},
-                (prior, self.prior_doubt) if name == "pac_bayes" else "",
-            )
+            # a measure sees the options of its key and no others
+            options = {option: self.options[option] for option in measure.options}
+            prior, doubt = (self.prior, self.prior_doubt) if name == "pac_bayes" else (None, "")
+            probe = Probe(self.land, options, prior, spend, self.answer, doubt)
+            key = fingerprint(self.land.fingerprint, options, prior, doubt)
             self.answers[name] = cached_call(self.memory, measure.compute, key, probe)
             self.before += budget
             self.report(self.before, self.total, name)

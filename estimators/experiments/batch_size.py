@@ -22,7 +22,9 @@ from ..core.paired import compare_pairs
 from ..core.ranking import kendall
 from ..core.verdicts import NOT_COMPARABLE, judge_correlation
 from ..data import Examples
+from ..identity import describe_module
 from ..landscape import Landscape
+from ..models import trainable_names
 from ..progress import OnProgress, ignore_progress, part
 from ..results import Result
 from ..sharpness import SharpnessEstimator, SharpnessResult
@@ -213,7 +215,8 @@ def batch_size_experiment(
         }
         model = make_model(seed)
         key = fingerprint(
-            dict(model.state_dict()),
+            describe_module(model),
+            trainable_names(model),
             data.fingerprint,
             held_out.fingerprint,
             training,

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ..base import LandscapeEstimator
 from ..connectivity import ModeConnector
 from ..data import Examples, load_data
-from ..models import describe_module, load_model
+from ..identity import describe_module
+from ..models import load_model, trainable_names
 from ..progress import OnProgress, part
 from ..training import train
 from .cases_result import CasesResult, judge, summarise
@@ -247,8 +250,14 @@ class ConnectivityCases(LandscapeEstimator):
             "loss": self.loss,
             **options,
         }
-        key = ("trained", describe_module(model), model.state_dict(), data.fingerprint, options)
-        return self._cached(_trained, key, model, data, options, report)
+        key = ("trained", describe_module(model), trainable_names(model), data.fingerprint, options)
+        found = self._cached(_trained, key, model, data, options, report)
+        trained = copy.deepcopy(model).eval()
+        trained.__dict__["provenance"] = found["provenance"]
+        with torch.no_grad():
+            for name, tensor in _tensors(trained).items():
+                tensor.copy_(found["tensors"][name])
+        return trained
 
     def _result(self, rows: list[dict[str, Any]], profiles: list[np.ndarray], settings: dict[str, Any]) -> CasesResult:
         settings = {
@@ -291,5 +300,11 @@ def _builder(name: str, data: Examples) -> Callable[[int], nn.Module]:
     return lambda seed: load_model(name, num_classes=classes, image_size=int(data.inputs.shape[-1]), random_state=seed)
 
 
-def _trained(model: nn.Module, data: Examples, options: Mapping[str, Any], report: OnProgress) -> nn.Module:
-    return train(model, data, on_progress=report, **options).model
+def _trained(model: nn.Module, data: Examples, options: Mapping[str, Any], report: OnProgress) -> dict[str, Any]:
+    trained = train(model, data, on_progress=report, **options).model
+    return {"tensors": _tensors(trained), "provenance": getattr(trained, "provenance", {})}
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """All parameters and buffers, those that a state dict leaves out as well."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}

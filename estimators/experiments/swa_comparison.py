@@ -24,7 +24,9 @@ from ..core.copying import private_copy
 from ..core.lanczos import lanczos_eigenpairs
 from ..core.paired import compare_pairs
 from ..data import Examples, load_data
+from ..identity import describe_module
 from ..landscape import Landscape
+from ..models import trainable_names
 from ..progress import OnProgress, ignore_progress, part
 from ..results import Result
 
@@ -214,7 +216,8 @@ def swa_experiment(
         settings = {k: v for k, v in averager.items() if k not in ("memory", "verbose", "n_jobs")}
         key = fingerprint(
             "swa comparison",
-            dict(model.state_dict()),
+            describe_module(model),
+            trainable_names(model),
             data.fingerprint,
             held_out.fingerprint,
             training,

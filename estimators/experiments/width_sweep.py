@@ -20,6 +20,7 @@ from ..checks import check_integer
 from ..comparison_run import RunOutcome, Task, build, run
 from ..connectivity import ModeConnector
 from ..data import Examples, load_data
+from ..identity import describe_module
 from ..measurement import MeasureSettings
 from ..progress import OnProgress, ignore_progress, part
 from ..variants import Variant
@@ -201,9 +202,8 @@ class WidthSweep(LandscapeEstimator):
         models = [build(task), build(task)]
         for model, outcome in zip(models, pair, strict=True):
             model.load_state_dict(outcome.state or {})
-        key = cache.fingerprint(
-            pair[0].state, pair[1].state, task.data.fingerprint, self.n_points, self.align, task.options
-        )
+        networks = [describe_module(model) for model in models]
+        key = cache.fingerprint(networks, task.data.fingerprint, self.n_points, self.align, task.options)
         on_progress(0, 1, f"{task.variant.name}, line between seeds {seeds[0]} and {seeds[1]}")
         barrier = cache.cached_call(task.memory, _line, key, models, task, self.n_points, self.align, on_progress)
         on_progress(1, 1, "")
