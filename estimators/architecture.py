@@ -17,6 +17,7 @@ from .checks import check_integer
 from .claims import judge_claims, rank_measures
 from .comparison import MEASURED, ComparisonResult, summarise
 from .comparison_run import RunOutcome, Task, build, run
+from .core.batchnorm import policy_settings
 from .data import Examples, load_data
 from .measurement import MEASURES, MeasureSettings, measure
 from .progress import OnProgress, part
@@ -98,7 +99,7 @@ class ArchitectureComparer(LandscapeEstimator):
         batch_size: int = 512,
         device: str = "auto",
         precision: str = "float32",
-        batch_norm: str = "frozen",
+        batch_norm: str = "auto",
         memory: Any = None,
         n_jobs: int = 1,
         random_state: int = 0,
@@ -299,6 +300,7 @@ class ArchitectureComparer(LandscapeEstimator):
                 surfaces[names.index(outcome.row["variant"])] = outcome.surface
         settings = {
             **{k: v for k, v in self.get_params().items() if k not in ("memory", "verbose", "n_jobs")},
+            **policy_settings(self.batch_norm, several_networks=False),
             "loss": self.loss if isinstance(self.loss, str) else cache.describe_callable(self.loss),
             "data": self._data.name,
             "n_examples": len(self._data),

@@ -47,7 +47,7 @@ class Gauge:
 
     def __post_init__(self) -> None:
         self.base = architecture(self.model)
-        self.land = self.estimator._landscape(self.base, self.data)
+        self.land = self.estimator._landscape(self.base, self.data, several_networks=True)
         self.outside = None if self.held_out is None else self.land.on(self.held_out)
         self._seen: dict[str, str] = {}
 
@@ -98,12 +98,12 @@ class Gauge:
         carrier = private_copy(self.base)
         carrier.load_state_dict(average)
         layers = batch_norms(carrier)
-        statistics: dict[str, Any] = {"policy": self.estimator.batch_norm, "layers": len(layers)}
+        statistics: dict[str, Any] = {"policy": self.land.batch_norm, "layers": len(layers)}
         if not layers:
-            if self.estimator.batch_norm == "recompute":
+            if self.land.batch_norm == "recompute":
                 self.notes.append("The model has no batch norm: there was nothing to recompute.")
             return _copied(carrier), statistics, None
-        if self.estimator.batch_norm == "frozen":
+        if self.land.batch_norm == "frozen":
             self.notes.append(
                 "Batch-norm statistics are those of the last member (batch_norm='frozen'); they do not belong to "
                 "the average. Use 'recompute'."
@@ -116,7 +116,7 @@ class Gauge:
         finished = private_copy(carrier)
         finished.load_state_dict(after)
         statistics |= _change(layers, batch_norms(finished))
-        if self.estimator.batch_norm == "batch":
+        if self.land.batch_norm == "batch":
             self.notes.append("Losses use the statistics of each batch; the average carries re-estimated ones.")
         broken = [n for n, b in finished.named_buffers() if b.is_floating_point() and not torch.isfinite(b).all()]
         if broken:

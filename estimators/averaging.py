@@ -20,6 +20,7 @@ from .average_run import run_schedule
 from .average_settings import SOUPS, buffer_names, check_settings, remark, write_shares
 from .base import LandscapeEstimator
 from .core.averages import ExponentialMean, RunningMean, greedy_soup
+from .core.batchnorm import policy_settings
 from .core.copying import private_copy
 from .models import save_checkpoint
 from .progress import OnProgress, part
@@ -61,8 +62,9 @@ class SWAAverager(LandscapeEstimator, auto_wrap_output_keys=None):
         Points on the line between each two members of a soup; 0 leaves the barriers out.
     loss, batch_size, device, precision, memory, n_jobs, random_state, verbose
         As in every estimator.
-    batch_norm : {"recompute", "frozen", "batch"}, default="recompute"
-        Policy for statistics: estimated again at every point that is measured, or left as in the last member
+    batch_norm : {"auto", "recompute", "frozen", "batch"}, default="auto"
+        Policy for statistics: estimated again at every point that is measured ("recompute", which is what "auto" means
+        here, see :mod:`estimators.core.batchnorm`), or left as in the last member
         ("frozen", which is wrong for an average and says so), or those of each batch.
 
     Attributes
@@ -113,7 +115,7 @@ class SWAAverager(LandscapeEstimator, auto_wrap_output_keys=None):
         batch_size: int = 512,
         device: str = "auto",
         precision: str = "float32",
-        batch_norm: str = "recompute",
+        batch_norm: str = "auto",
         memory: Any = None,
         n_jobs: int = 1,
         random_state: int = 0,
@@ -269,7 +271,8 @@ class SWAAverager(LandscapeEstimator, auto_wrap_output_keys=None):
             average = self._mean.state()
             self.state_dict_, self.n_averaged_ = average, self._mean.n
             note = "Nothing was measured: partial_fit was given no data; batch-norm statistics are the last member's."
-            settings = {k: getattr(self, k) for k in ("method", "decay", "warmup", "batch_norm")}
+            settings = {k: getattr(self, k) for k in ("method", "decay", "warmup")}
+            settings |= policy_settings(self.batch_norm, several_networks=True)
             self._publish(AverageResult(settings=settings, method=self.method, n_averaged=self._mean.n, notes=[note]))
         return self
 

@@ -66,7 +66,11 @@ class LandscapeEstimator(TransformerMixin, BaseEstimator):
                 setattr(cls, name, _with_seed(cls.__dict__[name], fresh=name in _FITTING))
 
     def _landscape(self, model: Any, data: Any, **overrides: Any) -> Landscape:
-        """Build the Landscape of `model` and `data` from the constructor's settings."""
+        """Build the Landscape of `model` and `data` from the constructor's settings.
+
+        An estimator that looks at points of several networks passes ``several_networks=True``, which decides what
+        ``batch_norm="auto"`` means.
+        """
         names = ("loss", "batch_size", "device", "precision", "batch_norm", "parameters", "points_per_pass")
         options = {n: getattr(self, n) for n in names if hasattr(self, n)}
         return Landscape(model, data, **(options | overrides))

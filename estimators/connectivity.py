@@ -70,10 +70,10 @@ class ModeConnector(LandscapeEstimator):
         Evenly spaced positions whose predicted probabilities are averaged; 0 averages none.
     loss, batch_size, device, precision, memory, n_jobs, random_state, verbose
         As in every estimator.
-    batch_norm : {"recompute", "batch", "frozen"}, default="recompute"
-        Under "recompute" statistics are estimated anew at every position, the ends included, from the same
-        examples. "frozen" is refused for models with batch norm: a point between two networks has no
-        statistics of its own.
+    batch_norm : {"auto", "recompute", "batch", "frozen"}, default="auto"
+        Under "recompute", which is what "auto" means for a path, statistics are estimated anew at every position, the
+        ends included, from the same examples. "frozen" is refused for models with batch norm: a point between two
+        networks has no statistics of its own.
 
     Attributes
     ----------
@@ -127,7 +127,7 @@ class ModeConnector(LandscapeEstimator):
         batch_size: int = 512,
         device: str = "auto",
         precision: str = "float32",
-        batch_norm: str = "recompute",
+        batch_norm: str = "auto",
         memory: Any = None,
         n_jobs: int = 1,
         random_state: int = 0,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from . import cache
 from .checks import check_choice, check_device, check_integer, check_loss, check_memory_fits
 from .core.batched import totals_of_points
-from .core.batchnorm import AUTO, POLICIES, batch_norms, resolved_policy
+from .core.batchnorm import AUTO, POLICIES, batch_norms, policy_settings, resolved_policy
 from .core.copying import cast, private_copy
 from .core.derivatives import Products, loss_and_gradient
 from .core.evaluation import Loss, batches, per_example_losses, totals
@@ -253,8 +253,7 @@ class Landscape:
     def _policy_settings(self) -> dict[str, str]:
         if not self.has_batch_norm:
             return {"batch_norm": "none in the model"}
-        by = {"batch_norm_chosen_by": AUTO} if self._options["batch_norm"] == AUTO else {}
-        return {"batch_norm": self.batch_norm, **by}
+        return policy_settings(str(self._options["batch_norm"]), bool(self._options["several_networks"]))
 
     @property
     def fingerprint(self) -> str:

@@ -140,7 +140,7 @@ class MinimaMapper(LandscapeEstimator):
         batch_size: int = 512,
         device: str = "auto",
         precision: str = "float32",
-        batch_norm: str = "recompute",
+        batch_norm: str = "auto",
         memory: Any = None,
         n_jobs: int = 1,
         random_state: int = 0,
@@ -201,7 +201,7 @@ class MinimaMapper(LandscapeEstimator):
         named = dict(models)
         self._check(named)
         names, members = list(named), list(named.values())
-        land = self._landscape(members[0], data)
+        land = self._landscape(members[0], data, several_networks=True)
         self._models, self._data = members, land.data
         thetas = [land.point(m) for m in members]
         for member in members[1:]:
@@ -260,7 +260,7 @@ class MinimaMapper(LandscapeEstimator):
         """
         check_is_fitted(self)
         first = self._models[0]
-        land = self._landscape(first, self._data)
+        land = self._landscape(first, self._data, several_networks=True)
         rows = [
             [self._pair(first, land.point(own), land.point(m), land)["barrier"] for own in self._models] for m in models
         ]
@@ -308,6 +308,7 @@ class MinimaMapper(LandscapeEstimator):
         connector = ModeConnector(**{**shared, "compare": False, "verbose": 0})
         numbers = {k: v for k, v in shared.items() if k not in ("memory", "n_jobs", "verbose", "compare")}
         prints = [fingerprint(a), fingerprint(b)]
+        numbers["batch_norm"] = land.batch_norm
         turned = prints[0] > prints[1]
         # the first network lends all that no path moves: frozen weights, buffers, code
         elsewhere = {*land.names, *(_statistics(model) if self.batch_norm in ("recompute", "auto") else ())}

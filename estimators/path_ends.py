@@ -117,14 +117,14 @@ def prepare_ends(estimator: ModeConnector, models: Sequence[Any], data: Any, rep
     model, other = models
     if not isinstance(model, nn.Module):
         raise TypeError(f"models[0] must be a torch.nn.Module, got {type(model).__name__}. Use load_model(name).")
-    land = estimator._landscape(model, data)
+    land = estimator._landscape(model, data, several_networks=True)
     notes = []
-    if land.has_batch_norm and estimator.batch_norm == "frozen":
+    if land.has_batch_norm and land.batch_norm == "frozen":
         raise ValueError(
             "batch_norm must be 'recompute' or 'batch' for a path between networks with batch norm, "
             "got 'frozen'. A point between two networks has no statistics of its own; use 'recompute'."
         )
-    if not land.has_batch_norm and estimator.batch_norm == "recompute":
+    if not land.has_batch_norm and land.batch_norm == "recompute":
         notes.append("The model has no batch norm: there was nothing to recompute.")
     if isinstance(other, nn.Module):
         _check_same_layers(model, other)

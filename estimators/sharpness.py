@@ -126,7 +126,7 @@ class SharpnessEstimator(LandscapeEstimator):
         batch_size: int = 512,
         device: str = "auto",
         precision: str = "float32",
-        batch_norm: str = "frozen",
+        batch_norm: str = "auto",
         memory: Any = None,
         n_jobs: int = 1,
         random_state: int = 0,

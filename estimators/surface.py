@@ -60,8 +60,10 @@ class SurfaceMapper(SurfaceAnalysis):
     max_points : int, default=250_000
         Grids with more points are refused with their cost.
     loss, batch_size, device, precision, batch_norm, points_per_pass
-        See :class:`Landscape`. A bfloat16 map is compared with float32 at a few of its nodes; the largest relative
-        difference of the loss is in ``result_.settings["bfloat16_deviation"]``.
+        See :class:`Landscape`. ``batch_norm="auto"`` estimates statistics again at each point where `fit` gets
+        several networks (a plane, line or trajectory through them, marks), and takes those of the checkpoint around
+        one. A bfloat16 map is compared with float32 at a few of its nodes; the largest relative difference of the loss
+        is in ``result_.settings["bfloat16_deviation"]``.
     memory, n_jobs, random_state, verbose
         See :class:`LandscapeEstimator`.
 
@@ -89,7 +91,9 @@ class SurfaceMapper(SurfaceAnalysis):
     cosine_ : float
         Largest absolute cosine between two directions.
     markers_, trajectories_ : list of dict
-        Models and checkpoints: coordinates, own loss, distance from the plane.
+        Models and checkpoints: coordinates, own loss (with their own batch-norm statistics, whatever the map's policy),
+        distance from the plane, ``map_loss`` (the colour under them) and ``differs``: whether the own loss differs from
+        it by more than 5 % of the range of the log-losses (or ``tolerance``, where that is more); a note says why.
 
     References
     ----------
@@ -123,7 +127,7 @@ class SurfaceMapper(SurfaceAnalysis):
         batch_size: int = 512,
         device: str = "auto",
         precision: str = "float32",
-        batch_norm: str = "frozen",
+        batch_norm: str = "auto",
         points_per_pass: int = 1,
         memory: Any = None,
         n_jobs: int = 1,
@@ -200,10 +204,11 @@ class SurfaceMapper(SurfaceAnalysis):
             centre = module_of(paths[0].members[-1], template)
         else:
             centre = module_of(groups[0].members[0], template)
-        self._land = self._landscape(centre, data, parameters=self.parameters)
+        members = [m for g in groups for m in g.members]
+        several = len(members) > 1 or marked is not None
+        self._land = self._landscape(centre, data, parameters=self.parameters, several_networks=several)
         self._held_out = None if held_out is None else self._land.on(held_out)
         self._refuse_costly(sizes)
-        members = [m for g in groups for m in g.members]
         points = read_points(self._land, members if self.directions in ("trajectory", "models", "linear") else [])
         self._planes = [
             DIRECTIONS[self.directions](self._request(points, len(groups) == 1, seed, progress))
@@ -265,6 +270,9 @@ class SurfaceMapper(SurfaceAnalysis):
         closer._centre = tuple(float(c) for c in centre)
         closer._lay_out()
         closer._fill(self._progress(on_progress, "surface"), on_partial)
+        if closer._groups:
+            closer._compare_marks()
+            closer._publish(closer._freeze())
         return closer
 
     # -- using the plane --------------------------------------------------------------------------------

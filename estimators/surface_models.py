@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -119,7 +120,8 @@ def place(group: Group, land: Landscape, frame: Frame) -> dict[str, list[float]]
     names = ("x", "y", "z")[: coordinates.shape[1]]
     columns = {name: [float(v) for v in coordinates[:, k]] for k, name in enumerate(names)}
     unknown = [float("nan")] * len(points)
-    return {**columns, "loss": unknown, "accuracy": unknown, "distance": [float(d) for d in distances]}
+    columns |= {"loss": unknown, "accuracy": unknown, "distance": [float(d) for d in distances]}
+    return {**columns, "map_loss": unknown, "differs": [False] * len(points)}
 
 
 def own_losses(
@@ -127,13 +129,12 @@ def own_losses(
 ) -> dict[str, list[float]]:
     """Measure the loss and accuracy of each member of a group.
 
-    They are taken with the member's own batch-norm buffers, which is what a checkpoint scores; the map uses the
-    centre's. Where the two disagree, the difference is distance from the plane and those buffers.
+    They are taken with the member's own batch-norm buffers, which is what a checkpoint scores, whatever the policy of
+    the map. A vector has none: its loss is that of the map's landscape.
     """
-    own_buffers = land.has_batch_norm and land.batch_norm == "frozen"
     found: dict[str, list[float]] = {"loss": [], "accuracy": []}
     for member in group.members:
-        has_buffers = own_buffers and not isinstance(member, Tensor)
+        has_buffers = land.has_batch_norm and not isinstance(member, Tensor)
         where = build(module_of(member, template)) if has_buffers else land
         theta = None if has_buffers else land.point(member)
         found["loss"].append(where.loss(theta))
@@ -141,7 +142,45 @@ def own_losses(
     return found
 
 
-def entry_of(group: Group, columns: dict[str, list[float]]) -> dict[str, Any]:
+def colours_under(
+    columns: dict[str, list[Any]], axes: Sequence[np.ndarray], losses: np.ndarray, tolerance: float
+) -> dict[str, list[Any]]:
+    """Read off the map what lies under each mark, and whether its own loss would have another colour.
+
+    Parameters
+    ----------
+    columns : dict
+        Of :func:`place` and :func:`own_losses`.
+    axes : sequence of ndarray
+    losses : ndarray of shape (R1, ...)
+    tolerance : float
+        Largest difference of the log-losses, as a share of the range of the map's finite ones (of the losses
+        themselves where some are not positive).
+
+    Returns
+    -------
+    dict
+        ``map_loss``, the value at the nearest node (NaN outside the map), and ``differs``.
+    """
+    finite = losses[np.isfinite(losses)]
+    positive = bool(finite.size) and finite.min() > 0
+    shade = (lambda v: np.log(max(v, 1e-300))) if positive else (lambda v: v)
+    allowed = tolerance * (shade(finite.max()) - shade(finite.min())) + 1e-6 if finite.size else 0.0
+    under, differs = [], []
+    for *place, own in zip(*(columns[name] for name in ("x", "y", "z")[: len(axes)]), columns["loss"], strict=True):
+        steps = [float(axis[1] - axis[0]) for axis in axes]
+        inside = all(a[0] - h / 2 <= v <= a[-1] + h / 2 for a, v, h in zip(axes, place, steps, strict=True))
+        node = tuple(int(np.abs(axis - v).argmin()) for axis, v in zip(axes, place, strict=True))
+        here = float(losses[node]) if inside else float("nan")
+        under.append(here)
+        if np.isfinite(own) and np.isfinite(here):
+            differs.append(bool(abs(shade(own) - shade(here)) > allowed))
+        else:
+            differs.append(inside and bool(np.isfinite(own) != np.isfinite(here)))
+    return {"map_loss": under, "differs": differs}
+
+
+def entry_of(group: Group, columns: dict[str, list[Any]]) -> dict[str, Any]:
     """Give what a result says about a group: lists for a trajectory, single values for a model."""
     if group.is_trajectory:
         return {"label": group.label, **columns}

@@ -18,7 +18,7 @@ from .core.refinement import refine
 from .landscape import Landscape
 from .progress import Cancelled, OnProgress, ignore_progress
 from .surface_canvas import Canvas, Panel, panels_of
-from .surface_models import Group, entry_of, own_losses, place
+from .surface_models import Group, colours_under, entry_of, own_losses, place
 from .surface_planes import DIRECTIONS, EIGENVECTORS, Plane, Request
 from .surface_result import SurfaceResult
 
@@ -29,6 +29,7 @@ _N_BLOCKS = 32  # pictures of an exact map on the way
 _EXPECTED_ADAPTIVE = 220  # evaluations an adaptive map usually needs, for the progress bar
 _LINE_MARGIN = 0.25  # of a straight line beyond its two models
 _CHECKED_NODES = 9  # of a bfloat16 map, evaluated in float32 as well
+SAME_COLOUR = 0.05  # of the range of log-losses: what a mark's own loss may differ by from the colour under it
 _LOWEST_RISE_FROM = 0.1  # a loss below this counts as this when "auto" looks for a rise
 
 
@@ -55,7 +56,8 @@ class SurfaceWork(LandscapeEstimator):
     _panels: list[Panel]
     _canvas: Canvas
     _groups: list[Group]
-    _columns: list[dict[str, list[float]]]
+    _columns: list[dict[str, list[Any]]]
+    _mark_notes: list[str]
     _template: Any
     _centre: tuple[float, ...]
     _axis_values: list[NDArray[np.float64]]
@@ -167,6 +169,7 @@ class SurfaceWork(LandscapeEstimator):
         """Find where the models lie; their own losses follow when the map is there."""
         frame = self._planes[0].frame
         self._columns = [place(group, self._land, frame) for group in self._groups]
+        self._mark_notes = []
 
     def _measure_models(self, progress: OnProgress) -> None:
         """Measure the models on the map, each with its own buffers, and publish the map once more."""
@@ -176,11 +179,49 @@ class SurfaceWork(LandscapeEstimator):
                 group,
                 self._land,
                 self._template,
-                lambda module: self._landscape(module, self._land.data, parameters=self.parameters),
+                lambda module: self._landscape(
+                    module, self._land.data, parameters=self.parameters, batch_norm="frozen"
+                ),
             )
         if self._groups:
+            self._compare_marks()
             progress(len(self._groups), len(self._groups), "models on the map")
             self._publish(self._freeze())
+
+    def _compare_marks(self) -> None:
+        """Set each mark's own loss beside the colour under it, and note where they differ and why."""
+        losses = self._canvas.shown["losses"].reshape(self._canvas.shape)
+        first = losses[0] if losses.ndim > self.n_dims else losses
+        tolerance = max(self.tolerance, SAME_COLOUR)
+        self._columns = [c | colours_under(c, self._axis_values, first, tolerance) for c in self._columns]
+        self._mark_notes = [
+            self._difference(group, columns)
+            for group, columns in zip(self._groups, self._columns, strict=True)
+            if any(columns["differs"])
+        ]
+
+    def _difference(self, group: Group, columns: dict[str, list[Any]]) -> str:
+        """Say by how much a group's worst mark differs, and whether grid, distance or statistics are the reason."""
+        marks = np.flatnonzero(columns["differs"])
+        own, under = (np.array(columns[name]) for name in ("loss", "map_loss"))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            apart = np.nan_to_num(np.abs(np.log(own / under)), nan=np.inf)
+            worst = int(marks[apart[marks].argmax()])
+            plane = self._planes[0]
+            where = np.array([[columns[name][worst] for name in ("x", "y", "z")[: self.n_dims]]])
+            exact = float(self._evaluate(self._land, plane.anchors(), plane.coefficients(where)).losses[0])
+            near = bool(np.abs(np.log(own[worst] / exact)) < 0.5 * apart[worst])
+        distance = columns["distance"][worst]
+        if near:
+            why = f"the grid steps over it, the loss of the plane at its place is {exact:.3g}"
+        elif distance > 1e-3 * float(self._land.theta.norm()):
+            why = f"it lies {distance:.3g} off the plane"
+        elif self._land.has_batch_norm:
+            why = f"its own batch-norm statistics are not the map's ({self._land.batch_norm})"
+        else:
+            why = "it differs in weights that the map does not move"
+        several = f"{len(marks)} of {len(own)} checkpoints of " if group.is_trajectory else ""
+        return f"{several}{group.label}: own loss {own[worst]:.3g}, colour under it {under[worst]:.3g}: {why}."
 
     def _entries(self, trajectories: bool) -> list[dict[str, Any]]:
         pairs = zip(self._groups, self._columns, strict=True)
@@ -289,7 +330,9 @@ class SurfaceWork(LandscapeEstimator):
         losses = self._canvas.exact["losses"][panel.nodes]
         known = np.flatnonzero(self._canvas.evaluated[panel.nodes] & np.isfinite(losses))
         local = known[np.linspace(0, len(known) - 1, min(_CHECKED_NODES, len(known))).round().astype(int)]
-        exact = self._landscape(self._land.model_at(), self._land.data, precision="float32")
+        exact = self._landscape(
+            self._land.model_at(), self._land.data, precision="float32", batch_norm=self._land.batch_norm
+        )
         anchors, weights = panel.plane.anchors(), panel.plane.coefficients(panel.coordinates[local])
         found = self._evaluate(exact, anchors, weights).losses
         return float(np.max(np.abs(losses[local] - found) / np.abs(found), initial=0.0))
@@ -342,7 +385,7 @@ class SurfaceWork(LandscapeEstimator):
             eigenvalues=plane.eigenvalues,
             markers=self._entries(trajectories=False),
             trajectories=self._entries(trajectories=True),
-            notes=notes,
+            notes=[*notes, *self._mark_notes],
         )
 
     def _described(self) -> dict[str, Any]:

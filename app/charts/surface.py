@@ -7,7 +7,8 @@ the same result in three dimensions):
 ``losses``        (R1, R2) or (R,), first index along the first direction; (S, R) for a profile of S seeds
 ``accuracies``    like ``losses``, optional; so are ``held_out_losses`` and ``held_out_accuracies``
 ``evaluated``     optional mask: False where a value is interpolated
-``markers``       optional list of ``{"label", "x", "y", "loss"}``: models that lie in the plane
+``markers``       optional list of ``{"label", "x", "y", "loss"}``: models that lie in the plane; those with a true
+                  ``differs`` get a ≠, since the colour under them is not that of their own loss
 ``trajectories``  optional list of ``{"label", "x": [...], "y": [...], "loss": [...]}``
 ``axis_titles``   optional pair of titles with units
 """
@@ -188,6 +189,8 @@ def _path(trajectory: dict[str, Any], name: str) -> pd.DataFrame:
     """Return one row a checkpoint."""
     table = pd.DataFrame({"x": trajectory["x"], "y": trajectory["y"]}).assign(label=name)
     table["step"] = range(len(table))
+    if trajectory.get("map_loss") is not None:
+        table["map_loss"] = trajectory["map_loss"]
     return table if trajectory.get("loss") is None else table.assign(loss=trajectory["loss"])
 
 
@@ -212,6 +215,8 @@ def _overlays(result: Any, x: alt.X, y: alt.Y) -> list[alt.Chart]:
         tooltip = [alt.Tooltip("label:N", title="trajectory"), alt.Tooltip("step:Q")]
         if "loss" in table:
             tooltip.append(alt.Tooltip("loss:Q", title="its own loss (nats)", format=theme.LOSS_FORMAT))
+        if "map_loss" in table:
+            tooltip.append(alt.Tooltip("map_loss:Q", title="on the map (nats)", format=theme.LOSS_FORMAT))
         scale = alt.Scale(domain=names, range=list(theme.CATEGORICAL))
         key = alt.Legend(orient="bottom") if len(names) > 1 else None  # one path needs no name beside the map
         base = alt.Chart(table).encode(x=x, y=y, order="step:Q")
@@ -227,6 +232,11 @@ def _overlays(result: Any, x: alt.X, y: alt.Y) -> list[alt.Chart]:
         tooltip = [alt.Tooltip("label:N", title="model")]
         if "loss" in markers:
             tooltip.append(alt.Tooltip("loss:Q", title=theme.LOSS_TITLE, format=theme.LOSS_FORMAT))
+        if "map_loss" in markers:
+            tooltip.append(alt.Tooltip("map_loss:Q", title="on the map (nats)", format=theme.LOSS_FORMAT))
+        markers["name"] = markers["label"].astype(str)
+        if "differs" in markers:  # the colour under it is not its own
+            markers.loc[markers["differs"].astype(bool), "name"] += " ≠"
         base = alt.Chart(markers).encode(x=x, y=y)
         mark = base.mark_point(
             shape="circle" if named else "cross", filled=True, size=100, color=theme.ACCENT, stroke="white",
@@ -234,7 +244,7 @@ def _overlays(result: Any, x: alt.X, y: alt.Y) -> list[alt.Chart]:
         )  # fmt: skip
         layers.append(mark.encode(tooltip=tooltip))
         if named:
-            layers.append(base.mark_text(dy=-14, color="white", fontWeight="bold", fontSize=12).encode(text="label:N"))
+            layers.append(base.mark_text(dy=-14, color="white", fontWeight="bold", fontSize=12).encode(text="name:N"))
     return layers
 
 

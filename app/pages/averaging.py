@@ -23,7 +23,7 @@ from app.widgets.pickers import TIMM
 
 PAGE = "averaging"
 VIEWS = {"train": PAGE, "soup": averaging_soup.PAGE, "seeds": averaging_seeds.PAGE}
-POLICIES = ("recompute", "batch")
+POLICIES = ("auto", "recompute", "batch")
 DEFINITIONS = ("swa", "ema", "statistics", "sharp")
 RESOLUTION = 15
 SAVED = {"sgd": "SGD", "swa": "SWA"}
@@ -63,7 +63,7 @@ def _render_training(left: DeltaGenerator, right: DeltaGenerator) -> None:
             engine = widgets.engine_settings(PAGE, POLICIES)
         ready = data is not None and point is not None
         if ready and data is not None and point is not None:
-            widgets.cost(passes(training, extras), point, data, engine)
+            widgets.cost(passes(training, extras), point, data, engine, several_networks=True)
         if widgets.run_button(PAGE, text("run"), ready=ready) and data is not None and point is not None:
             start(point, data, {**params, **engine}, {**training, **extras}, keep)
     with right:

@@ -21,7 +21,7 @@ from app.widgets.pickers import quick_start
 PAGE = "averaging.soup"
 METHODS = ("greedy_soup", "uniform_soup", "swa", "ema")
 SOUPS = METHODS[:2]
-POLICIES = ("recompute", "frozen", "batch")
+POLICIES = ("auto", "recompute", "frozen", "batch")
 DEFINITIONS = ("soup", "swa", "ema", "statistics")
 
 
@@ -38,7 +38,7 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
         if ready and data is not None:
             data = data.for_point(points[0])
             pairs = len(points) * (len(points) - 1) // 2 if params["method"] in SOUPS else 0
-            widgets.cost(4 * len(points) + 7 * pairs, points[0], data, engine)
+            widgets.cost(4 * len(points) + 7 * pairs, points[0], data, engine, several_networks=True)
         if widgets.run_button(PAGE, text("soup.run"), ready=ready) and data is not None:
             start(points, data, {**params, **engine}, keep)
     with right:

@@ -18,7 +18,7 @@ from app.texts import texts
 
 PAGE = "connectivity"
 VIEWS = {"path": PAGE, "map": connectivity_map.PAGE, "cases": connectivity_cases.PAGE}
-POLICIES = ("recompute", "batch")
+POLICIES = ("auto", "recompute", "batch")
 DEFINITIONS = ("barrier", "rise", "curve", "match", "statistics")
 
 
@@ -56,7 +56,7 @@ def _render_path(left: DeltaGenerator, right: DeltaGenerator) -> None:
             st.error(text("need_two.architectures", a=names[0], b=names[1]))
             ready = False
         if ready:
-            widgets.cost(passes(params), chosen.point, chosen.data, chosen.settings)
+            widgets.cost(passes(params), chosen.point, chosen.data, chosen.settings, several_networks=True)
         if widgets.run_button(PAGE, text("run"), ready=ready):
             start(chosen, params)
     with right:

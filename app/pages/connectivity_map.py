@@ -17,7 +17,7 @@ from app.texts import texts
 from app.widgets.pickers import quick_start
 
 PAGE = "connectivity.map"
-POLICIES = ("recompute", "batch")
+POLICIES = ("auto", "recompute", "batch")
 DEFINITIONS = ("barrier", "groups", "cka", "statistics")
 MOST_EPOCHS = 20
 
@@ -36,7 +36,7 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
             data = data.for_point(points[0])
             pairs = comb(len(points), 2)
             st.caption(text("map.cost", pairs=pairs))
-            widgets.cost(pairs * params["n_points"] + 2 * len(points), points[0], data, engine)
+            widgets.cost(pairs * params["n_points"] + 2 * len(points), points[0], data, engine, several_networks=True)
         if widgets.run_button(PAGE, text("map.run"), ready=ready) and data is not None:
             start(points, data, params, engine)
     with right:

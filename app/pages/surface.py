@@ -49,7 +49,7 @@ def render() -> None:
         if points > LARGEST:
             st.error(text("too_large", points=points, limit=LARGEST))
         elif ready:
-            _say_cost(chosen, params, points, 2 if extra["held_out"] else 1)
+            _say_cost(chosen, params, points, 2 if extra["held_out"] else 1, bool(extra["marked"]))
         if widgets.run_button(PAGE, text("run"), ready=ready and points <= LARGEST):
             start(chosen, kind, params, extra)
         _open_saved()
@@ -158,11 +158,12 @@ def _fits(chosen: widgets.Inputs, kind: str) -> bool:
     return True
 
 
-def _say_cost(chosen: widgets.Inputs, params: dict[str, Any], points: int, passes: int) -> None:
+def _say_cost(chosen: widgets.Inputs, params: dict[str, Any], points: int, passes: int, marked: bool) -> None:
     if params["mode"] == "adaptive" and points > USUAL_ADAPTIVE:
         st.caption(texts(PAGE)("adaptive_cost", points=USUAL_ADAPTIVE, all=points))
         points = USUAL_ADAPTIVE
-    widgets.cost(points, chosen.point, chosen.data, chosen.settings, passes=passes)
+    several = marked or len(chosen.points) > 1 or params["directions"] == "trajectory"
+    widgets.cost(points, chosen.point, chosen.data, chosen.settings, passes=passes, several_networks=several)
 
 
 def start(chosen: widgets.Inputs, kind: str, params: dict[str, Any], extra: dict[str, Any]) -> None:

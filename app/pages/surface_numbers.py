@@ -82,6 +82,8 @@ def models(result: Any) -> None:
         row[text("col.loss")] = columns["loss"][k]
         if on_plane:
             row[text("col.under")] = under(result, columns["x"][k], columns["y"][k])
+        if "differs" in columns:
+            row[text("col.differs")] = "≠" if columns["differs"][k] else ""
         row[text("col.accuracy")] = columns["accuracy"][k]
         rows.append(row)
     if not rows:

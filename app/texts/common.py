@@ -49,10 +49,13 @@ EN = {
     "image_size.help": "Side of the square images after resizing.",
     # engine
     "batch_norm": "Batch-norm statistics",
+    "batch_norm.auto": "Automatic",
     "batch_norm.frozen": "Frozen: those of the checkpoint",
     "batch_norm.recompute": "Recomputed at each point",
     "batch_norm.batch": "Of each batch",
-    "batch_norm.help": "Away from the checkpoint its running statistics no longer fit the activations. "
+    "batch_norm.help": "Automatic recomputes the statistics where points come from several networks (planes and paths "
+    "between them, marks, averages) and freezes them around one. Away from the checkpoint its running statistics no "
+    "longer fit the activations. "
     "Frozen measures the function as stored; recomputed asks what the weights could do.",
     "precision": "Precision",
     "precision.help": "float32 for pictures, float64 for exact spectra, bfloat16 to save time (checked against float32).",
@@ -79,6 +82,7 @@ EN = {
     "setting.data": "on {value}",
     "setting.n_examples": "{value} images",
     "setting.batch_norm": "batch norm: {value}",
+    "setting.batch_norm.auto": "{value} (automatic)",
     "setting.normalization": "normalisation: {value}",
     "setting.precision": "{value}",
     "setting.bfloat16_deviation": "losses within {value:.1%} of float32",

@@ -114,8 +114,9 @@ EN = {
     "cell.gone": "Run the map again to measure single points: the networks behind a reopened map are not loaded.",
     # models on the map
     "models": "Models on the map",
-    "models.help": "The loss is each model's own, with its own batch-norm statistics. It differs from the colour under "
-    "it by the distance from the plane and by those statistics.",
+    "models.help": "The loss is each model's own, with its own batch-norm statistics. A ≠ says that the colour under it "
+    "is another: by more than 5 % of the range of the log-loss. The grid, the distance from the plane or those "
+    "statistics are the reason; a line above says which.",
     "col.label": "Model",
     "col.step": "Step",
     "col.x": "First",
@@ -124,6 +125,7 @@ EN = {
     "col.loss": "Own loss (nats)",
     "col.accuracy": "Own accuracy",
     "col.under": "Map under it (nats)",
+    "col.differs": "Differs",
     # numbers from the surface
     "analysis": "Numbers from this surface",
     "basins": "Basins",

@@ -21,7 +21,15 @@ def _measured() -> dict[Any, float | str]:
     return {}
 
 
-def cost(points: int, spec: PointSpec, data: DataSpec, settings: dict[str, Any], *, passes: float = 1.0) -> None:
+def cost(
+    points: int,
+    spec: PointSpec,
+    data: DataSpec,
+    settings: dict[str, Any],
+    *,
+    passes: float = 1.0,
+    several_networks: bool = False,
+) -> None:
     """Say how long ``points`` evaluations will take; one is measured in the background the first time.
 
     Parameters
@@ -34,7 +42,10 @@ def cost(points: int, spec: PointSpec, data: DataSpec, settings: dict[str, Any],
         From :func:`app.widgets.engine_settings`.
     passes : float, default=1
         Forward passes a point costs (a gradient counts about 3, a Hessian-vector product about 10).
+    several_networks : bool, default=False
+        Whether the points come from several networks, which decides what an automatic batch-norm policy is.
     """
+    settings = {**settings, "several_networks": several_networks}
     identity = (spec, data, tuple(sorted((k, str(v)) for k, v in settings.items())))
     table = _measured()
     if identity not in table:
@@ -76,7 +87,7 @@ def _milliseconds(spec: PointSpec, data: DataSpec, settings: dict[str, Any]) -> 
     """Time one evaluation: the best of three after a warm-up."""
     from estimators import Landscape
 
-    accepted = ("loss", "batch_size", "device", "precision", "batch_norm")
+    accepted = ("loss", "batch_size", "device", "precision", "batch_norm", "several_networks")
     land = Landscape(spec.load(), data.load(), **{k: v for k, v in settings.items() if k in accepted})
     theta = land.theta
     times = []

@@ -70,6 +70,8 @@ def settings_line(result: Any, **more: Any) -> None:
     settings = {**(getattr(result, "settings", None) or {}), **more}
     if settings.get("data") and settings.get("split"):
         settings["data"] = f"{settings['data']} ({settings['split']})"
+    if settings.get("batch_norm_chosen_by") == "auto":
+        settings["batch_norm"] = text("setting.batch_norm.auto", value=settings["batch_norm"])
     parts = [text(f"setting.{name}", value=settings[name]) for name in _SETTINGS if settings.get(name) is not None]
     if parts:
         st.caption(" · ".join(parts))

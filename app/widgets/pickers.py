@@ -40,7 +40,7 @@ def inputs(
     labels: tuple[str, ...] | None = None,
     *,
     epochs: bool = False,
-    policies: tuple[str, ...] = ("frozen", "recompute", "batch"),
+    policies: tuple[str, ...] = ("auto", "frozen", "recompute", "batch"),
 ) -> Inputs:
     """Write model pickers, the data picker and the engine settings of a page.
 
@@ -317,7 +317,7 @@ def data_picker(
     return DataSpec(source, str(used), int(count) if count < there else None, int(size))
 
 
-def engine_settings(page: str, policies: tuple[str, ...] = ("frozen", "recompute", "batch")) -> dict[str, Any]:
+def engine_settings(page: str, policies: tuple[str, ...] = ("auto", "frozen", "recompute", "batch")) -> dict[str, Any]:
     """Choose what every estimator takes: loss, batch-norm policy (of ``policies``), precision, batch size, seed."""
     text = texts("common")
     policy = st.selectbox(

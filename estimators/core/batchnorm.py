@@ -34,6 +34,12 @@ def resolved_policy(batch_norm: str, several_networks: bool) -> str:
     return "recompute" if several_networks else "frozen"
 
 
+def policy_settings(batch_norm: str, several_networks: bool) -> dict[str, str]:
+    """Say in a result which policy was taken, and that "auto" chose it."""
+    by = {"batch_norm_chosen_by": AUTO} if batch_norm == AUTO else {}
+    return {"batch_norm": resolved_policy(batch_norm, several_networks), **by}
+
+
 def batch_norms(module: nn.Module) -> list[_BatchNorm]:
     """List the batch-norm layers that keep running statistics."""
     return [m for m in module.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]

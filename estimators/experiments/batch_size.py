@@ -261,7 +261,7 @@ def run_once(
     fitted = measuring.fit(trained, data, initial=model, on_progress=part(on_progress, 0.6, 1.0))
     found = cast(SharpnessResult, fitted.result_)
     settings = ("loss", "batch_size", "device", "precision", "batch_norm")
-    other = Landscape(trained, held_out, **{name: getattr(measuring, name) for name in settings})
+    other = Landscape(trained, data, **{name: getattr(measuring, name) for name in settings}).on(held_out)
     there = other.evaluate(other.theta[None], [[1.0]])
     held_loss, held_accuracy = float(there.losses[0]), float(there.accuracies[0])
     names = ["sharpness", "one_step", "lambda_max", "lambda_max_residual", "trace", "trace_stderr", "gradient_norm"]

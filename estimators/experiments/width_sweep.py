@@ -19,6 +19,7 @@ from ..base import LandscapeEstimator, run_parallel
 from ..checks import check_integer
 from ..comparison_run import RunOutcome, Task, build, run
 from ..connectivity import ModeConnector
+from ..core.batchnorm import policy_settings
 from ..data import Examples, load_data
 from ..identity import describe_module
 from ..measurement import MeasureSettings
@@ -67,7 +68,7 @@ class WidthSweep(LandscapeEstimator):
         batch_size: int = 512,
         device: str = "auto",
         precision: str = "float32",
-        batch_norm: str = "frozen",
+        batch_norm: str = "auto",
         memory: Any = None,
         n_jobs: int = 1,
         random_state: int = 0,
@@ -224,6 +225,7 @@ class WidthSweep(LandscapeEstimator):
         summary = summarise_widths(rows, barriers, self.zero_level)
         settings = {
             **{k: v for k, v in self.get_params().items() if k not in ("memory", "verbose", "n_jobs")},
+            **policy_settings(self.batch_norm, several_networks=False),
             "loss": self.loss if isinstance(self.loss, str) else cache.describe_callable(self.loss),
             "architecture": architecture,
             "data": data.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import json
 
 import altair as alt
@@ -283,3 +284,51 @@ def test_ratio_map_writes_a_number_in_each_finite_cell():
     rows = next(iter(chart.to_dict()["datasets"].values()))
     assert [r["words"] for r in rows] == ["0", "0.5", "0.1", "0.2", "0.9"]
     assert "median 0.2" in chart.description
+
+
+def test_a_mark_whose_own_loss_is_not_the_colour_under_it_is_shown_with_a_sign():
+    import json
+
+    from app.charts import surface as charts
+    from estimators.surface_result import SurfaceResult
+
+    line = np.linspace(-1.0, 1.0, 3)
+    marker = {"x": 0.0, "y": 0.0, "loss": 0.003, "accuracy": 1.0, "distance": 0.0, "map_loss": 33.0}
+    markers = [{**marker, "label": "B", "differs": True}, {**marker, "label": "C", "differs": False}]
+    result = SurfaceResult(
+        axes=(line, line), losses=np.full((3, 3), 33.0), evaluated=np.ones((3, 3), bool), markers=markers
+    )
+    drawn = json.dumps(charts.heat_map(result).to_dict(), ensure_ascii=False)
+    assert '"B ≠"' in drawn and '"C"' in drawn and '"C ≠"' not in drawn
+    assert "on the map (nats)" in drawn
+
+
+def test_every_page_offers_the_automatic_policy_first_and_the_line_says_who_chose():
+    from app.pages import averaging, averaging_soup, connectivity, connectivity_map
+    from app.texts import texts
+    from app.widgets import pickers
+
+    assert inspect.signature(pickers.engine_settings).parameters["policies"].default[0] == "auto"
+    for page in (averaging, averaging_soup, connectivity, connectivity_map):
+        assert page.POLICIES[0] == "auto" and "recompute" in page.POLICIES
+    text = texts("common")
+    assert all(text("batch_norm." + p) for p in ("auto", "frozen", "recompute", "batch"))
+    assert "several networks" in text("batch_norm.help")
+
+
+def _line_of(settings):
+    from streamlit.testing.v1 import AppTest
+
+    def page(settings):
+        from types import SimpleNamespace
+
+        from app.widgets.frame import settings_line
+
+        settings_line(SimpleNamespace(settings=settings))
+
+    return AppTest.from_function(page, args=(settings,), default_timeout=60).run().caption[0].value
+
+
+def test_the_settings_line_says_that_auto_chose_the_policy():
+    assert "batch norm: recompute (automatic)" in _line_of({"batch_norm": "recompute", "batch_norm_chosen_by": "auto"})
+    assert "automatic" not in _line_of({"batch_norm": "recompute"})
