@@ -60,7 +60,7 @@ def make_forgetful(module: nn.Module, parameters: list[nn.Parameter], example: T
     Parameters
     ----------
     module : nn.Module
-        In eval mode; private, it is given a hook where it remembers something.
+        In eval mode, and run before where it stands; private, it is given a hook where it remembers something.
     parameters : list of nn.Parameter
         What moves.
     example : Tensor
@@ -76,8 +76,7 @@ def make_forgetful(module: nn.Module, parameters: list[nn.Parameter], example: T
     ValueError
         Where a memory can't be emptied; the module that holds it is named.
     """
-    expected = logits(module(example)).clone()
-    memories = _memories(module, example, expected)
+    memories = _memories(module, example)
     with moved(parameters):
         fresh = sharing_copy(module)
         forget(fresh, memories)
@@ -90,16 +89,15 @@ def make_forgetful(module: nn.Module, parameters: list[nn.Parameter], example: T
         forget_before_each_pass(module, memories)
         if not _agree(logits(module(example)), right):
             _refuse(module, fresh, example)
-    if not _agree(logits(module(example)), expected):
-        _refuse(module, module, example)
     return memories
 
 
-def _memories(module: nn.Module, example: Tensor, expected: Tensor) -> list[Memory]:
+def _memories(module: nn.Module, example: Tensor) -> list[Memory]:
     """Find attributes that a pass fills again when they are empty, and modules that compute some on `eval()`."""
     kept = list(dict.fromkeys((path, name) for path, name, _ in loose_tensors(module)))
     if not kept:
         return []
+    expected = logits(module(example)).clone()
     refilled = _refilled(module, kept, example, expected)
     if refilled is None:
         alone = [_refilled(module, [memory], example, expected) for memory in kept]

@@ -94,10 +94,13 @@ class Network:
         self._statistics_inputs = inputs
 
     def settle(self, example: Tensor) -> None:
-        """Look at a pass: a network that attends shares one lock, one that remembers what θ gave is made to forget."""
-        if attends(lambda: self.module(example.clone())):
+        """Share a lock where the network attends, and let it forget what it remembers of θ; it was run before."""
+
+        def look() -> None:
+            self.memories = make_forgetful(self.module, self.flat.parameters, example)
+
+        if attends(look):
             self.lock = ATTENTION
-        self.memories = make_forgetful(self.module, self.flat.parameters, example)
 
     def shorten(self, example: Tensor) -> None:
         """Leave out the part before θ, where there is one: its outputs then take the place of the inputs."""
