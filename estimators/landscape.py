@@ -176,6 +176,7 @@ class Landscape:
                     f"{points_per_pass}. Use batch_norm='frozen' or one point in a pass."
                 )
             self._network.settle(self.sample_inputs(2))
+            forget(self._template, self._network.memories)
             self._network.shorten(self.sample_inputs(4))
             self._enter()
             if self._network.tail is not None:
