@@ -1,4 +1,4 @@
-"""The launcher: ``loss-atlas`` or ``python -m app``.
+"""The launcher: ``loss-atlas`` or ``python -m app``; ``loss-atlas cache`` looks at stored answers and clears them.
 
 Starts Streamlit on 127.0.0.1 only, on a free port, and opens the browser. Nothing leaves the machine: no
 usage statistics, no e-mail prompt, no font or script from another host.
@@ -59,6 +59,21 @@ def streamlit_arguments(port: int, headless: bool) -> list[str]:
     ]
 
 
+def cache(clear: bool = False, reduce: str | None = None) -> int:
+    """Say what the cache of answers holds, after clearing or reducing it where asked."""
+    from estimators import cache_info, clear_cache, reduce_cache
+
+    if clear:
+        clear_cache()
+    if reduce is not None:
+        reduce_cache(size=reduce)
+    info = cache_info()
+    used = f", the oldest last used on {info.oldest:%Y-%m-%d}" if info.oldest else ""
+    print(f"{info.folder}: {info.entries:,} answers, {info.size / 1e6:,.1f} MB{used}")
+    print(f"Kept within {info.limit / 2**30:g} GiB and {info.max_age.days} days without use.")
+    return 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Start the app; return its exit status."""
     parser = argparse.ArgumentParser(prog="loss-atlas", description="Maps the loss landscape of image classifiers.")
@@ -70,7 +85,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--headless", action="store_true", help="don't open a browser")
     parser.add_argument("--workspace", type=Path, default=None, help="folder of checkpoints and runs")
+    commands = parser.add_subparsers(dest="command", metavar="")
+    answers = commands.add_parser("cache", help="look at the stored answers, or clear them")
+    change = answers.add_mutually_exclusive_group()
+    change.add_argument("--clear", action="store_true", help="remove all stored answers")
+    change.add_argument("--reduce", metavar="SIZE", help="keep at most SIZE (500M, 2G), what was used last")
     options = parser.parse_args(arguments)
+    if options.command == "cache":
+        try:
+            return cache(clear=options.clear, reduce=options.reduce)
+        except ValueError as error:
+            parser.error(str(error))
     if options.port is not None and not 1 <= options.port <= 65535:
         parser.error(f"port must be between 1 and 65535, got {options.port}. Leave it out to take a free one.")
     if options.workspace is not None:

@@ -3,6 +3,7 @@
 from .architecture import ArchitectureComparer
 from .average_result import AverageResult
 from .averaging import SWAAverager
+from .cache import CacheInfo, cache_info, clear_cache, reduce_cache
 from .comparison import ComparisonResult
 from .connectivity import ModeConnector
 from .critical_points import CriticalPointFinder, CriticalPointsResult
@@ -29,6 +30,7 @@ from .training import TrainingRun, train
 __all__ = [
     "ArchitectureComparer",
     "AverageResult",
+    "CacheInfo",
     "Cancelled",
     "ComparisonResult",
     "CriticalPointFinder",
@@ -55,6 +57,8 @@ __all__ = [
     "SurfaceMapper",
     "SurfaceResult",
     "TrainingRun",
+    "cache_info",
+    "clear_cache",
     "data_settings",
     "list_data",
     "load_data",
@@ -62,6 +66,7 @@ __all__ = [
     "pooled_digits",
     "random_critical_points",
     "read_checkpoint",
+    "reduce_cache",
     "save_checkpoint",
     "small_net",
     "train",

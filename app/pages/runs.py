@@ -8,6 +8,7 @@ import streamlit as st
 from app import export, jobs, runs, state, widgets, workspace
 from app.state import kept
 from app.texts import texts
+from app.widgets.cache import stored_answers
 from app.widgets.undo import deleted, undo_bar
 
 PAGE = "runs"
@@ -23,6 +24,7 @@ def render() -> None:
     if not found:
         st.info(text("empty"), icon=":material/history:")
         st.caption(text("workspace", path=workspace.root()))
+        stored_answers(PAGE)
         return
     term = st.text_input(text("search"), type="search", width=320, **kept(PAGE, "search")).strip().lower()
     found = [run for run in found if term in f"{run.title} {run.page}".lower()]
@@ -53,6 +55,7 @@ def render() -> None:
     else:
         st.caption(text("pick"))
     st.caption(text("workspace", path=workspace.root()))
+    stored_answers(PAGE)
 
 
 def page_name(page: str) -> str:

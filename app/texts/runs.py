@@ -20,4 +20,13 @@ EN = {
     "made_by": "How it was made",
     "search": "Search",
     "workspace": "Kept in {path}",
+    "cache": "Stored answers",
+    "cache.holds": "{entries} answers, {size} MB in {path}. A question asked before is answered from here at once.",
+    "cache.oldest": "The oldest was last used on {day}.",
+    "cache.limits": "Kept within {limit} GiB and {days} days without use; what was used longest ago goes first.",
+    "cache.clear": "Clear",
+    "cache.clear.help": "Removes all stored answers. Runs and checkpoints stay; work is done anew when it is asked for.",
+    "cache.reduce": "Keep at most",
+    "cache.reduce.go": "Reduce",
+    "cache.look": "Look",
 }

@@ -259,6 +259,29 @@ def test_a_run_is_listed_reopened_pinned_deleted_and_brought_back():
     assert {run.title for run in runs.list_runs()} == {"Second", "Renamed"}
 
 
+def fill(folder, monkeypatch, n=3):
+    from estimators import cache
+
+    monkeypatch.setenv("LOSS_ATLAS_CACHE", str(folder))
+    memory = cache.check_memory("default")
+    for i in range(n):
+        cache.cached_call(memory, np.ones, str(i), 1000)
+    return cache
+
+
+def test_stored_answers_are_shown_reduced_and_cleared_on_runs(tmp_path, monkeypatch):
+    cache = fill(tmp_path / "cache", monkeypatch)
+    at = page("runs").run()
+    at.toggle(key="runs.cache").set_value(True).run()
+    assert not at.exception
+    assert any("3 answers" in m.value and str(tmp_path) in m.value for m in at.markdown)
+    at.button(key="runs.cache.reduce").click().run()
+    assert not at.exception and cache.cache_info().entries == 3
+    at.button(key="runs.cache.clear").click().run()
+    assert not at.exception and cache.cache_info().entries == 0
+    assert any(m.value.startswith("0 answers") for m in at.markdown)
+
+
 def test_a_damaged_result_is_a_sentence():
     curves = training_jobs.TrainingResult({"train_loss": np.array([1.0])})
     jobs.submit("workbench", "Broken", lambda handle: curves)
@@ -294,6 +317,20 @@ def test_a_port_outside_the_range_is_a_message(capsys):
     with pytest.raises(SystemExit):
         launcher.main(["--port", "70000"])
     assert "port must be between 1 and 65535, got 70000" in capsys.readouterr().err
+
+
+def test_the_launcher_looks_at_the_cache_reduces_and_clears_it(tmp_path, monkeypatch, capsys):
+    fill(tmp_path / "cache", monkeypatch)
+    assert launcher.main(["cache"]) == 0
+    assert "3 answers" in capsys.readouterr().out
+    assert launcher.main(["cache", "--reduce", "10K"]) == 0
+    assert "1 answers" in capsys.readouterr().out
+    assert launcher.main(["cache", "--clear"]) == 0
+    assert "0 answers" in capsys.readouterr().out
+    for wrong in (["cache", "--reduce", "much"], ["cache", "--clear", "--reduce", "1G"]):
+        with pytest.raises(SystemExit):
+            launcher.main(wrong)
+    assert "size must be a number with K, M or G, got 'much'" in capsys.readouterr().err
 
 
 def test_old_leftovers_of_a_kill_are_swept_and_young_ones_stay():
