@@ -71,10 +71,10 @@ def fingerprint(*parts: object) -> str:
 
     Dictionaries count in any order, and lists and tuples alike; inside an object the differences count.
     """
-    with _Writer() as writer:
-        for part in parts:
-            writer.part(part)
-        return writer.hexdigest()
+    writer = _Writer()
+    for part in parts:
+        writer.part(part)
+    return writer.hexdigest()
 
 
 def describe_callable(function: Callable) -> str:
@@ -99,17 +99,17 @@ def describe_module(model: nn.Module, elsewhere: Collection[str] = ()) -> str:
     str
         Equal for the same network in another process.
     """
-    with _Writer() as writer:
-        writer.in_evaluation = {id(module) for module in model.modules()}
-        if elsewhere:
-            named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
-            writer.elsewhere = {id(tensor) for name, tensor in named if name in elsewhere}
-        writer.put(model)
-        # hooks on every module of the process
-        for name, hooks in sorted(vars(nn.modules.module).items()):
-            if name.startswith("_global_") and name.endswith("_hooks") and isinstance(hooks, dict) and hooks:
-                writer.put([name, list(hooks.values())])
-        return writer.hexdigest()
+    writer = _Writer()
+    writer.in_evaluation = {id(module) for module in model.modules()}
+    if elsewhere:
+        named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+        writer.elsewhere = {id(tensor) for name, tensor in named if name in elsewhere}
+    writer.put(model)
+    # hooks on every module of the process
+    for name, hooks in sorted(vars(nn.modules.module).items()):
+        if name.startswith("_global_") and name.endswith("_hooks") and isinstance(hooks, dict) and hooks:
+            writer.put([name, list(hooks.values())])
+    return writer.hexdigest()
 
 
 class _Writer:
@@ -120,16 +120,8 @@ class _Writer:
         self._seen: dict[object, int] = {}
         self._kept: list[object] = []  # an address counts as seen for as long as nothing else can move in there
         self._open: set[int] = set()
-        self._pool: ThreadPoolExecutor | None = None
         self.in_evaluation: Collection[int] = ()
         self.elsewhere: Collection[int] = ()
-
-    def __enter__(self) -> _Writer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown()
 
     def hexdigest(self) -> str:
         return hashlib.sha256(b"".join(self._out)).hexdigest()
@@ -155,6 +147,7 @@ class _Writer:
         elif isinstance(value, os.PathLike):
             self.head(f"str {os.fspath(value)!r}")
         else:
+            self._seen.clear()  # parts count by content alone; inside one, what is shared counts as shared
             self.put(value)
 
     def put(self, value: Any) -> None:
@@ -291,10 +284,8 @@ class _Writer:
         if len(raw) <= _CHUNK:
             self._out.append(hashlib.sha256(raw).digest())
             return
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
         chunks = [raw[i : i + _CHUNK] for i in range(0, len(raw), _CHUNK)]
-        digests = self._pool.map(lambda chunk: hashlib.sha256(chunk).digest(), chunks)
+        digests = _threads(os.getpid()).map(lambda chunk: hashlib.sha256(chunk).digest(), chunks)
         self._out.append(hashlib.sha256(b"".join(digests)).digest())
 
     def _module(self, module: nn.Module) -> None:
@@ -457,6 +448,12 @@ class _Writer:
                 self.put(item)
         except Exception as error:  # pickling runs code of others, which raises what it likes
             self._unknown(value, error)
+
+
+@lru_cache(maxsize=1)
+def _threads(process: int) -> ThreadPoolExecutor:
+    """Give the threads that hash; a forked process has none of its parent's."""
+    return ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="hash")
 
 
 @lru_cache(maxsize=4096)

@@ -360,6 +360,7 @@ def test_other_examples_objects_and_equal_losses_have_the_same_key():
         functools.partial(world().smoothed, smooth=0.3)
     )
     assert fingerprint(world().Weighted(2.0)) == fingerprint(copy.deepcopy(world().Weighted(2.0)))
+    assert fingerprint(DATA[0], DATA[0]) == fingerprint(DATA[0], DATA[0].clone())
     assert fingerprint({"b", "a", "c"}) == fingerprint({"c", "b", "a"})
     assert fingerprint(np.float64(2.0), np.int64(3)) == fingerprint(2.0, 3)
 
