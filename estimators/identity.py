@@ -304,6 +304,8 @@ class _Writer:
             skipped |= {"_graph", "_code", "_tracer_cls", "_tracer_extras"}
         else:
             self.put(type(module))
+        if type(module).__module__.startswith("torch._dynamo"):  # a compiled module: the one inside says what it does
+            skipped |= set(state) - {"_modules", "_parameters", "_buffers"}
         provenance = state.get("provenance")
         if isinstance(provenance, dict) and set(provenance) == {"architecture", "weights", "notes"}:
             skipped.add("provenance")  # what `load_model` notes for captions
@@ -361,11 +363,12 @@ class _Writer:
                 self._read(function.__globals__[name], function.__code__)
             elif hasattr(builtins, name):
                 self.head("builtin")
+        package = function.__globals__.get("__package__") or ""
         for name in imports:
-            module = sys.modules.get(name)
             self.head(f"import {name}")
-            if module is not None:
-                self._python_module(module, function.__code__)
+            for full in (name, *(f"{base}.{name}".rstrip(".") for base in _parents(package))):  # if it is relative
+                if full in sys.modules:
+                    self._python_module(sys.modules[full], function.__code__)
 
     def _read(self, value: object, code: types.CodeType) -> None:
         if isinstance(value, types.ModuleType):
@@ -390,7 +393,10 @@ class _Writer:
         for name in wanted:
             if name in content and self._first(content[name], ("member", id(module), name)):
                 self.head(f"member {name}")
-                self._read(content[name], code) if code is not None else self.put(content[name])
+                if code is None:
+                    self.put(content[name])
+                else:
+                    self._read(content[name], code)
 
     def _code(self, code: types.CodeType) -> None:
         # names of files and lines stay out: they don't change what the code does
@@ -472,6 +478,11 @@ def _outside(code: types.CodeType) -> tuple[tuple[str, ...], tuple[str, ...]]:
             reads |= set(inner[0])
             imports |= set(inner[1])
     return tuple(sorted(reads)), tuple(sorted(imports))
+
+
+def _parents(package: str) -> list[str]:
+    parts = package.split(".") if package else []
+    return [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
 
 
 @lru_cache(maxsize=4096)

@@ -311,7 +311,7 @@ class MinimaMapper(LandscapeEstimator):
         numbers["batch_norm"] = land.batch_norm
         turned = prints[0] > prints[1]
         # the first network lends all that no path moves: frozen weights, buffers, code
-        elsewhere = {*land.names, *(_statistics(model) if self.batch_norm in ("recompute", "auto") else ())}
+        elsewhere = {*land.names, *(_statistics(model) if land.batch_norm == "recompute" else ())}
         fixed = describe_module(model, elsewhere)
         key = ("pair", fixed, land.names, land.data.fingerprint, numbers, sorted(prints))
         found = self._cached(_join, key, connector, land, (b, a) if turned else (a, b), report)

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import importlib
 import os
 import pickle
 import subprocess
@@ -408,6 +409,27 @@ def test_a_network_from_a_file_or_after_use_has_the_same_key(tmp_path):
     assert describe_module(pickle.loads(pickle.dumps(model))) == before
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["from .inner import act", "from . import inner; act = inner.act", "import users_package.inner as i; act = i.act"],
+)
+def test_what_a_function_imports_when_it_runs_counts(tmp_path, monkeypatch, line):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    folder = tmp_path / "users_package"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "outer.py").write_text(f"def loss(o, t):\n    {line}\n    return act(o)\n")
+    keys = []
+    for by in (2, 3, 3):
+        for name in [name for name in sys.modules if name.startswith("users_package")]:
+            monkeypatch.delitem(sys.modules, name)
+        (folder / "inner.py").write_text(f"def act(x):\n    return x * {by}\n")
+        importlib.invalidate_caches()
+        importlib.import_module("users_package.inner")
+        keys.append(fingerprint(importlib.import_module("users_package.outer").loss))
+    assert keys[0] != keys[1] == keys[2]
+
+
 def test_what_cannot_be_described_is_never_found_again():
     def numbers():
         yield 1
@@ -438,6 +460,13 @@ def test_a_method_put_into_an_installed_class_counts(monkeypatch):
     before = describe_module(net)
     monkeypatch.setattr(nn.Tanh, "forward", lambda self, x: x * 2)
     assert describe_module(net) != before
+
+
+def test_a_compiled_network_counts_by_the_one_inside():
+    def compiled(by):
+        return torch.compile(world(("SCALE = 2.0", f"SCALE = {by}")).Net())
+
+    assert describe_module(compiled(2.0)) == describe_module(compiled(2.0)) != describe_module(compiled(3.0))
 
 
 def test_hooks_of_the_whole_process_count():
