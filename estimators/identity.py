@@ -11,14 +11,10 @@ from __future__ import annotations
 
 import builtins
 import copyreg
-import dis
 import hashlib
-import importlib.metadata
 import io
 import os
-import site
 import sys
-import sysconfig
 import threading
 import types
 import uuid
@@ -36,7 +32,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-OWN = __name__.partition(".")[0]
+from .code_origin import installed, names_in, outside, parents
+
 _CHUNK = 1 << 20  # bytes of an array that one thread hashes at once
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis), range, slice)
 _LOCKS = (type(threading.Lock()), type(threading.RLock()), threading.Event, threading.Condition, threading.local)
@@ -356,7 +353,7 @@ class _Writer:
             self._globals(function)
 
     def _globals(self, function: types.FunctionType) -> None:
-        reads, imports = _outside(function.__code__)
+        reads, imports = outside(function.__code__)
         for name in reads:
             self.head(f"global {name}")
             if name in function.__globals__:
@@ -366,7 +363,7 @@ class _Writer:
         package = function.__globals__.get("__package__") or ""
         for name in imports:
             self.head(f"import {name}")
-            for full in (name, *(f"{base}.{name}".rstrip(".") for base in _parents(package))):  # if it is relative
+            for full in (name, *(f"{base}.{name}".rstrip(".") for base in parents(package))):  # if it is relative
                 if full in sys.modules:
                     self._python_module(sys.modules[full], function.__code__)
 
@@ -389,7 +386,7 @@ class _Writer:
             except OSError:
                 self.head("no file")
         content = vars(module)
-        wanted = [n for n in content if not n.startswith("__")] if code is None else sorted(_names(code))
+        wanted = [n for n in content if not n.startswith("__")] if code is None else sorted(names_in(code))
         for name in wanted:
             if name in content and self._first(content[name], ("member", id(module), name)):
                 self.head(f"member {name}")
@@ -460,71 +457,3 @@ class _Writer:
 def _threads(process: int) -> ThreadPoolExecutor:
     """Give the threads that hash; a forked process has none of its parent's."""
     return ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="hash")
-
-
-@lru_cache(maxsize=4096)
-def _outside(code: types.CodeType) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names that code reads from its globals, and modules it imports, in nested functions as well."""
-    reads: set[str] = set()
-    imports: set[str] = set()
-    for instruction in dis.get_instructions(code):
-        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-            reads.add(str(instruction.argval))
-        elif instruction.opname == "IMPORT_NAME":
-            imports.add(str(instruction.argval))
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            inner = _outside(constant)
-            reads |= set(inner[0])
-            imports |= set(inner[1])
-    return tuple(sorted(reads)), tuple(sorted(imports))
-
-
-def _parents(package: str) -> list[str]:
-    parts = package.split(".") if package else []
-    return [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
-
-
-@lru_cache(maxsize=4096)
-def _names(code: types.CodeType) -> frozenset[str]:
-    """All names that code uses, attributes as well."""
-    inner = [_names(constant) for constant in code.co_consts if isinstance(constant, types.CodeType)]
-    return frozenset(code.co_names).union(*inner)
-
-
-def installed(module: str | None) -> str | None:
-    """Say what was installed for a module: its package's version and files; None for a person's own code."""
-    root = (module or "").partition(".")[0]
-    if not root or root == "__main__":
-        return None
-    if root == OWN:
-        return "own"  # the cache adds the digest of the source
-    return _package(root) if root in sys.modules else None
-
-
-@lru_cache(maxsize=256)
-def _package(root: str) -> str | None:
-    if root in sys.stdlib_module_names:
-        return f"python {sys.version_info[:3]}"
-    module = sys.modules[root]
-    places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
-    if not any(place and Path(place).resolve().is_relative_to(folder) for place in places for folder in _site()):
-        return None
-    version = getattr(module, "__version__", "")
-    try:
-        distribution = importlib.metadata.distribution(root)
-    except importlib.metadata.PackageNotFoundError:
-        names = importlib.metadata.packages_distributions().get(root)
-        if not names:
-            return f"{root} {version}"
-        distribution = importlib.metadata.distribution(names[0])
-    # the record lists the digest of every file: a package installed anew at its old version is another one
-    record = distribution.read_text("RECORD") or ""
-    return f"{root} {distribution.version} {hashlib.sha256(record.encode()).hexdigest()}"
-
-
-@lru_cache(maxsize=1)
-def _site() -> tuple[Path, ...]:
-    found = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), site.getusersitepackages()}
-    found |= set(site.getsitepackages())
-    return tuple(Path(folder).resolve() for folder in found)
