@@ -36,7 +36,7 @@ from .code_origin import installed, names_in, outside, parents
 
 _CHUNK = 1 << 20  # bytes of an array that one thread hashes at once
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis), range, slice)
-_LOCKS = (type(threading.Lock()), type(threading.RLock()), threading.Event, threading.Condition, threading.local)
+_LOCKS = (type(threading.Lock()), type(threading.RLock()), threading.Event, threading.Condition)
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _HOOK_FLAGS = ("_with_kwargs", "_always_called")
 # of a module: bookkeeping that no forward pass reads, and hooks of loading and saving
