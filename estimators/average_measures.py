@@ -53,12 +53,12 @@ class Gauge:
 
     def check_forwards(self, sources: Sequence[Any], names: Sequence[str]) -> None:
         """Refuse modules whose own forward is another function of the weights than the architecture's."""
-        for source, name in zip(sources, names, strict=True):
+        for i, (source, name) in enumerate(zip(sources, names, strict=True)):
             if isinstance(source, nn.Module) and source is not self.model:
                 try:
                     self.land.point(source)
                 except ValueError as error:
-                    raise ValueError(f"{name} cannot be averaged: {error}") from error
+                    raise ValueError(f"checkpoints[{i}] ({name}) does not fit the architecture: {error}") from error
 
     def theta(self, state: State, name: str) -> Tensor:
         """Read the weights of a state, refusing those that are not finite."""
