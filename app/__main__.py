@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     PagesManager.uses_pages_directory = False
     # What Home needs is loaded before the first page is asked for. Streamlit's caches note that no server runs yet.
     logging.getLogger("streamlit.runtime.caching.cache_data_api").setLevel(logging.ERROR)
-    importlib.import_module("app.pages.home")
+    importlib.import_module("app.pages.home.page")
 
     print(f"Loss Atlas: http://{HOST}:{port}   (stop with Ctrl-C)", flush=True)
     return int(cli.main(standalone_mode=False) or 0)

@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app import library
+from app.workspace import library
 
 if TYPE_CHECKING:
     from torch import nn

@@ -16,9 +16,9 @@ import altair as alt
 
 from app.charts.connectivity import profile
 from app.charts.relief import relief
-from app.charts.sharpness import rise_profile
 from app.charts.surface import heat_map
 from app.export import chart_bytes
+from app.pages.sharpness.charts import rise_profile
 from estimators import ModeConnector, SharpnessEstimator, SurfaceMapper, SWAAverager, load_data, load_model, train
 
 STYLE = """

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 import importlib
-import importlib.util
 import logging
 import os
 import sys
@@ -18,8 +17,11 @@ from pathlib import Path
 
 import streamlit as st
 
-from app import jobs, unfinished, widgets, workspace
+from app import widgets, workspace
+from app.pages import FOLDERS
 from app.texts import texts
+from app.work import jobs
+from app.workspace import trainings
 
 # (section, page, icon), in the order of the sidebar; a page appears once its module exists.
 PAGES = (
@@ -44,14 +46,19 @@ STATIC = Path(__file__).with_name("static")
 logger = logging.getLogger("loss_atlas.app")
 
 
+def module_of(page: str) -> str:
+    """Return the module that draws a page."""
+    return f"app.pages.{FOLDERS.get(page, page)}.page"
+
+
 def exists(page: str) -> bool:
     """Tell whether a page has been written."""
-    return importlib.util.find_spec(f"app.pages.{page}") is not None
+    return (Path(__file__).parent / "pages" / FOLDERS.get(page, page) / "page.py").is_file()
 
 
 def view(page: str) -> Callable[[], None]:
     """Return what Streamlit calls for a page; it loads the module when the page is opened, not before."""
-    module = f"app.pages.{page}"
+    module = module_of(page)
 
     def draw() -> None:
         try:
@@ -103,7 +110,7 @@ def warm_up() -> threading.Thread:
 @st.cache_resource(show_spinner=False)
 def recovered() -> list[str]:
     """Bring interrupted trainings into the library once, and name them."""
-    return [checkpoint.name for checkpoint in unfinished.recover()]
+    return [checkpoint.name for checkpoint in trainings.recover()]
 
 
 def main() -> None:

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
-from .core.batchnorm import uses_batch_statistics
-from .core.evaluation import LOSSES, Loss
-from .core.network import free_memory
-from .core.trace import sketch_bytes
+from .core.network.batchnorm import uses_batch_statistics
+from .core.network.evaluation import LOSSES, Loss
+from .core.network.working_copy import free_memory
+from .core.spectrum.trace import sketch_bytes
 
 
 def check_choice(name: str, value: object, allowed: Iterable[str]) -> str:

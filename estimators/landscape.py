@@ -12,21 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from . import cache
+from .cache._identity import describe_module
 from .checks import check_choice, check_device, check_integer, check_loss, check_memory_fits
-from .core.batched import totals_of_points
-from .core.batchnorm import AUTO, POLICIES, batch_norms, policy_settings, resolved_policy
-from .core.copying import cast, private_copy
-from .core.derivatives import Products, loss_and_gradient
-from .core.evaluation import Loss, batches, per_example_losses, totals
-from .core.layout import image_layout
-from .core.memories import forget, forget_known
-from .core.network import Network, one_thread_at_a_time
-from .core.replay import recorded
-from .core.weight_norm import plain_weight_norm
-from .data import Examples, load_data
-from .derivative_checks import check_derivatives
-from .identity import describe_module
-from .landscape_checks import (
+from .core.network.batchnorm import AUTO, POLICIES, batch_norms, policy_settings, resolved_policy
+from .core.network.copying import cast, private_copy
+from .core.network.cuda_graph import recorded
+from .core.network.derivative_checks import check_derivatives
+from .core.network.derivatives import Products, loss_and_gradient
+from .core.network.evaluation import Loss, batches, per_example_losses, totals
+from .core.network.layout import image_layout
+from .core.network.memories import forget, forget_known
+from .core.network.probes import (
     check_outputs,
     check_repeatable,
     check_same_function,
@@ -35,6 +31,10 @@ from .landscape_checks import (
     protect_input,
     spread_indices,
 )
+from .core.network.vmapped import totals_of_points
+from .core.network.weight_norm import plain_weight_norm
+from .core.network.working_copy import Network, one_thread_at_a_time
+from .data import Examples, load_data
 from .models import compatible_state_dict, read_checkpoint
 from .progress import OnProgress, ignore_progress
 

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from .checks import check_device, check_loss, check_seed, check_training_batch
-from .core.batchnorm import batch_norms, uses_batch_statistics
-from .core.copying import private_copy
-from .core.evaluation import Loss, batches, correct, logits, per_example_losses, totals
-from .core.layout import image_layout
+from .core.network.batchnorm import batch_norms, uses_batch_statistics
+from .core.network.copying import private_copy
+from .core.network.evaluation import Loss, batches, correct, logits, per_example_losses, totals
+from .core.network.layout import image_layout
+from .core.network.probes import check_loss_values
 from .data import Examples, load_data
-from .landscape_checks import check_loss_values
 from .models import save_checkpoint, with_provenance
 from .progress import OnProgress, ignore_progress
 from .temporary import temporary_folder

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 STANDARD = set(sys.stdlib_module_names)
 # Extras: imported where they are used, and the function says which extra to install when they are missing.
-OPTIONAL = {"estimators/core/topology.py": ["gudhi"]}
+OPTIONAL = {"estimators/core/planes/topology.py": ["gudhi"]}
 
 
 def imported(path: Path) -> set[str]:
@@ -82,7 +82,7 @@ def test_texts_depend_on_nothing():
 
 def test_what_home_needs_is_imported_without_torch():
     """Home must be on screen while torch still loads: nothing it imports at the top may pull torch in."""
-    reached, queue = set(), ["app.main", "app.pages.home"]
+    reached, queue = set(), ["app.main", "app.pages.home.page"]
     while queue:
         name = queue.pop()
         path = ROOT / Path(*name.split("."))

@@ -1,6 +1,6 @@
-"""Every text the app shows, one module a page, keyed.
+"""Every text the app shows, keyed: what pages share in this folder, the rest beside each page.
 
-A page's module holds one dictionary per language (``EN``, later ``KO``) from a key to a sentence.
+A page's ``texts.py`` holds one dictionary per language (``EN``, later ``KO``) from a key to a sentence.
 ``texts("surface")`` returns a function from a key to that sentence; braces in it are filled with
 keyword arguments. A key missing in the chosen language falls back to English, so that a translation
 can grow sentence by sentence. This package knows nothing of Streamlit or torch: charts use it too.
@@ -12,7 +12,10 @@ import importlib
 import os
 from functools import lru_cache
 
+from app.pages import FOLDERS
+
 LANGUAGES = ("en", "ko")
+SHARED = ("common", "navigation")
 
 
 def language() -> str:
@@ -21,9 +24,16 @@ def language() -> str:
     return chosen if chosen in LANGUAGES else "en"
 
 
+def _module(name: str) -> str:
+    if name in SHARED:
+        return f"app.texts.{name}"
+    page, _, view = name.partition(".")
+    return f"app.pages.{FOLDERS.get(page, page)}.{view + '_' if view else ''}texts"
+
+
 @lru_cache(maxsize=64)
 def _table(page: str, lang: str) -> dict[str, str]:
-    module = importlib.import_module(f"app.texts.{page}")
+    module = importlib.import_module(_module(page))
     return {**module.EN, **getattr(module, lang.upper(), {})}
 
 
@@ -54,6 +64,6 @@ def texts(page: str) -> Texts:
     Parameters
     ----------
     page : str
-        Name of a module in ``app/texts``.
+        Name of a page, or of a view of it with texts of its own ("stationary.critical"), or one of ``SHARED``.
     """
     return Texts(page)

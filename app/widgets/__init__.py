@@ -18,16 +18,7 @@
 
 from app.widgets.cost import cost
 from app.widgets.form import Form
-from app.widgets.frame import (
-    definitions,
-    go_to,
-    page_header,
-    page_link,
-    run_button,
-    settings_line,
-    show_chart,
-    verdict,
-)
+from app.widgets.frame import definitions, go_to, page_header, page_link, run_button, settings_line, show_chart, verdict
 from app.widgets.jobs import activity, follow_newest, job_panel
 from app.widgets.outputs import copy_as_python, downloads
 from app.widgets.pickers import Inputs, data_picker, engine_settings, inputs, point_picker

@@ -7,10 +7,10 @@ from typing import Any
 
 import streamlit as st
 
-from app import jobs
 from app.catalog import DataSpec, PointSpec
 from app.texts import texts
 from app.widgets.jobs import POLL_SECONDS, duration
+from app.work import jobs
 
 _PAGE = "_cost"  # a leading underscore keeps a job out of the sidebar
 

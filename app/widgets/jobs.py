@@ -7,9 +7,9 @@ from typing import Any
 
 import streamlit as st
 
-from app import jobs
 from app.state import key, recall, remember
 from app.texts import texts
+from app.work import jobs
 
 POLL_SECONDS = 1.0
 FIRST_POLL_SECONDS = 0.3  # until there is a first picture; nothing is drawn before it, so looking is cheap

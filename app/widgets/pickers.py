@@ -8,10 +8,11 @@ from typing import Any
 
 import streamlit as st
 
-from app import catalog, library
+from app import catalog
 from app.catalog import DataSpec, PointSpec
 from app.state import bound, kept
 from app.texts import texts
+from app.workspace import library
 
 LIBRARY, TIMM, FILE = "library", "timm", "file"
 
@@ -241,7 +242,7 @@ def _file_problem(point: PointSpec) -> str | None:
 
 def quick_start(page: str, role: str = "m") -> None:
     """Offer to train two small networks on digits, so that every page has something to measure."""
-    from app import training_jobs
+    from app.work import training as training_jobs
 
     text = texts("common")
     if st.button(text("quick_start"), key=f"{page}.{role}.quick", icon=":material/bolt:", width="stretch"):

@@ -17,12 +17,12 @@ import numpy as np
 from torch import nn
 
 from ..cache import cached_call, check_memory, fingerprint
+from ..cache._identity import describe_module
 from ..checks import check_seed
-from ..core.paired import compare_pairs
-from ..core.ranking import kendall
-from ..core.verdicts import NOT_COMPARABLE, judge_correlation
+from ..core.evidence.paired import compare_pairs
+from ..core.evidence.ranking import kendall
+from ..core.evidence.verdicts import NOT_COMPARABLE, judge_correlation
 from ..data import Examples
-from ..identity import describe_module
 from ..landscape import Landscape
 from ..models import trainable_names
 from ..progress import OnProgress, ignore_progress, part

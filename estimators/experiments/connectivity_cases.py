@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from ..base import LandscapeEstimator
+from ..cache._identity import describe_module
 from ..connectivity import ModeConnector
 from ..data import Examples, load_data
-from ..identity import describe_module
 from ..models import load_model, trainable_names
 from ..progress import OnProgress, part
 from ..training import train
-from .cases_result import CasesResult, judge, summarise
+from ._cases_result import CasesResult, judge, summarise
 
 CASES = ("same start", "different starts", "fine-tuned")
 #: How two ends are joined: name → changed parameters of `ModeConnector`.

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from ..averaging import SWAAverager
 from ..cache import cached_call, check_memory, fingerprint
+from ..cache._identity import describe_module
 from ..checks import check_seed
-from ..core.average_case import average_rise, filter_scale
-from ..core.copying import private_copy
-from ..core.lanczos import lanczos_eigenpairs
-from ..core.paired import compare_pairs
+from ..core.ball.average_case import average_rise, filter_scale
+from ..core.evidence.paired import compare_pairs
+from ..core.network.copying import private_copy
+from ..core.spectrum.lanczos import lanczos_eigenpairs
 from ..data import Examples, load_data
-from ..identity import describe_module
 from ..landscape import Landscape
 from ..models import trainable_names
 from ..progress import OnProgress, ignore_progress, part

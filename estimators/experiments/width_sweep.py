@@ -15,17 +15,16 @@ import joblib
 import numpy as np
 
 from .. import cache
+from ..architectures import MeasureSettings, RunOutcome, Task, build, run
 from ..base import LandscapeEstimator, run_parallel
+from ..cache._identity import describe_module
 from ..checks import check_integer
-from ..comparison_run import RunOutcome, Task, build, run
 from ..connectivity import ModeConnector
-from ..core.batchnorm import policy_settings
+from ..core.network.batchnorm import policy_settings
 from ..data import Examples, load_data
-from ..identity import describe_module
-from ..measurement import MeasureSettings
 from ..progress import OnProgress, ignore_progress, part
 from ..variants import Variant
-from .width_result import QUANTITIES, Row, WidthSweepResult, judge_width, summarise_widths
+from ._width_result import QUANTITIES, Row, WidthSweepResult, judge_width, summarise_widths
 
 
 class WidthSweep(LandscapeEstimator):

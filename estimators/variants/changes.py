@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from ..core.copying import private_copy
+from ..core.network.copying import private_copy
 from .dropout import with_dropout
 from .norms import with_norm, without_norm
 from .scale import with_depth, with_width

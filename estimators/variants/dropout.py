@@ -8,7 +8,7 @@ from timm.layers import DropPath, calculate_drop_path_rates
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import nn
 
-from ..core.copying import private_copy
+from ..core.network.copying import private_copy
 from .skips import residual_sums
 
 

@@ -13,7 +13,7 @@ from timm.models.convnext import ConvNeXtBlock
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..core.copying import private_copy
+from ..core.network.copying import private_copy
 from .skips import PlainConvNeXtBlock
 
 NORM_KINDS = ("batch", "group", "layer")

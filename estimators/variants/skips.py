@@ -13,7 +13,7 @@ from timm.models.vision_transformer import Block
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ..core.copying import private_copy
+from ..core.network.copying import private_copy
 
 _ADDITIONS = {torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor}
 

@@ -13,7 +13,7 @@ def workspace_folder(tmp_path, monkeypatch):
     st.cache_resource.clear()
     st.cache_data.clear()
     yield tmp_path / "workspace"
-    from app import jobs
+    from app.work import jobs
 
     for job in jobs.live():  # leave nothing running behind
         job.cancel()

@@ -11,8 +11,9 @@ import textwrap
 
 import pytest
 
-from app import catalog, library, runs, workspace
+from app import catalog, workspace
 from app.catalog import DataSpec, PointSpec
+from app.workspace import library, runs
 from estimators import list_data, load_data
 
 # ---- architectures ----

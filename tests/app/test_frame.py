@@ -13,9 +13,12 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app import __main__ as launcher
-from app import catalog, jobs, library, runs, training_jobs, workspace
+from app import catalog, workspace
 from app import main as frame
 from app.texts import texts
+from app.work import jobs
+from app.work import training as training_jobs
+from app.workspace import library, runs
 
 MAIN = frame.__file__
 
@@ -23,7 +26,9 @@ MAIN = frame.__file__
 def draw(name):
     import importlib
 
-    importlib.import_module(f"app.pages.{name}").render()
+    from app.main import module_of
+
+    importlib.import_module(module_of(name)).render()
 
 
 def page(name):
@@ -52,7 +57,7 @@ def test_the_frame_opens_on_home_with_a_picture():
 
 
 def test_the_package_carries_the_landscape_of_the_assets_and_it_is_what_its_caption_says():
-    from app.pages import home
+    from app.pages.home import page as home
 
     first, copy = (path.read_bytes() for path in home.DEMO)
     assert first == copy, "run assets/make_demo.py: it writes both"
@@ -95,17 +100,17 @@ def test_a_page_that_breaks_shows_a_sentence_and_logs_its_traceback(monkeypatch)
 
     def broken():
         from app import main, workspace
-        from app.pages import home
+        from app.pages.home import page as home
 
         workspace.start_log()
         home.render = lambda: 1 / 0
         main.view("home")()
 
-    original = importlib.import_module("app.pages.home").render
+    original = importlib.import_module("app.pages.home.page").render
     try:
         at = AppTest.from_function(broken, default_timeout=60).run()
     finally:
-        importlib.import_module("app.pages.home").render = original
+        importlib.import_module("app.pages.home.page").render = original
     assert not at.exception
     assert "division by zero" in at.error[0].value
     assert "Traceback" not in at.error[0].value
@@ -115,11 +120,11 @@ def test_a_page_that_breaks_shows_a_sentence_and_logs_its_traceback(monkeypatch)
 def test_texts_are_complete_and_their_braces_fill():
     from pathlib import Path
 
-    folder = Path(importlib.import_module("app.texts").__file__).parent
-    for path in folder.glob("*.py"):
-        if path.stem == "__init__":
-            continue
-        table = importlib.import_module(f"app.texts.{path.stem}").EN
+    app = Path(importlib.import_module("app").__file__).parent
+    modules = sorted({*app.glob("texts/[!_]*.py"), *app.glob("pages/*/*texts.py")})
+    assert len(modules) >= 13
+    for path in modules:
+        table = importlib.import_module(".".join(path.relative_to(app.parent).with_suffix("").parts)).EN
         assert all(isinstance(value, str) for value in table.values()), path.stem
     with pytest.raises(KeyError):
         texts("home")("a key nobody wrote")

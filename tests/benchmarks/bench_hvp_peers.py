@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from estimators import CurvatureEstimator, Examples, Landscape, load_data, load_model, train
-from estimators.core.lanczos import lanczos_eigenpairs, random_unit
+from estimators.core.spectrum.lanczos import lanczos_eigenpairs, random_unit
 
 PARTS = ("speed", "products", "linear", "arpack", "public")
 LIMITS = {"hessian-eigenthings": 0.55, "curvlinops": 0.42, "PyHessian, graph kept": 0.75, "our gradient": 3.0}

@@ -16,15 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from estimators import (
-    Landscape,
-    ModeConnector,
-    SharpnessEstimator,
-    SurfaceMapper,
-    load_data,
-    read_checkpoint,
-    train,
-)
+from estimators import Landscape, ModeConnector, SharpnessEstimator, SurfaceMapper, load_data, read_checkpoint, train
 
 EXPECTED = {"resnet20": (0.8135, 0.8328), "resnet56": (0.8315, 0.8921)}
 FILES = {"resnet20": "resnet20-12fca82f.th", "resnet56": "resnet56-4bfd9763.th"}

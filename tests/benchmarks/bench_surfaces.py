@@ -31,7 +31,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
 from estimators import Examples, Landscape, SurfaceMapper, load_data, load_model, train
-from estimators.core.folding import FoldedConvolution, fold_batch_norm
+from estimators.core.network.folding import FoldedConvolution, fold_batch_norm
 
 PARTS = ("speed", "networks", "bfloat16", "linear", "adaptive")
 LIMIT_BARE, LIMIT_PEER, LIMIT_LINEAR, LIMIT_ADAPTIVE = 1.05, 0.45, 0.10, 10.0

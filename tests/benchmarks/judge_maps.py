@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from estimators.core.refinement import Refinement, refine
+from estimators.core.planes.refinement import Refinement, refine
 from tests import analytic_maps
 
 FOLDER = Path(__file__).parents[1] / "data" / "maps"

@@ -13,10 +13,10 @@ from typing import Any
 
 from architecture_experiments import EXPERIMENTS, load
 
-from app.charts import architecture as charts
 from app.export import chart_bytes
+from app.pages.architectures import charts
+from app.pages.architectures.views import measured, spread
 from app.texts import texts
-from app.widgets.architectures import measured, spread
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 TEXT = texts("architectures")

@@ -18,7 +18,7 @@ from torch import nn
 
 from estimators.data import load_data
 from estimators.models import load_model
-from estimators.surface import SurfaceMapper
+from estimators.surface._mapper import SurfaceMapper
 from estimators.training import train
 
 SIDE = 41

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from architecture_experiments import load, run
 
-from app.charts import architecture as charts
 from app.export import chart_bytes
+from app.pages.architectures import charts
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 

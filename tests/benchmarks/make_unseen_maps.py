@@ -2,7 +2,7 @@
 
 python -m tests.benchmarks.make_unseen_maps [--set tuned judged] [--only NAME ...] [--folder tests/data/maps]
 
-`tuned` was looked at while the margins in `estimators/core/refinement.py` were chosen, together with the ten maps of
+`tuned` was looked at while the margins in `estimators/core/planes/refinement.py` were chosen, together with the ten maps of
 `make_maps.py`; `judged` differs in seeds, networks, losses, directions and spans and was evaluated afterwards
 (`judge_maps.py`). All are 41 × 41 and stored as float32; losses are means over 192 digits, of the larger networks of `judged` over
 64. About ten minutes on an idle core.

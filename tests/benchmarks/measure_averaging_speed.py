@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 
 from estimators import load_model, read_checkpoint, save_checkpoint
-from estimators.average_members import Members
-from estimators.core.averages import RunningMean
+from estimators.averaging._checkpoints import Members
+from estimators.core.means.averages import RunningMean
 
 
 def main(n: int = 10, rounds: int = 7) -> None:

@@ -13,7 +13,7 @@ import time
 import numpy as np
 
 from estimators import CriticalPointFinder, SaddleEscaper, load_data, load_model, pooled_digits, small_net
-from estimators.core.optimizers import OPTIMIZERS
+from estimators.core.saddles.optimizers import OPTIMIZERS
 
 NETS = {"4-4-3 (35 weights)": 4, "4-3-3 (27 weights)": 3}
 RACES = {

@@ -16,13 +16,7 @@ from typing import Any
 import torch
 
 from estimators import load_model
-from estimators.experiments.swa_comparison import (
-    GROUPS,
-    SIGMA,
-    SwaComparisonResult,
-    noisy_digits,
-    swa_experiment,
-)
+from estimators.experiments.swa_comparison import GROUPS, SIGMA, SwaComparisonResult, noisy_digits, swa_experiment
 
 READING = "## What it shows\n"  # from here on the document is kept by hand
 NAMES = {"sgd": "SGD", "swa": "SWA", "ema": "EMA"}

@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from estimators.core.evaluation import cross_entropy
-from estimators.core.objectives import Objective, network_objective
+from estimators.core.network.evaluation import cross_entropy
+from estimators.core.saddles.objectives import Objective, network_objective
 
 
 def blobs(n=48, n_features=4, n_classes=3, seed=0):

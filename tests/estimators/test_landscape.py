@@ -9,7 +9,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from estimators import Cancelled, Landscape, load_data, load_model
-from estimators.core.batchnorm import recompute_statistics
+from estimators.core.network.batchnorm import recompute_statistics
 
 
 def small_nets():

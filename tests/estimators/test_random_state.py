@@ -9,15 +9,15 @@ from torch import nn
 
 from estimators import load_data, train
 from estimators.checks import check_seed
-from estimators.connectivity import ModeConnector
-from estimators.curvature import CurvatureEstimator
-from estimators.curvature_training import CurvatureTracker
-from estimators.escape import SaddleEscaper
+from estimators.connectivity._connector import ModeConnector
+from estimators.curvature._estimator import CurvatureEstimator
+from estimators.curvature._random_points import random_critical_points
+from estimators.curvature._tracker import CurvatureTracker
 from estimators.experiments.batch_size import batch_size_experiment
 from estimators.experiments.connectivity_cases import ConnectivityCases
-from estimators.random_points import random_critical_points
-from estimators.sharpness import SharpnessEstimator
-from estimators.surface import SurfaceMapper
+from estimators.saddles._escaper import SaddleEscaper
+from estimators.sharpness._estimator import SharpnessEstimator
+from estimators.surface._mapper import SurfaceMapper
 
 MEASURE = SharpnessEstimator(n_steps=2, n_restarts=1, n_draws=4, n_probes=2, n_lanczos=4, n_posterior_draws=1)
 

@@ -1,0 +1,1 @@
+"""Architectures: what skips, normalisation, dropout, width and batch size change."""

@@ -1,0 +1,248 @@
+"""Architectures: what skips, norms, dropout, width and batch size do to the landscape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from app import export, widgets
+from app.catalog import DataSpec, PointSpec, check_architecture, class_names
+from app.pages.architectures.views import draw_comparison, draw_width_sweep
+from app.state import bound
+from app.texts import texts
+from app.work import jobs
+
+PAGE = "architectures"
+WIDTH_SWEEP = "width_sweep"
+ARCHITECTURES = (
+    "test_resnet",
+    "deep_thin_resnet",
+    "test_convnext",
+    "test_vit",
+    "test_efficientnet",
+    "resnet18",
+    "resnet26",
+)
+FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+# Forward passes that the measures of one run cost, for the estimate before it: about 60 Hessian-vector
+# products of ten passes, 20 gradients of three, and the points of noise and rays.
+PASSES_MEASURING = 60 * 10 + 20 * 3 + 136
+PASSES_TRAINING = 4  # one epoch, in passes over the examples
+
+
+def render() -> None:
+    """Draw the page."""
+    import estimators  # noqa: F401  the package first: half a module is seen while the warm-up imports it
+    from estimators.variants import presets
+
+    text = texts(PAGE)
+    left, right = widgets.page_header(PAGE, text)
+    with left:
+        known = list(presets())
+        vary = st.selectbox(
+            text("vary"),
+            [*known, WIDTH_SWEEP],
+            format_func=lambda name: text(f"preset.{name}"),
+            help=text("vary.help"),
+            **bound(PAGE, "vary"),
+        )
+        architecture = st.selectbox(
+            text("architecture"),
+            ARCHITECTURES,
+            accept_new_options=True,
+            help=text("architecture.help"),
+            **bound(PAGE, "architecture"),
+        )
+        problem = check_architecture(str(architecture or ""))
+        if problem:
+            st.error(problem)
+        if vary == WIDTH_SWEEP:
+            _width_inputs(str(architecture), ready=problem is None)
+        else:
+            _comparison_inputs(str(vary), presets(str(architecture))[str(vary)], ready=problem is None)
+    with right:
+        widgets.job_panel(PAGE, draw)
+        widgets.definitions(
+            [
+                tuple(text(f"def.{name}.{part}") for part in ("term", "text", "source"))
+                for name in ("skips", "gap", "lambda", "sharpness", "basin", "convex", "tau")
+            ]
+        )
+
+
+def draw(result: Any) -> None:
+    """Draw whichever of the two results the newest job has."""
+    job = jobs.latest(PAGE)
+    script = job.config.get("script", "") if job is not None else ""
+    if hasattr(result, "factors"):
+        draw_width_sweep(result, PAGE, script)
+    else:
+        total = job.config.get("runs") if job is not None else None
+        draw_comparison(result, PAGE, script, total)
+
+
+def _comparison_inputs(vary: str, offered: tuple[Any, ...], *, ready: bool) -> None:
+    text = texts(PAGE)
+    names = [variant.name for variant in offered]
+    chosen = st.pills(
+        text("variants"),
+        names,
+        selection_mode="multi",
+        default=names,
+        key=f"{PAGE}.variants.{vary}",
+    )
+    variants = [variant for variant in offered if variant.name in chosen]
+    if not variants:
+        st.error(text("variants.none"))
+    row = st.columns(3)
+    seeds = int(row[0].number_input(text("seeds"), 1, 20, 3, help=text("seeds.help"), **bound(PAGE, "seeds")))
+    epochs = int(row[1].number_input(text("epochs"), 1, 200, 8, help=text("epochs.help"), **bound(PAGE, "epochs")))
+    side = int(
+        row[2].number_input(
+            text("resolution"), 3, 101, 21, step=2, help=text("resolution.help"), **bound(PAGE, "resolution")
+        )
+    )
+    if seeds == 1:
+        st.caption(text("one_seed"))
+    data, settings = _data_and_engine()
+    if data is None or not variants or not ready:
+        widgets.run_button(PAGE, text("run"), ready=False)
+        return
+    _cost(variants, seeds, epochs, side, data, settings)
+    if widgets.run_button(PAGE, text("run")):
+        _start(vary, variants, seeds, epochs, side, data, settings)
+
+
+def _width_inputs(architecture: str, *, ready: bool) -> None:
+    text = texts(PAGE)
+    chosen = st.pills(
+        text("factors"),
+        FACTORS,
+        selection_mode="multi",
+        default=FACTORS[:4],
+        format_func=lambda f: f"× {f:g}",
+        key=f"{PAGE}.factors",
+    )
+    row = st.columns(2)
+    seeds = int(row[0].number_input(text("seeds"), 1, 20, 3, help=text("seeds.help"), **bound(PAGE, "seeds")))
+    epochs = int(row[1].number_input(text("epochs"), 1, 200, 8, help=text("epochs.help"), **bound(PAGE, "epochs")))
+    if seeds == 1:
+        st.caption(text("one_seed"))
+    data, settings = _data_and_engine()
+    ready = ready and data is not None and len(chosen) > 0
+    if ready and data is not None:
+        # Cost grows with the square of the width; a barrier takes 11 points and as many re-estimates.
+        runs = sum(max(f * f, 0.1) for f in chosen) * seeds
+        points = round(runs * (PASSES_TRAINING * epochs + 300 + 30))
+        widgets.cost(points, _point(architecture, data), data, settings)
+    if widgets.run_button(PAGE, text("run"), ready=ready) and data is not None:
+        _start_width(architecture, tuple(sorted(chosen)), seeds, epochs, data, settings)
+
+
+def _data_and_engine() -> tuple[DataSpec | None, dict[str, Any]]:
+    data = widgets.data_picker(PAGE)
+    if data is not None and data.split == "all":
+        st.error(texts(PAGE)("split.all"))
+        data = None
+    with st.expander(texts("common")("engine"), icon=":material/tune:"):
+        settings = widgets.engine_settings(PAGE)
+    return data, settings
+
+
+def _point(architecture: str, data: DataSpec) -> PointSpec:
+    return PointSpec(architecture, num_classes=len(class_names(data.source)), image_size=data.image_size)
+
+
+def _cost(variants: list[Any], seeds: int, epochs: int, side: int, data: DataSpec, settings: dict[str, Any]) -> None:
+    text = texts(PAGE)
+    passes = sum(PASSES_TRAINING * variant.settings(epochs=epochs)["epochs"] + PASSES_MEASURING for variant in variants)
+    points = seeds * passes + len(variants) * side * side
+    st.caption(text("plan", runs=len(variants) * seeds, maps=len(variants)))
+    widgets.cost(points, _point(variants[0].architecture, data), data, settings)
+
+
+def _start(
+    vary: str,
+    variants: list[Any],
+    seeds: int,
+    epochs: int,
+    side: int,
+    data: DataSpec,
+    settings: dict[str, Any],
+) -> None:
+    """Queue a comparison."""
+    from estimators import ArchitectureComparer
+
+    comparer = ArchitectureComparer(n_seeds=seeds, epochs=epochs, resolution=side, memory="default", **settings)
+    held_out = data.held_out(None)
+
+    def work(handle: jobs.Handle) -> Any:
+        comparer.fit(
+            variants,
+            data.load(),
+            held_out=held_out.load(),
+            on_progress=handle.progress,
+            on_partial=handle.partial,
+        )
+        return comparer.result_
+
+    architecture = variants[0].architecture
+    names = tuple(variant.name for variant in variants)
+    script = export.script(
+        comparer,
+        data=data,
+        held_out=held_out,
+        fit="variants, data, held_out=held_out",
+        show="result.summary_",
+        setup="from estimators.variants import presets\n"
+        f"variants = [v for v in presets({architecture!r})[{vary!r}] if v.name in {names!r}]",
+    )
+    config = export.config(
+        comparer,
+        data=data,
+        script=script,
+        extra={"runs": len(variants) * seeds, "variants": [variant.as_dict() for variant in variants]},
+    )
+    text = texts(PAGE)
+    title = text("job", what=text(f"preset.{vary}"), architecture=architecture, variants=len(variants), seeds=seeds)
+    jobs.submit(PAGE, title, work, config=config)
+
+
+def _start_width(
+    architecture: str,
+    factors: tuple[float, ...],
+    seeds: int,
+    epochs: int,
+    data: DataSpec,
+    settings: dict[str, Any],
+) -> None:
+    """Queue a width sweep."""
+    from estimators.experiments.width_sweep import WidthSweep
+
+    sweep = WidthSweep(factors=factors, n_seeds=seeds, epochs=epochs, memory="default", **settings)
+    held_out = data.held_out(None)
+
+    def work(handle: jobs.Handle) -> Any:
+        sweep.fit(
+            architecture,
+            data.load(),
+            held_out=held_out.load(),
+            on_progress=handle.progress,
+            on_partial=handle.partial,
+        )
+        return sweep.result_
+
+    script = export.script(
+        sweep,
+        data=data,
+        held_out=held_out,
+        fit=f"{architecture!r}, data, held_out=held_out",
+        show="result.summary_",
+    ).replace(
+        "from estimators import WidthSweep, load_data",
+        "from estimators import load_data\nfrom estimators.experiments.width_sweep import WidthSweep",
+    )
+    config = export.config(sweep, data=data, script=script)
+    title = texts(PAGE)("job.width", architecture=architecture, widths=len(factors), seeds=seeds)
+    jobs.submit(PAGE, title, work, config=config)

@@ -1,0 +1,299 @@
+"""How a comparison of architectures and a width sweep are shown, while they run and after."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from app import widgets
+from app.charts import surface as surface_charts
+from app.charts.theme import SCHEMES
+from app.pages.architectures import charts
+from app.state import bound
+from app.texts import texts
+
+TEXT = "architectures"
+VIEWS = ("maps", "numbers", "rank", "claims", "runs")
+QUANTITIES = (
+    "train_loss",
+    "held_out_accuracy",
+    "gap",
+    "lambda_max",
+    "trace",
+    "sharpness",
+    "average_sharpness",
+    "basin_width",
+    "convex_share",
+    "train_accuracy",
+    "held_out_loss",
+    "accuracy_gap",
+)
+SHOWN_FIRST = QUANTITIES[:8]
+RANKED = ("lambda_max", "trace", "sharpness", "average_sharpness", "basin_width", "convex_share")
+
+
+def number(value: float | None) -> str:
+    """Write a number in four digits; a dash for an unknown one."""
+    return "–" if value is None or not np.isfinite(value) else f"{value:.4g}"
+
+
+def spread(mean: float | None, deviation: float | None) -> str:
+    """Write a mean with its spread; "± ?" where one run leaves it unknown."""
+    if mean is None:
+        return "–"
+    return f"{_short(mean, 3)} ± {'?' if deviation is None else _short(deviation, 2)}"
+
+
+def _short(value: float, digits: int) -> str:
+    """Write a number in few digits without a power of ten where it can be read without."""
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.{digits}g}"
+
+
+def summary_table(result: Any) -> pd.DataFrame:
+    """Return the table of variants, each quantity as mean ± spread."""
+    text = texts(TEXT)
+    rows = []
+    for line in result.summary:
+        row = {
+            text("col.variant"): line["variant"],
+            text("col.runs"): text("runs_of", ok=line["n"] - line["n_failed"], all=line["n"]),
+            text("quantity.n_parameters"): line["n_parameters"],
+        }
+        for quantity in QUANTITIES[:9]:
+            row[text(f"quantity.{quantity}")] = spread(line[quantity], line[f"{quantity}_spread"])
+        row[text("quantity.seconds")] = line["seconds"]
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def runs_table(result: Any) -> pd.DataFrame:
+    """Return one row a run, numbers unrounded."""
+    text = texts(TEXT)
+    rows = []
+    for row in result.table:
+        rows.append(
+            {
+                text("col.variant"): row["variant"],
+                text("col.seed"): row["seed"],
+                text("col.status"): row["status"],
+                text("quantity.n_parameters"): row["n_parameters"],
+                text("epochs"): row["epochs_run"],
+                **{text(f"quantity.{q}"): row[q] for q in QUANTITIES},
+                text("col.seconds"): row["seconds_training"] + (row["seconds_measuring"] or 0.0),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def draw_comparison(result: Any, page: str, script: str = "", total: int | None = None) -> None:
+    """Draw a partial or final comparison.
+
+    Parameters
+    ----------
+    result : ComparisonResult
+    page : str
+        Owner of the widgets.
+    script : str
+        The Python that reproduces it.
+    total : int, optional
+        Runs there will be.
+    """
+    text = texts(TEXT)
+    if total is not None and len(result.table) < total:
+        st.caption(text("so_far", done=len(result.table), total=total))
+    table = summary_table(result)
+    st.dataframe(
+        table,
+        hide_index=True,
+        column_config={
+            text("quantity.n_parameters"): st.column_config.NumberColumn(format="localized"),
+            text("quantity.seconds"): st.column_config.NumberColumn(format="%.1f"),
+        },
+    )
+    failed = sum(row["status"] != "ok" for row in result.table)
+    if failed:
+        st.warning(text("failures", count=failed, total=len(result.table)), icon=":material/warning:")
+    if all(line["n"] == 1 for line in result.summary):
+        st.info(text("one_seed"), icon=":material/info:")
+    view = st.segmented_control(
+        text("view"),
+        VIEWS,
+        format_func=lambda name: text(f"view.{name}"),
+        default="maps",
+        required=True,
+        label_visibility="collapsed",
+        **bound(page, "view"),
+    )
+    {"maps": _maps, "numbers": _numbers, "rank": _rank, "claims": _claims, "runs": _runs}[str(view)](result, page)
+    widgets.settings_line(result)
+    with st.container(horizontal=True):
+        chart = charts.small_multiples(result) if charts.maps(result) else charts.dots(result, "lambda_max")
+        widgets.downloads(result, chart, table=runs_table(result), name="architectures", key=page)
+        if script:
+            widgets.copy_as_python(script, name="architectures", key=page)
+
+
+def _maps(result: Any, page: str) -> None:
+    text = texts(TEXT)
+    drawn = dict(charts.maps(result))
+    if not drawn:
+        st.caption(text("maps.none"))
+        return
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        log = (
+            st.segmented_control(
+                text("scale"),
+                ["log", "linear"],
+                format_func=lambda s: text("scale." + s),
+                default="log",
+                required=True,
+                **bound(page, "scale"),
+            )
+            == "log"
+        )
+        scheme = SCHEMES[st.selectbox(text("scheme"), list(SCHEMES), width=140, **bound(page, "scheme"))]
+        levels = st.slider(text("levels"), 0, 24, 10, width=160, **bound(page, "levels"))
+    domain = charts.domain_of(result, log=log)
+    columns = 2 if len(result.names) in (1, 2, 4) else 3
+    for start in range(0, len(result.names), columns):
+        for column, name in zip(st.columns(columns), result.names[start : start + columns], strict=False):
+            with column:
+                if name not in drawn:
+                    status = next((r["status"] for r in result.table if r["variant"] == name), "ok")
+                    st.markdown(f"**{name}**")
+                    st.caption(text("maps.waiting") if status == "ok" else text("maps.failed", why=status))
+                    continue
+                widgets.show_chart(
+                    surface_charts.heat_map(
+                        drawn[name],
+                        log=log,
+                        levels=levels,
+                        scheme=scheme,
+                        domain=domain,
+                        title=name,
+                        height=300,
+                    )
+                )
+    st.caption(text("maps.one_scale", low=number(domain[0]), high=number(domain[1])))
+
+
+def _numbers(result: Any, page: str) -> None:
+    text = texts(TEXT)
+    chosen = st.pills(
+        text("quantities"),
+        QUANTITIES,
+        selection_mode="multi",
+        default=SHOWN_FIRST,
+        format_func=lambda q: text(f"quantity.{q}"),
+        label_visibility="collapsed",
+        key=f"{page}.quantities",
+    )
+    for start in range(0, len(chosen), 2):
+        for column, quantity in zip(st.columns(2), chosen[start : start + 2], strict=False):
+            with column:
+                widgets.show_chart(charts.dots(result, quantity))
+    st.caption(text("dots.help"))
+
+
+def _rank(result: Any, page: str) -> None:
+    text = texts(TEXT)
+    st.caption(text("rank.help"))
+    left, right = st.columns(2)
+    with left:
+        widgets.show_chart(charts.correlations(result))
+    with right:
+        measure = st.selectbox(
+            text("rank.pick"), RANKED, format_func=lambda q: text(f"quantity.{q}"), **bound(page, "measure")
+        )
+        widgets.show_chart(charts.against_gap(result, str(measure)))
+
+
+def _claims(result: Any, page: str) -> None:
+    text = texts(TEXT)
+    st.caption(text("claims.help"))
+    if not result.claims:
+        st.info(text("claims.none"))
+    for claim in result.claims:
+        sentence = text(f"claim.{claim['key']}")
+        widgets.verdict(claim["verdict"], f"{sentence} :gray[{text('claims.section', section=claim['section'])}]")
+        st.caption("  \n".join(measured(found) for found in claim["measurements"]))
+
+
+def measured(found: dict[str, Any]) -> str:
+    """Write one measurement of a statement: the number, its interval, what was claimed, and the rule."""
+    text = texts(TEXT)
+    parts = {"measure": text(f"quantity.{found['measure']}")}
+    for name in ("difference", "low", "high"):
+        value = found[name]
+        shape = ".3g" if found["kind"] == "ratio" else "+.3g"
+        parts[name] = "–" if value is None or not np.isfinite(value) else f"{value:{shape}}".replace("-", "−")
+    kind = found["kind"]
+    if parts["difference"] == "–":
+        kind = "unknown"
+    elif kind != "trend" and parts["low"] == "–":
+        kind = "point"
+    claimed = text("claimed", direction=text(f"claimed.{found['claimed']}"))
+    return f"{text(f'measured.{kind}', **parts)} · {claimed} · {found['reason']}"
+
+
+def _runs(result: Any, page: str) -> None:
+    st.dataframe(runs_table(result), hide_index=True)
+
+
+def draw_width_sweep(result: Any, page: str, script: str = "") -> None:
+    """Draw a partial or final width sweep.
+
+    Parameters
+    ----------
+    result : WidthSweepResult
+    page : str
+        Owner of the widgets.
+    script : str
+        The Python that reproduces it.
+    """
+    text = texts(TEXT)
+    rows = [
+        {
+            text("col.width"): line["factor"],
+            text("quantity.n_parameters"): line["n_parameters"],
+            text("quantity.parameters_per_example"): line["parameters_per_example"],
+            **{
+                text(f"quantity.{q}"): spread(line[q], line[f"{q}_spread"])
+                for q in ("train_loss", "held_out_accuracy", "lambda_max")
+            },
+            text("quantity.zero_share"): line["zero_share"],
+            text("quantity.barrier"): line["barrier"],
+        }
+        for line in result.summary
+    ]
+    st.dataframe(
+        pd.DataFrame(rows),
+        hide_index=True,
+        column_config={
+            text("quantity.n_parameters"): st.column_config.NumberColumn(format="localized"),
+            text("quantity.parameters_per_example"): st.column_config.NumberColumn(format="%.3g"),
+            text("quantity.zero_share"): st.column_config.NumberColumn(format="percent"),
+            text("quantity.barrier"): st.column_config.NumberColumn(format="%.3g"),
+        },
+    )
+    st.caption(text("width.help"))
+    drawn = charts.WIDTH_QUANTITIES
+    for start in range(0, len(drawn), 2):
+        for column, quantity in zip(st.columns(2), drawn[start : start + 2], strict=False):
+            with column:
+                widgets.show_chart(charts.width_sweep(result, quantity))
+    _claims(result, page)
+    widgets.settings_line(result)
+    with st.container(horizontal=True):
+        widgets.downloads(
+            result,
+            charts.width_sweep(result),
+            table=pd.DataFrame(rows),
+            name="width-sweep",
+            key=f"{page}-width",
+        )
+        if script:
+            widgets.copy_as_python(script, name="width-sweep", key=f"{page}-width")

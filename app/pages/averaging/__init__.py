@@ -1,0 +1,1 @@
+"""Weight averaging: what SWA, EMA and soups do."""

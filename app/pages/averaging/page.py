@@ -1,0 +1,284 @@
+"""Weight averaging: a run with and without averaging; soups and seeds are views of the page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from app import export, widgets, workspace
+from app.catalog import DataSpec, PointSpec
+from app.charts.theme import SCHEMES
+from app.pages.averaging import charts
+from app.pages.averaging import seeds as averaging_seeds
+from app.pages.averaging import soup as averaging_soup
+from app.pages.averaging import views as averages
+from app.state import bound
+from app.texts import texts
+from app.widgets.pickers import TIMM
+from app.work import jobs
+from app.workspace import library
+
+PAGE = "averaging"
+VIEWS = {"train": PAGE, "soup": averaging_soup.PAGE, "seeds": averaging_seeds.PAGE}
+POLICIES = ("auto", "recompute", "batch")
+DEFINITIONS = ("swa", "ema", "statistics", "sharp")
+RESOLUTION = 15
+SAVED = {"sgd": "SGD", "swa": "SWA"}
+
+
+def render() -> None:
+    """Draw the page."""
+    text = texts(PAGE)
+    left, right = widgets.page_header(PAGE, text)
+    start_at = {} if widgets.follow_newest(PAGE, VIEWS) else {"default": "train"}
+    with left:
+        view = st.segmented_control(
+            text("view"),
+            list(VIEWS),
+            format_func=lambda v: text("view." + v),
+            required=True,
+            label_visibility="collapsed",
+            width="stretch",
+            **start_at,
+            **bound(PAGE, "view"),
+        )
+    views = {"soup": averaging_soup.render, "seeds": averaging_seeds.render}
+    views.get(str(view), _render_training)(left, right)
+
+
+def _render_training(left: DeltaGenerator, right: DeltaGenerator) -> None:
+    text = texts(PAGE)
+    with left:
+        slot = st.container()
+        data = widgets.data_picker(PAGE, samples=300, splits=("train",))
+        with slot:
+            point = widgets.point_picker(PAGE, data, label=text("start_point"), default=TIMM)
+        if data is not None and point is not None:
+            data = data.for_point(point)
+        params, training, extras, keep = settings()
+        with st.expander(texts("common")("engine"), icon=":material/tune:"):
+            engine = widgets.engine_settings(PAGE, POLICIES)
+        ready = data is not None and point is not None
+        if ready and data is not None and point is not None:
+            widgets.cost(passes(training, extras), point, data, engine, several_networks=True)
+        if widgets.run_button(PAGE, text("run"), ready=ready) and data is not None and point is not None:
+            start(point, data, {**params, **engine}, {**training, **extras}, keep)
+    with right:
+        widgets.job_panel(PAGE, draw)
+        widgets.definitions(
+            [tuple(text(f"def.{name}.{part}") for part in ("term", "text", "source")) for name in DEFINITIONS]
+        )
+
+
+def settings() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], bool]:
+    """Write the settings; return those of the averager, of its training, of what is measured, and whether to keep."""
+    text = texts(PAGE)
+    row = st.columns(3)
+    training: dict[str, Any] = {
+        "epochs": int(row[0].number_input(text("epochs"), 2, 1000, 20, **bound(PAGE, "epochs"))),
+        "lr": float(
+            row[1].number_input(text("lr"), min_value=1e-5, value=0.1, step=0.05, format="%.4g", **bound(PAGE, "lr"))
+        ),
+        "batch_size": int(row[2].number_input(text("batch"), 2, 4096, 64, **bound(PAGE, "batch"))),
+    }
+    row = st.columns(2)
+    params: dict[str, Any] = {
+        "start": float(
+            row[0].number_input(
+                text("start"),
+                min_value=0.0,
+                max_value=0.99,
+                value=0.75,
+                step=0.05,
+                help=text("start.help"),
+                **bound(PAGE, "start"),
+            )
+        ),
+        "swa_lr": float(
+            row[1].number_input(
+                text("swa_lr"),
+                min_value=1e-5,
+                value=0.05,
+                step=0.01,
+                format="%.4g",
+                help=text("swa_lr.help"),
+                **bound(PAGE, "swa_lr"),
+            )
+        ),
+    }
+    with st.expander(text("more"), icon=":material/join_inner:"):
+        params["schedule"] = str(
+            st.segmented_control(
+                text("schedule"),
+                ["constant", "cyclic"],
+                format_func=lambda s: text("schedule." + s),
+                default="constant",
+                required=True,
+                width="stretch",
+                **bound(PAGE, "schedule"),
+            )
+        )
+        row = st.columns(2)
+        params["every"] = int(row[0].number_input(text("every"), 1, 100, 1, **bound(PAGE, "every")))
+        decay = row[1].number_input(
+            text("decay"),
+            min_value=0.0,
+            max_value=0.99999,
+            value=0.999,
+            step=0.001,
+            format="%.5g",
+            **bound(PAGE, "decay"),
+        )
+        params["decay"] = float(decay)
+    plane = st.toggle(text("with_plane"), value=True, help=text("with_plane.help"), **bound(PAGE, "with_plane"))
+    sharp = st.toggle(text("with_sharpness"), value=True, help=text("with_sharpness.help"), **bound(PAGE, "with_sharp"))
+    keep = st.toggle(text("keep"), value=True, help=text("keep.help"), **bound(PAGE, "keep"))
+    extras = {"plane_resolution": RESOLUTION if plane else 0, "sharpness": bool(sharp)}
+    return params, training, extras, bool(keep)
+
+
+def passes(training: dict[str, Any], extras: dict[str, Any]) -> int:
+    """Count the evaluations that a run costs, about: a step of training costs three forward passes of its batch."""
+    epochs = training["epochs"]
+    sharp = 4 * 350 if extras["sharpness"] else 0
+    return 2 * 3 * epochs + 4 * epochs + extras["plane_resolution"] ** 2 + sharp
+
+
+def start(point: PointSpec, data: DataSpec, params: dict[str, Any], training: dict[str, Any], keep: bool) -> None:
+    """Queue the job."""
+    from estimators import SWAAverager
+
+    text = texts(PAGE)
+    averager = SWAAverager(**params, memory="default")
+    held_out = data.held_out(None)
+
+    def work(handle: jobs.Handle) -> Any:
+        with TemporaryDirectory(prefix=".partial-", dir=workspace.root()) as folder:
+            averager.train(
+                point.load(),
+                data.load(),
+                held_out=held_out.load(),
+                checkpoint_dir=Path(folder) / "epochs",
+                compare=True,
+                on_progress=handle.progress,
+                on_partial=handle.partial,
+                **training,
+            )
+            if keep:
+                _keep(averager, point, data, training, Path(folder))
+        return averager.result_
+
+    listed = ", ".join(f"{name}={value!r}" for name, value in training.items() if value)
+    script = export.script(
+        averager,
+        points=[("model", point)],
+        data=data,
+        held_out=held_out,
+        fit=f"model, data, held_out=held_out, compare=True, {listed}",
+        show="*result.report_, sep='\\n'",
+    ).replace(".fit(", ".train(")
+    config = export.config(averager, points=[("model", point)], data=data, script=script, extra={"training": training})
+    jobs.submit(PAGE, text("job", model=point.label, epochs=training["epochs"]), work, config=config)
+
+
+def _keep(averager: Any, point: PointSpec, data: DataSpec, training: dict[str, Any], folder: Path) -> None:
+    """Add the end of the plain run and the average to the library, each with its epochs."""
+    from estimators import save_checkpoint
+    from estimators.models import count_parameters
+
+    runs = {"sgd": averager.plain_run_, "swa": averager.run_}
+    for role, run in runs.items():
+        row = averager.result_.row("average" if role == "swa" else role)
+        meta = {
+            "name": library.unused_name(f"{point.architecture} {SAVED[role]}"),
+            "architecture": point.architecture,
+            "num_classes": point.num_classes,
+            "image_size": point.image_size,
+            "data": data.as_dict(),
+            "training": training,
+            "start": point.as_dict(),
+            "loss": row["train_loss"],
+            "train_accuracy": row["train_accuracy"],
+            "held_out_loss": row["held_out_loss"],
+            "accuracy": row["held_out_accuracy"],
+            "parameters": count_parameters(run.model),
+        }
+        weights = folder / f"{role}.safetensors"
+        save_checkpoint(weights, averager.states_[role], meta)
+        library.add_checkpoint(weights, meta, epochs=[Path(path) for path in run.checkpoints])
+
+
+def draw(result: Any) -> None:
+    """Draw a partial or final result; runs in a fragment."""
+    text = texts(PAGE)
+    quantity, on, log = averages.switches(PAGE, result)
+    for note in result.notes:
+        st.caption(f":orange[:material/info:] {note}")
+    st.markdown(f"**{text('heading.history')}**")
+    chart = charts.history(result, quantity=quantity, on=on, log=log)
+    widgets.show_chart(chart)
+    if result.report:
+        numbers(result)
+    if len(result.plane_losses):
+        st.markdown(f"**{text('heading.plane')}**")
+        widgets.show_chart(charts.plane(result, log=True, scheme=SCHEMES["Viridis"]))
+        away = max((float(m["distance"]) for m in result.plane_markers), default=0.0)
+        st.caption(text("plane.away", distance=away, length=float(np.ptp(result.plane_x))))
+    if result.sharpness:
+        sharpness(result)
+    if not result.report:
+        return
+    widgets.settings_line(result)
+    job = jobs.latest(PAGE)
+    with st.container(horizontal=True):
+        widgets.downloads(result, chart, name="averaging", key=PAGE)
+        if job is not None and job.config.get("script"):
+            widgets.copy_as_python(job.config["script"], name="averaging", key=PAGE)
+
+
+def numbers(result: Any) -> None:
+    """Write what averaging gains over plain training, what the statistics do, and the table of points."""
+    text = texts(PAGE)
+    roles = {row["role"] for row in result.report}
+    with st.container(horizontal=True):
+        if {"sgd", "average"} <= roles:
+            plain, average = result.row("sgd"), result.row("average")
+            gain = average["held_out_accuracy"] - plain["held_out_accuracy"]
+            st.metric(
+                text("swa_gain"),
+                f"{average['held_out_accuracy']:.1%}",
+                delta=f"{100 * gain:+.1f} pp",
+                border=True,
+            )
+            st.metric(
+                text("column.held_out_loss"),
+                f"{average['held_out_loss']:.4g}",
+                delta=f"{average['held_out_loss'] - plain['held_out_loss']:+.3g}",
+                delta_color="inverse",
+                border=True,
+            )
+        averages.statistics(result)
+    averages.table(result)
+
+
+def sharpness(result: Any) -> None:
+    """Write how sharp the end points and averages are."""
+    text = texts(PAGE)
+    st.markdown(f"**{text('heading.sharpness')}**")
+    rows = pd.DataFrame(
+        {
+            text("column.point"): [row["name"] for row in result.sharpness],
+            text("column.sharpness"): [f"{row['sharpness']:.4g}" for row in result.sharpness],
+            text("column.average_sharpness"): [
+                f"{row['average_sharpness']:.3g} ± {row['average_sharpness_stderr']:.1g}" for row in result.sharpness
+            ],
+            text("column.lambda_max"): [f"{row['lambda_max']:.4g}" for row in result.sharpness],
+        }
+    )
+    st.dataframe(rows, hide_index=True, alt=text("heading.sharpness"))

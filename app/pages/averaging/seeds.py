@@ -1,0 +1,177 @@
+"""Averaging against plain SGD over seeds, a view of the page Weight averaging."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from app import widgets
+from app.pages.averaging import charts
+from app.state import bound
+from app.texts import texts
+from app.work import jobs
+
+PAGE = "averaging.seeds"
+DEFINITIONS = ("swa", "ema", "sharp", "pairs")
+ARCHITECTURES = ("test_resnet", "test_efficientnet", "test_convnext", "test_vit")
+SHOWN = ("held_out_accuracy", "held_out_loss", "lambda_max", "average_sharpness")
+
+
+def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
+    """Draw the inputs on the left and the comparison on the right."""
+    text = texts("averaging")
+    with left:
+        st.caption(text("seeds.intro"))
+        name = st.selectbox(texts("common")("architecture"), ARCHITECTURES, **bound(PAGE, "architecture"))
+        row = st.columns(3)
+        n_seeds = int(row[0].number_input(text("seeds.n"), 1, 100, 3, **bound(PAGE, "n")))
+        epochs = int(row[1].number_input(text("epochs"), 2, 1000, 20, **bound(PAGE, "epochs")))
+        samples = int(row[2].number_input(text("seeds.samples"), 20, 1437, 300, **bound(PAGE, "samples")))
+        row = st.columns(2)
+        noise = row[0].number_input(text("seeds.noise"), 0.0, 1.0, 0.2, step=0.05, **bound(PAGE, "noise"))
+        pixels = row[1].number_input(text("seeds.pixels"), 0.0, 5.0, 0.0, step=0.1, **bound(PAGE, "pixels"))
+        row = st.columns(2)
+        lr = row[0].number_input(text("lr"), min_value=1e-5, value=0.1, step=0.05, format="%.4g", **bound(PAGE, "lr"))
+        swa_lr = row[1].number_input(
+            text("swa_lr"),
+            min_value=1e-5,
+            value=0.05,
+            step=0.01,
+            format="%.4g",
+            help=text("swa_lr.help"),
+            **bound(PAGE, "swa_lr"),
+        )
+        seconds = n_seeds * (samples / 300) * (epochs * 0.25 + 12)
+        st.caption(
+            text(
+                "seeds.cost",
+                runs=2 * n_seeds,
+                points=3 * n_seeds,
+                seconds=f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min",
+            )
+        )
+        if widgets.run_button(PAGE, text("seeds.run")):
+            options = {"n_seeds": n_seeds, "epochs": epochs, "lr": float(lr)}
+            making = {"n_samples": samples, "label_noise": float(noise), "pixel_noise": float(pixels)}
+            start(str(name), options, making, float(swa_lr))
+    with right:
+        widgets.job_panel(PAGE, draw)
+        widgets.definitions(
+            [tuple(text(f"def.{name}.{part}") for part in ("term", "text", "source")) for name in DEFINITIONS]
+        )
+
+
+def start(name: str, options: dict[str, Any], making: dict[str, Any], swa_lr: float) -> None:
+    """Queue the job."""
+
+    def work(handle: jobs.Handle) -> Any:
+        from estimators import SWAAverager, load_model
+        from estimators.experiments import noisy_digits, swa_experiment
+
+        return swa_experiment(
+            lambda seed: load_model(name, num_classes=10, image_size=32, random_state=seed),
+            partial(noisy_digits, **making),
+            estimator=SWAAverager(swa_lr=swa_lr),
+            memory="default",
+            on_progress=handle.progress,
+            on_partial=handle.partial,
+            **options,
+        )
+
+    script = code(name, options, making, swa_lr)
+    config = {
+        "estimator": "swa_experiment",
+        "params": {**options, **making, "swa_lr": swa_lr, "architecture": name},
+        "script": script,
+    }
+    title = texts("averaging")("seeds.job", n=options["n_seeds"], epochs=options["epochs"])
+    jobs.submit(PAGE, title, work, config=config)
+
+
+def code(name: str, options: dict[str, Any], making: dict[str, Any], swa_lr: float) -> str:
+    """Return the Python program that gives the same result."""
+
+    def listed(values: dict[str, Any]) -> str:
+        return ", ".join(f"{key}={value!r}" for key, value in values.items())
+
+    return "\n".join(
+        [
+            "from functools import partial",
+            "",
+            "from estimators import SWAAverager, load_model",
+            "from estimators.experiments import noisy_digits, swa_experiment",
+            "",
+            "result = swa_experiment(",
+            f"    lambda seed: load_model({name!r}, num_classes=10, image_size=32, random_state=seed),",
+            f"    partial(noisy_digits, {listed(making)}),",
+            f"    estimator=SWAAverager(swa_lr={swa_lr!r}),",
+            f"    {listed(options)},",
+            ")",
+            "for claim in result.claims:",
+            "    print(claim)",
+            "",
+        ]
+    )
+
+
+def draw(result: Any) -> None:
+    """Draw a partial or final result; runs in a fragment."""
+    text = texts("averaging")
+    if not result.rows:
+        return
+    for note in result.notes:
+        st.caption(f":orange[:material/info:] {note}")
+    shown = [charts.seeds(result, key=name) for name in SHOWN]
+    for row in (shown[:2], shown[2:]):
+        for column, chart in zip(st.columns(2), row, strict=True):
+            with column:
+                widgets.show_chart(chart)
+    st.markdown(f"**{text('seeds.claims')}**")
+    claims(result)
+    st.markdown(f"**{text('seeds.summary')}**")
+    summary(result)
+    widgets.settings_line(result)
+    job = jobs.latest(PAGE)
+    with st.container(horizontal=True):
+        widgets.downloads(result, shown[0], name="averaging-seeds", key=PAGE)
+        if job is not None and job.config.get("script"):
+            widgets.copy_as_python(job.config["script"], name="averaging-seeds", key=PAGE)
+
+
+def claims(result: Any) -> None:
+    """Write the verdict on each claim, with the number it rests on."""
+    text = texts("averaging")
+    if result.claims and result.claims[0]["n"] < 2:
+        st.caption(text("seeds.need"))
+    for claim in result.claims:
+        kind = "one" if claim["n"] < 2 else "ratio" if claim["ratio"] else "difference"
+        number = text(f"claim.{kind}", **{k: claim[k] for k in ("effect", "low", "high")})
+        sentence = text(f"claim.{claim['key']}", who=claim["group"].upper())
+        widgets.verdict(claim["verdict"], f"{sentence} ({number}).")
+
+
+def summary(result: Any) -> None:
+    """Write mean and spread of every quantity."""
+    text = texts("averaging")
+
+    def cell(row: dict[str, Any], group: str) -> str:
+        mean, spread = row[f"{group}_mean"], row[f"{group}_std"]
+        form = "{:.1%}" if row["quantity"].endswith("accuracy") else "{:.4g}"
+        return form.format(mean) + (f" ± {form.format(spread)}" if np.isfinite(spread) else "")
+
+    rows = [row for row in result.summary() if row["quantity"] != "train_accuracy"]
+    st.dataframe(
+        pd.DataFrame(
+            {
+                text("seeds.quantity"): [text("seeds." + row["quantity"]) for row in rows],
+                **{text("role." + g): [cell(row, g) for row in rows] for g in ("sgd", "swa", "ema")},
+            }
+        ),
+        hide_index=True,
+        alt=text("seeds.summary"),
+    )

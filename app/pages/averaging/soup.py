@@ -1,0 +1,217 @@
+"""Averages of checkpoints from the library, a view of the page Weight averaging."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from app import export, widgets, workspace
+from app.catalog import DataSpec, PointSpec
+from app.pages.averaging import charts
+from app.pages.averaging import views as averages
+from app.state import bound
+from app.texts import texts
+from app.widgets.pickers import quick_start
+from app.work import jobs
+from app.workspace import library
+
+PAGE = "averaging.soup"
+METHODS = ("greedy_soup", "uniform_soup", "swa", "ema")
+SOUPS = METHODS[:2]
+POLICIES = ("auto", "recompute", "frozen", "batch")
+DEFINITIONS = ("soup", "swa", "ema", "statistics")
+
+
+def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
+    """Draw the inputs on the left and the average on the right."""
+    text = texts("averaging")
+    with left:
+        points = pick()
+        data = widgets.data_picker(PAGE)
+        params, keep = settings()
+        with st.expander(texts("common")("engine"), icon=":material/tune:"):
+            engine = widgets.engine_settings(PAGE, POLICIES)
+        ready = data is not None and len(points) >= 2
+        if ready and data is not None:
+            data = data.for_point(points[0])
+            pairs = len(points) * (len(points) - 1) // 2 if params["method"] in SOUPS else 0
+            widgets.cost(4 * len(points) + 7 * pairs, points[0], data, engine, several_networks=True)
+        if widgets.run_button(PAGE, text("soup.run"), ready=ready) and data is not None:
+            start(points, data, {**params, **engine}, keep)
+    with right:
+        widgets.job_panel(PAGE, draw)
+        widgets.definitions(
+            [tuple(text(f"def.{name}.{part}") for part in ("term", "text", "source")) for name in DEFINITIONS]
+        )
+
+
+def pick() -> list[PointSpec]:
+    """Choose checkpoints of one architecture; an empty list, with the reason beside it, while there are too few."""
+    text = texts("averaging")
+    found = {entry.id: entry for entry in library.list_checkpoints()}
+    if not found:
+        st.caption(text("soup.need"))
+        quick_start(PAGE)
+        return []
+    chosen = st.multiselect(
+        text("soup.models"),
+        list(found),
+        default=list(found)[:2],
+        format_func=lambda i: found[i].label if i in found else i,
+        help=text("soup.models.help"),
+        **bound(PAGE, "models"),
+    )
+    entries = [found[i] for i in chosen if i in found]
+    points = [PointSpec.from_checkpoint(entry) for entry in entries]
+    if (
+        entries
+        and len(entries[0].trajectory) > 2
+        and st.toggle(text("soup.epochs"), help=text("soup.epochs.help"), **bound(PAGE, "epochs"))
+    ):
+        kept = entries[0].trajectory
+        kept = kept[min(len(kept) - 2, round(0.75 * len(kept))) :]
+        points = [PointSpec.from_checkpoint(entries[0], path.stem) for path in kept]
+    kinds = sorted({f"{p.architecture} ({p.num_classes})" for p in points})
+    if len(kinds) > 1:
+        st.error(text("soup.mixed", names=", ".join(kinds)))
+        return []
+    if len(points) < 2:
+        st.caption(text("soup.need"))
+        if len(found) < 2:
+            quick_start(PAGE)
+        return []
+    return points
+
+
+def settings() -> tuple[dict[str, Any], bool]:
+    """Write the settings; return keyword arguments of ``SWAAverager`` and whether to keep the average."""
+    text = texts("averaging")
+    method = st.selectbox(
+        text("method"),
+        METHODS,
+        format_func=lambda m: text("method." + m),
+        help=text("method.help"),
+        **bound(PAGE, "method"),
+    )
+    params: dict[str, Any] = {"method": str(method)}
+    if method == "greedy_soup":
+        params["score"] = str(
+            st.segmented_control(
+                text("score"),
+                ["accuracy", "loss"],
+                format_func=lambda s: text("score." + s),
+                default="accuracy",
+                required=True,
+                **bound(PAGE, "score"),
+            )
+        )
+    if method == "ema":
+        decay = st.number_input(
+            text("decay"), min_value=0.0, max_value=0.99999, value=0.9, step=0.01, format="%.5g", **bound(PAGE, "decay")
+        )
+        params["decay"] = float(decay)
+    keep = st.toggle(text("soup.keep"), value=True, **bound(PAGE, "keep"))
+    return params, bool(keep)
+
+
+def start(points: list[PointSpec], data: DataSpec, params: dict[str, Any], keep: bool) -> None:
+    """Queue the job."""
+    from estimators import SWAAverager
+
+    text = texts("averaging")
+    averager = SWAAverager(**params, memory="default")
+    held_out = data.held_out(None)
+    names = [point.label for point in points]
+    method = text("method." + params["method"])
+
+    def work(handle: jobs.Handle) -> Any:
+        averager.fit(
+            [str(point.checkpoint) for point in points],
+            data.load(),
+            model=points[0].load(),
+            names=names,
+            held_out=held_out.load(),
+            on_progress=handle.progress,
+            on_partial=handle.partial,
+        )
+        if keep:
+            _keep(averager, points, data, text("soup.name", count=averager.n_averaged_, method=method.lower()))
+        return averager.result_
+
+    setup = f"checkpoints = {[str(point.checkpoint) for point in points]!r}"
+    script = export.script(
+        averager,
+        points=[("model", points[0])],
+        data=data,
+        held_out=held_out,
+        setup=setup,
+        fit="checkpoints, data, model=model, held_out=held_out",
+        show="*result.report_, sep='\\n'",
+    )
+    listed = [(f"model_{i}", point) for i, point in enumerate(points)]
+    config = export.config(averager, points=listed, data=data, script=script)
+    jobs.submit(PAGE, text("soup.job", method=method, count=len(points)), work, config=config)
+
+
+def _keep(averager: Any, points: list[PointSpec], data: DataSpec, name: str) -> None:
+    from estimators.models import count_parameters
+
+    row = averager.result_.row("average")
+    first = points[0]
+    meta = {
+        "name": library.unused_name(name),
+        "architecture": first.architecture,
+        "num_classes": first.num_classes,
+        "image_size": first.image_size,
+        "data": data.as_dict(),
+        "averaged": [point.label for point in points],
+        "loss": row["train_loss"],
+        "accuracy": row["held_out_accuracy"],
+        "parameters": count_parameters(first.load()),
+    }
+    with TemporaryDirectory(prefix=".partial-", dir=workspace.root()) as folder:
+        weights = Path(folder) / library.WEIGHTS
+        averager.save(weights)
+        library.add_checkpoint(weights, meta)
+
+
+def draw(result: Any) -> None:
+    """Draw a partial or final result; runs in a fragment."""
+    text = texts("averaging")
+    quantity, on, _ = averages.switches(PAGE, result, default="accuracy")
+    for note in result.notes:
+        st.caption(f":orange[:material/info:] {note}")
+    finished = any(row["role"] == "average" for row in result.report)
+    rows = [row for row in result.report if row["role"] == "member"]
+    if finished:
+        average, best = result.row("average")["held_out_accuracy"], max(r["held_out_accuracy"] for r in rows)
+        if np.isfinite(average) and np.isfinite(best):
+            outcome = "better" if average > best else "equal" if average == best else "worse"
+            badge = {"better": ":green", "equal": ":gray", "worse": ":red"}[outcome]
+            sentence = text("soup." + outcome, average=average, best=best)
+            st.markdown(f"{badge}-badge[:material/join_inner:] {sentence}")
+        with st.container(horizontal=True):
+            st.metric(text("soup.count"), f"{result.n_averaged} / {len(rows)}", border=True)
+            if result.barriers.size:
+                st.metric(text("soup.highest"), f"{np.max(result.barriers):.3g} nats", border=True)
+            averages.statistics(result)
+    st.markdown(f"**{text('heading.members')}**")
+    chart = charts.members(result, quantity=quantity, on=on)
+    widgets.show_chart(chart)
+    if not finished:
+        return
+    if result.barriers.size:
+        st.markdown(f"**{text('heading.barriers')}**")
+        widgets.show_chart(charts.barriers(result))
+    averages.table(result)
+    widgets.settings_line(result)
+    job = jobs.latest(PAGE)
+    with st.container(horizontal=True):
+        widgets.downloads(result, chart, name="soup", key=PAGE)
+        if job is not None and job.config.get("script"):
+            widgets.copy_as_python(job.config["script"], name="soup", key=PAGE)

@@ -1,0 +1,1 @@
+"""Mode connectivity: a barrier between two networks, and a way around it."""

@@ -1,0 +1,300 @@
+"""Mode connectivity: a path between two minima; the map of many and the lecture's cases are views of the page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from app import export, widgets
+from app.charts import connectivity as charts
+from app.charts.theme import SCHEMES
+from app.pages.connectivity import cases as connectivity_cases
+from app.pages.connectivity import minima as connectivity_map
+from app.state import bound
+from app.texts import texts
+from app.work import jobs
+
+PAGE = "connectivity"
+VIEWS = {"path": PAGE, "map": connectivity_map.PAGE, "cases": connectivity_cases.PAGE}
+POLICIES = ("auto", "recompute", "batch")
+DEFINITIONS = ("barrier", "rise", "curve", "match", "statistics")
+
+
+def render() -> None:
+    """Draw the page."""
+    text = texts(PAGE)
+    left, right = widgets.page_header(PAGE, text)
+    start_at = {} if widgets.follow_newest(PAGE, VIEWS) else {"default": "path"}
+    with left:
+        view = st.segmented_control(
+            text("view"),
+            list(VIEWS),
+            format_func=lambda v: text("view." + v),
+            required=True,
+            label_visibility="collapsed",
+            width="stretch",
+            **start_at,
+            **bound(PAGE, "view"),
+        )
+    draw_view = {"map": connectivity_map.render, "cases": connectivity_cases.render}.get(str(view), _render_path)
+    draw_view(left, right)
+
+
+def _render_path(left: DeltaGenerator, right: DeltaGenerator) -> None:
+    text = texts(PAGE)
+    with left:
+        chosen = widgets.inputs(PAGE, (text("a"), text("b")), epochs=True, policies=POLICIES)
+        params = settings()
+        ready = chosen.ready
+        if ready and chosen.points[0] == chosen.points[1]:
+            st.warning(text("need_two"))
+            ready = False
+        elif ready and chosen.points[0].architecture != chosen.points[1].architecture:
+            names = [p.architecture for p in chosen.points]
+            st.error(text("need_two.architectures", a=names[0], b=names[1]))
+            ready = False
+        if ready:
+            widgets.cost(passes(params), chosen.point, chosen.data, chosen.settings, several_networks=True)
+        if widgets.run_button(PAGE, text("run"), ready=ready):
+            start(chosen, params)
+    with right:
+        widgets.job_panel(PAGE, draw)
+        widgets.definitions(
+            [tuple(text(f"def.{name}.{part}") for part in ("term", "text", "source")) for name in DEFINITIONS]
+        )
+
+
+def settings() -> dict[str, Any]:
+    """Write the settings of the path; return the keyword arguments of ``ModeConnector``."""
+    text = texts(PAGE)
+    path = st.segmented_control(
+        text("path"),
+        ["linear", "bezier", "polychain"],
+        format_func=lambda p: text("path." + p),
+        default="bezier",
+        required=True,
+        help=text("path.help"),
+        width="stretch",
+        **bound(PAGE, "path"),
+    )
+    params: dict[str, Any] = {"path": str(path)}
+    if path != "linear":
+        row = st.columns(4)
+        params["n_bends"] = int(row[0].number_input(text("n_bends"), 1, 10, 1, **bound(PAGE, "n_bends")))
+        params["epochs"] = int(row[1].number_input(text("epochs"), 0, 1000, 15, **bound(PAGE, "epochs")))
+        lr = row[2].number_input(text("lr"), min_value=1e-5, value=0.1, step=0.05, format="%.4g", **bound(PAGE, "lr"))
+        params["lr"] = float(lr)
+        batch = row[3].number_input(text("train_batch_size"), 2, 4096, 32, **bound(PAGE, "train_batch"))
+        params["train_batch_size"] = int(batch)
+    if st.toggle(text("align"), help=text("align.help"), **bound(PAGE, "align")):
+        params["align"] = "weights"
+    with st.expander(text("more"), icon=":material/conversion_path:"):
+        row = st.columns(2)
+        params["n_points"] = int(row[0].number_input(text("n_points"), 3, 201, 21, step=2, **bound(PAGE, "n_points")))
+        tolerance = row[1].number_input(
+            text("tolerance"), min_value=0.0, value=0.1, step=0.05, format="%.4g", help=text("tolerance.help"),
+            **bound(PAGE, "tolerance"),
+        )  # fmt: skip
+        params["tolerance"] = float(tolerance)
+        row = st.columns(2)
+        side = row[0].number_input(
+            text("plane_resolution"), 0, 101, 15, help=text("plane_resolution.help"), **bound(PAGE, "plane")
+        )
+        params["plane_resolution"] = 0 if side < 2 else int(side)
+        members = row[1].number_input(
+            text("ensemble_points"), 0, 21, 3, help=text("ensemble_points.help"), **bound(PAGE, "ensemble")
+        )
+        params["ensemble_points"] = 0 if members < 2 else int(members)
+    return params
+
+
+def passes(params: dict[str, Any]) -> int:
+    """Points that a run costs, about: a step of training costs three forward passes of its batch."""
+    lines = 1 + (params["path"] != "linear") + ("align" in params)
+    train = 3 * params.get("epochs", 0)
+    return params["n_points"] * (lines + 1) + train + params["plane_resolution"] ** 2 + 2 * params["ensemble_points"]
+
+
+def start(chosen: widgets.Inputs, params: dict[str, Any]) -> None:
+    """Queue the job."""
+    from estimators import ModeConnector
+
+    text = texts(PAGE)
+    (a, b), data = chosen.points, chosen.data
+    held_out = data.held_out(None)
+    connector = ModeConnector(**params, memory="default", **chosen.settings)
+
+    def work(handle: jobs.Handle) -> Any:
+        connector.fit(
+            (a.load(), b.load()),
+            data.load(),
+            held_out=held_out.load(),
+            on_progress=handle.progress,
+            on_partial=handle.partial,
+        )
+        return connector.result_
+
+    points = [("model_a", a), ("model_b", b)]
+    script = export.script(
+        connector,
+        points=points,
+        data=data,
+        held_out=held_out,
+        fit="(model_a, model_b), data, held_out=held_out",
+        show="result.barrier_, result.straight_barrier_, result.connected_",
+    )
+    config = export.config(connector, points=points, data=data, script=script)
+    title = text("job", path=text("path." + params["path"]), a=a.label, b=b.label)
+    jobs.submit(PAGE, title, work, config=config)
+
+
+def draw(result: Any) -> None:
+    """Draw a partial or final result; runs in a fragment."""
+    text = texts(PAGE)
+    quantity, on, log = _switches(result)
+    for note in result.notes:
+        st.caption(f":orange[:material/info:] {note}")
+    finished = len(result.losses) > 0
+    at = None
+    if finished:
+        at = float(st.slider(text("at"), 0.0, 1.0, 0.5, step=0.01, **bound(PAGE, "t")))
+    st.markdown(f"**{text('heading.profile')}**")
+    chart = charts.profile(result, quantity=quantity, on=on, log=log, at=at)
+    widgets.show_chart(chart)
+    if not finished:
+        return
+    numbers(result, at)
+    if len(result.groups):
+        matching(result)
+    if len(result.plane_anchors):
+        bent = result.n_bends > 0
+        st.markdown(f"**{text('heading.plane' if bent else 'heading.plane.straight')}**")
+        scheme = SCHEMES["Viridis"]
+        widgets.show_chart(charts.plane(result, log=True, scheme=scheme, at=at))
+        if np.max(result.plane_distances) > 0.01 * result.distance:
+            away = float(np.max(result.plane_distances))
+            st.caption(text("plane.away", distance=away, length=result.distance))
+    if len(result.history_losses):
+        with st.expander(text("heading.training"), icon=":material/model_training:"):
+            widgets.show_chart(charts.training(result))
+    widgets.settings_line(result)
+    job = jobs.latest(PAGE)
+    with st.container(horizontal=True):
+        widgets.downloads(result, chart, name="path", key=PAGE)
+        if job is not None and job.config.get("script"):
+            widgets.copy_as_python(job.config["script"], name="path", key=PAGE)
+
+
+def _switches(result: Any) -> tuple[str, str, bool]:
+    """Write what the profile shows; return quantity, examples and whether the scale is logarithmic."""
+    text = texts(PAGE)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        quantity = st.segmented_control(
+            text("quantity"),
+            ["losses", "accuracies"],
+            format_func=lambda q: text("quantity." + q),
+            default="losses",
+            required=True,
+            **bound(PAGE, "quantity"),
+        )
+        on = "train"
+        if len(result.held_out_losses):
+            on = st.segmented_control(
+                text("examples"),
+                ["train", "held_out"],
+                format_func=lambda o: text("examples." + o),
+                default="train",
+                required=True,
+                **bound(PAGE, "on"),
+            )
+        scale = st.segmented_control(
+            text("scale"),
+            ["linear", "log"],
+            format_func=lambda s: text("scale." + s),
+            default="linear",
+            required=True,
+            **bound(PAGE, "scale"),
+        )
+    return str(quantity), str(on), scale == "log"
+
+
+def numbers(result: Any, at: float) -> None:
+    """Write the verdict, the heights of the path, and the network at one position."""
+    text = texts(PAGE)
+    if result.n_non_finite:
+        st.error(text("not_finite", count=result.n_non_finite))
+    else:
+        state = "joined" if result.connected else "not_joined"
+        badge = ":green-badge[:material/link:]" if result.connected else ":red-badge[:material/link_off:]"
+        st.markdown(f"{badge} " + text(state, rise=result.rise_over_endpoints, tolerance=result.tolerance))
+    with st.container(horizontal=True):
+        error = result.barrier_error
+        st.metric(
+            text("barrier"), f"{result.barrier:.3g} nats", border=True, width="content", delta_color="off",
+            delta=text("barrier.error", error=error) if np.isfinite(error) else None, delta_arrow="off",
+            help=text("barrier.help", count=len(result.t) + len(result.refined_t), shown=len(result.t)),
+        )  # fmt: skip
+        if np.isfinite(result.straight_barrier) and (result.n_bends or result.align):
+            st.metric(text("straight_barrier"), f"{result.straight_barrier:.3g} nats", border=True, width="content")
+        if np.isfinite(result.aligned_barrier):
+            st.metric(text("aligned_barrier"), f"{result.aligned_barrier:.3g} nats", border=True, width="content")
+        st.metric(text("worst"), f"{result.worst_t:.3f}", border=True, width="content")
+        if result.distance > 0 and result.n_bends:
+            ratio = result.path_length / result.distance
+            st.metric(text("length"), f"{ratio:.3f}", help=text("length.help"), border=True, width="content")
+    with st.container(horizontal=True):
+        near = {name: float(np.interp(at, result.t, getattr(result, name))) for name in ("losses", "accuracies")}
+        st.metric(text("at.loss", t=at), f"{near['losses']:.3g} nats", border=True, width="content")
+        outside = None
+        if len(result.held_out_accuracies):
+            value = float(np.interp(at, result.t, result.held_out_accuracies))
+            outside = f"{text('at.held_out')} {value:.1%}"
+        st.metric(
+            text("at.accuracy", t=at), f"{near['accuracies']:.1%}", delta=outside, delta_color="off",
+            delta_arrow="off", border=True, width="content",
+        )  # fmt: skip
+        if np.isfinite(result.ensemble_accuracy):
+            held = len(result.held_out_accuracies) > 0
+            ends = result.held_out_accuracies if held else result.accuracies
+            where = text("chart.on.held_out" if held else "chart.on.train")
+            note = text("ensemble.help", where=where, loss=result.ensemble_loss, best=float(max(ends[0], ends[-1])))
+            label = text("ensemble", count=len(result.ensemble_t))
+            st.metric(label, f"{result.ensemble_accuracy:.1%}", help=note, border=True, width="content")
+
+
+def matching(result: Any) -> None:
+    """Write what matching the units changed."""
+    text = texts(PAGE)
+    after = result.aligned_barrier if np.isfinite(result.aligned_barrier) else result.barrier
+    before = result.straight_barrier
+    st.markdown(f"**{text('heading.alignment')}**")
+    if np.isfinite(before) and np.isfinite(after) and before > 0:
+        st.caption(
+            text(
+                "matching",
+                before=before,
+                after=after,
+                fall=after / before - 1,
+                cos_before=result.similarity_before,
+                cos_after=result.similarity_after,
+                distance_before=result.distance_before,
+                distance_after=result.distance,
+                change=result.alignment_change,
+            )
+        )
+    rows = pd.DataFrame(result.groups)
+    table = pd.DataFrame(
+        {
+            text("groups.units"): rows["units"],
+            text("groups.made_by"): rows["made_by"],
+            text("groups.tensors"): rows["tensors"],
+            text("groups.moved"): rows["moved"],
+        }
+    )
+    with st.expander(text("groups.title", count=len(table)), icon=":material/swap_vert:"):
+        columns = {text("groups.moved"): st.column_config.NumberColumn(format="percent")}
+        st.dataframe(table, hide_index=True, column_config=columns, alt=text("heading.alignment"))

@@ -1,0 +1,1 @@
+"""Stationary points: minimum, saddle, or not stationary at all."""

@@ -1,0 +1,120 @@
+"""How likely a random critical point is a minimum, a view of the page Stationary points."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from app import widgets
+from app.pages.curvature import charts
+from app.state import bound
+from app.texts import texts
+from app.work import jobs
+
+PAGE = "stationary.random"
+TEXTS = "stationary"
+
+
+def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
+    """Draw the inputs on the left and the live count on the right."""
+    text = texts(TEXTS)
+    with left:
+        row = st.columns(2)
+        largest = row[0].number_input(text("random.largest"), 2, 40, 7, **bound(PAGE, "largest"))
+        samples = row[1].number_input(
+            text("random.samples"), 100, 1_000_000, 20_000, step=10_000, **bound(PAGE, "samples")
+        )
+        row = st.columns(2)
+        shift = row[0].number_input(
+            text("random.shift"), -3.0, 3.0, 0.0, step=0.5, help=text("random.shift.help"), **bound(PAGE, "shift")
+        )
+        seed = row[1].number_input(text("random.seed"), 0, 10**6, 0, **bound(PAGE, "seed"))
+        if widgets.run_button(PAGE, text("random.run")):
+            start(int(largest), int(samples), float(shift), int(seed))
+    with right:
+        widgets.job_panel(PAGE, draw)
+        widgets.definitions(
+            [tuple(text(f"def.{name}.{part}") for part in ("term", "text", "source")) for name in ("goe", "index")],
+            expanded=jobs.latest(PAGE) is None,
+        )
+
+
+def start(largest: int, samples: int, shift: float, seed: int) -> None:
+    """Queue the Monte-Carlo."""
+    from estimators import random_critical_points
+
+    arguments = {"n_samples": samples, "shift": shift, "random_state": seed}
+    dimensions = tuple(range(1, largest + 1))
+
+    def work(handle: jobs.Handle) -> Any:
+        return random_critical_points(dimensions, **arguments, on_progress=handle.progress, on_partial=handle.partial)
+
+    listed = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+    script = (
+        "from estimators import random_critical_points\n\n"
+        f"result = random_critical_points({dimensions!r}, {listed})\n"
+        "print(result.probability, result.low, result.high)\n"
+    )
+    config = {"estimator": "random_critical_points", "params": arguments, "script": script}
+    jobs.submit(PAGE, texts(TEXTS)("random.job", d=largest), work, config=config)
+
+
+def draw(result: Any) -> None:
+    """Draw the counts so far; runs in a fragment."""
+    text = texts(TEXTS)
+    job = jobs.latest(PAGE)
+    st.markdown(f"**{text('random.heading')}**")
+    _claim(result)
+    chart = charts.minimum_probability(result)
+    widgets.show_chart(chart)
+    st.caption(text("random.law"))
+    silent = int((np.asarray(result.n_minima) == 0).sum())
+    if silent:
+        st.caption(text("random.none", count=silent))
+    table = numbers(result)
+    st.dataframe(table, hide_index=True, height="content")
+    with st.container(horizontal=True):
+        widgets.downloads(result, chart, table=table, name="random-critical-points", key=PAGE)
+        if job is not None and job.config.get("script"):
+            widgets.copy_as_python(job.config["script"], name="random-critical-points", key=PAGE)
+
+
+def _claim(result: Any) -> None:
+    """Judge the lecture's law at the largest dimension where minima were seen."""
+    text = texts(TEXTS)
+    seen = np.flatnonzero(result.n_minima)
+    if not len(seen):
+        return
+    i = seen[-1]
+    d, drawn, coins = int(result.dimensions[i]), float(result.probability[i]), float(result.independent[i])
+    if result.shift:
+        widgets.verdict("not clear here", text("random.claim.shift", shift=result.shift, d=d, drawn=drawn))
+        return
+    inside = result.low[i] <= coins <= result.high[i]
+    state = "not clear here" if d < 2 else "supported" if inside else "not supported"
+    widgets.verdict(state, text("random.claim", d=d, drawn=drawn, coins=coins))
+
+
+def numbers(result: Any) -> pd.DataFrame:
+    """Return one row a dimension."""
+    text = texts(TEXTS)
+    return pd.DataFrame(
+        {
+            text("table.d"): result.dimensions,
+            text("matrices"): result.n_samples,
+            text("minima"): result.n_minima,
+            text("table.p"): [f"{p:.3g}" for p in result.probability],
+            text("table.interval"): [
+                f"{low:.2g} – {high:.2g}" for low, high in zip(result.low, result.high, strict=True)
+            ],
+            text("table.coins"): [f"{p:.3g}" for p in result.independent],
+            text("table.goe"): [f"{p:.3g}" for p in result.goe],
+            text("table.index"): [
+                f"{m:.3f} ± {s:.2f}" for m, s in zip(result.index_mean, result.index_std, strict=True)
+            ],
+        }
+    )

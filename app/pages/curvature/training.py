@@ -1,0 +1,189 @@
+"""Curvature through a training of the library, a view of the page Stationary points."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from app import export, widgets
+from app.catalog import DataSpec, PointSpec
+from app.pages.curvature import charts
+from app.state import bound
+from app.texts import texts
+from app.widgets.numbers import plus_minus
+from app.widgets.pickers import quick_start
+from app.work import jobs
+from app.workspace import library
+
+PAGE = "stationary.training"
+TEXTS = "stationary"
+PRODUCTS = 35  # of one checkpoint: about 20 for λ_max and 15 for the trace
+NEAR_EDGE = (0.7, 2.0)  # λ_max within these multiples of 2/η counts as at the edge
+
+
+def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
+    """Draw the inputs on the left and the course of the curvature on the right."""
+    text = texts(TEXTS)
+    with left:
+        entry = choose()
+        data = widgets.data_picker(PAGE)
+        row = st.columns(2, vertical_alignment="bottom")
+        every = int(
+            row[0].number_input(
+                text("training.every"), 1, 1000, 1, help=text("training.every.help"), **bound(PAGE, "every")
+            )
+        )
+        trace = row[1].toggle(text("training.trace"), value=True, **bound(PAGE, "trace"))
+        with st.expander(texts("common")("engine"), icon=":material/tune:"):
+            engine = widgets.engine_settings(PAGE)
+        ready = entry is not None and data is not None
+        if ready:
+            chosen = thinned(entry, every)
+            widgets.cost(len(chosen) * PRODUCTS, PointSpec.from_checkpoint(entry), data, engine, passes=10)
+        if widgets.run_button(PAGE, text("training.run"), ready=ready) and entry is not None and data is not None:
+            start(entry, data, every, trace, engine)
+    with right:
+        widgets.job_panel(PAGE, draw)
+        widgets.definitions(
+            [
+                tuple(text(f"def.{name}.{part}") for part in ("term", "text", "source"))
+                for name in ("edge", "lanczos", "traces")
+            ]
+        )
+
+
+def choose() -> library.Checkpoint | None:
+    """Choose a training whose epochs were kept."""
+    text = texts(TEXTS)
+    st.markdown(f"**{text('training.checkpoint')}**")
+    found = {entry.id: entry for entry in library.list_checkpoints() if len(entry.trajectory) > 1}
+    if not found:
+        st.caption(text("training.none"))
+        quick_start(PAGE)
+        return None
+    chosen = st.selectbox(
+        text("training.checkpoint"),
+        list(found),
+        format_func=lambda i: found[i].label if i in found else i,
+        label_visibility="collapsed",
+        **bound(PAGE, "checkpoint"),
+    )
+    return found.get(str(chosen))
+
+
+def thinned(entry: library.Checkpoint, every: int) -> list[int]:
+    """Return the places of the checkpoints to measure: every n-th, and the last."""
+    count = len(entry.trajectory)
+    return sorted({*range(0, count, every), count - 1})
+
+
+def start(entry: library.Checkpoint, data: DataSpec, every: int, trace: bool, engine: dict[str, Any]) -> None:
+    """Queue the measurement."""
+    from estimators import CurvatureTracker
+    from estimators.curvature import scheduled_rates
+
+    point = PointSpec.from_checkpoint(entry)
+    places = thinned(entry, every)
+    paths = [entry.trajectory[i] for i in places]
+    rates, momentum = scheduled_rates(entry.meta.get("training", {}), places)
+    known = bool(entry.meta.get("training")) and bool(np.isfinite(rates).all())
+    tracker = CurvatureTracker(trace=trace, memory="default", **engine)
+
+    def work(handle: jobs.Handle) -> Any:
+        tracker.fit(
+            paths,
+            data.load(),
+            model=point.load(),
+            lr=rates if known else None,
+            momentum=momentum if known else None,
+            on_progress=handle.progress,
+            on_partial=handle.partial,
+        )
+        return tracker.result_
+
+    listed = ",\n    ".join(repr(str(path)) for path in paths)
+    setup = f"checkpoints = [\n    {listed},\n]"
+    fit = "checkpoints, data, model=model"
+    if known:
+        setup += f"\nrates = {[float(f'{rate:.6g}') for rate in rates]!r}"
+        fit += f", lr=rates, momentum={momentum!r}"
+    script = export.script(
+        tracker, points=[("model", point)], data=data, fit=fit, setup=setup, show="result.lambda_max_, result.edge_"
+    )
+    config = export.config(tracker, points=[("model", point)], data=data, script=script)
+    jobs.submit(PAGE, texts(TEXTS)("training.job", model=entry.name), work, config=config)
+
+
+def draw(result: Any) -> None:
+    """Draw a partial or final result; runs in a fragment."""
+    text = texts(TEXTS)
+    job = jobs.latest(PAGE)
+    if not np.isfinite(result.lambda_max).any():
+        return
+    _claim(result, final=job is not None and not job.live)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.markdown(f"**{text('training.heading')}**")
+        log = (
+            st.segmented_control(
+                text("scale"),
+                ["log", "linear"],
+                format_func=lambda s: text("scale." + s),
+                default="log",
+                required=True,
+                label_visibility="collapsed",
+                **bound(PAGE, "scale"),
+            )
+            == "log"
+        )
+    chart = charts.through_training(result, log=log)
+    widgets.show_chart(chart)
+    if np.isfinite(result.traces).any():
+        st.markdown(f"**{text('training.heading.trace')}**")
+        widgets.show_chart(charts.trace_through_training(result))
+    table = numbers(result)
+    st.dataframe(table, hide_index=True, height="content")
+    for note in result.notes:
+        st.caption(f":orange[:material/info:] {note}")
+    widgets.settings_line(result)
+    with st.container(horizontal=True):
+        widgets.downloads(result, chart, table=table, name="curvature-through-training", key=PAGE)
+        if job is not None and job.config.get("script"):
+            widgets.copy_as_python(job.config["script"], name="curvature-through-training", key=PAGE)
+
+
+def _claim(result: Any, *, final: bool) -> None:
+    text = texts(TEXTS)
+    ratio = np.asarray(result.lambda_max) / np.asarray(result.edge)
+    usable = np.isfinite(ratio) & np.isfinite(result.edge)
+    if not usable.any():
+        st.caption(text("training.no_rate"))
+        return
+    last, highest = float(ratio[usable][-1]), float(ratio[usable].max())
+    if final:
+        # One checkpoint at the edge may be chance; the end of the training has to be there.
+        low, high = NEAR_EDGE
+        state = "supported" if low <= last <= high else "not supported" if highest < low else "not clear here"
+        widgets.verdict(state, text("training.claim", ratio=last, highest=highest))
+    if result.settings.get("batch_norm") == "frozen":
+        st.caption(f":orange[:material/info:] {text('training.batch_norm')}")
+    st.caption(text("training.over", count=int((ratio[usable] > 1).sum()), total=int(usable.sum())))
+
+
+def numbers(result: Any) -> pd.DataFrame:
+    """Return one row a checkpoint."""
+    text = texts(TEXTS)
+    columns = {
+        "table.epoch": [f"{s:.0f}" for s in result.steps],
+        "table.loss": [f"{v:.4g}" for v in result.losses],
+        "table.gradient": [f"{v:.3g}" for v in result.gradient_norms],
+        "table.lambda_max": [
+            plus_minus(v, r) for v, r in zip(result.lambda_max, result.lambda_max_residuals, strict=True)
+        ],
+        "table.trace": [plus_minus(v, e) for v, e in zip(result.traces, result.trace_stderrs, strict=True)],
+        "table.edge": [f"{v:.4g}" if np.isfinite(v) else "∞" if v > 0 else "" for v in result.edge],
+    }
+    return pd.DataFrame({text(name): values for name, values in columns.items()}).replace("nan", "")

@@ -1,0 +1,1 @@
+"""Home: a real landscape at once, and where to go from there."""

@@ -1,0 +1,1 @@
+"""Runs: every finished job, to reopen, compare and export."""

@@ -1,0 +1,1 @@
+"""Saddle escape: how optimisers leave a saddle, and which never do."""

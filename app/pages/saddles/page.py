@@ -1,0 +1,338 @@
+"""Saddle escape: optimisers started on and beside a saddle of a real loss, and when they leave."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from app import export, widgets
+from app.pages.saddles import charts
+from app.state import bound
+from app.texts import texts
+from app.work import jobs
+
+PAGE = "escape"
+SEARCHED, SURFACES = ("strict", "embedding", "origin"), ("strict_surface", "monkey_saddle", "degenerate_valley")
+DEFINITIONS = ("strict", "noise", "embedding", "fair")
+SMALL, MINE = "small", "mine"
+MAP_POINTS = 41 * 41
+
+
+def render() -> None:
+    """Draw the page."""
+    text = texts(PAGE)
+    left, right = widgets.page_header(PAGE, text)
+    with left:
+        saddle = st.selectbox(
+            text("saddle"),
+            [*SEARCHED, *SURFACES],
+            format_func=lambda name: text(f"saddle.{name}"),
+            **bound(PAGE, "saddle"),
+        )
+        st.caption(text(f"about.{saddle}"))
+        network = choose_network(saddle)
+        params = settings(saddle, network)
+        if widgets.run_button(PAGE, text("run"), ready=params is not None and network["ready"]) and params is not None:
+            start(saddle, network, params)
+    with right:
+        widgets.job_panel(PAGE, draw, empty=text("empty"))
+        widgets.definitions(
+            [tuple(text(f"def.{name}.{part}") for part in ("term", "text", "source")) for name in DEFINITIONS],
+            expanded=jobs.latest(PAGE) is None,
+        )
+
+
+def choose_network(saddle: str) -> dict[str, Any]:
+    """Write the choice of the network, where the saddle needs one."""
+    text = texts(PAGE)
+    if saddle in SURFACES:
+        return {"kind": None, "ready": True}
+    kind = st.segmented_control(
+        text("network"),
+        [SMALL, MINE],
+        format_func=lambda name: text(f"network.{name}"),
+        default=SMALL,
+        required=True,
+        **bound(PAGE, "network"),
+    )
+    if kind == SMALL:
+        hidden = int(st.number_input(text("hidden"), 1, 40, 4, **bound(PAGE, "hidden")))
+        return {"kind": SMALL, "ready": True, "hidden": hidden}
+    chosen = widgets.inputs(PAGE, policies=("frozen",))
+    return {"kind": MINE, "ready": chosen.ready, "chosen": chosen}
+
+
+def settings(saddle: str, network: dict[str, Any]) -> dict[str, Any] | None:
+    """Write the race's settings; return the estimator's keyword arguments, None while something is missing."""
+    text = texts(PAGE)
+    order = text("optimizer.order").split()
+    chosen = st.pills(
+        text("optimizers"),
+        order,
+        selection_mode="multi",
+        default=order,
+        format_func=charts.name_of,
+        **bound(PAGE, "optimizers"),
+    )
+    params: dict[str, Any] = {}
+    large = network["kind"] == MINE
+    if saddle == "embedding":
+        params |= _embedding_settings()
+    row = st.columns(2)
+    params["n_seeds"] = int(row[0].number_input(text("seeds"), 1, 100, 3 if large else 10, **bound(PAGE, "seeds")))
+    params["max_steps"] = int(
+        row[1].number_input(text("steps"), 1, 100_000, 100 if large else 2000, step=100, **bound(PAGE, "steps"))
+    )
+    with st.expander(text("more"), icon=":material/tune:"):
+        automatic = st.toggle(text("lr.auto"), value=True, help=text("lr.help"), **bound(PAGE, "auto"))
+        if not automatic:
+            params["lr"] = float(st.number_input(text("lr"), 1e-6, 100.0, 0.1, format="%.4g", **bound(PAGE, "lr")))
+        params["threshold"] = float(
+            st.number_input(text("threshold"), 1e-9, 10.0, 1e-4, format="%.3g", **bound(PAGE, "threshold"))
+        )
+        if saddle not in SURFACES:
+            params["l2"] = float(st.number_input(text("l2"), 0.0, 1.0, 1e-3, format="%.4g", **bound(PAGE, "l2")))
+    names = tuple(name for name in order if name in (chosen or []))
+    if not names:
+        st.error(text("optimizers.none"))
+        return None
+    params["optimizers"] = "all" if len(names) == len(order) else names
+    rows = 3 * params["n_seeds"]
+    st.caption(text("cost", evaluations=len(names) * params["max_steps"], rows=rows))
+    return params
+
+
+def _embedding_settings() -> dict[str, Any]:
+    text = texts(PAGE)
+    row = st.columns(2)
+    layer = int(row[0].number_input(text("layer"), 0, 100, 0, help=text("layer.help"), **bound(PAGE, "layer")))
+    one = row[1].segmented_control(
+        text("unit"),
+        ["all", "one"],
+        format_func=lambda name: text(f"unit.{name}"),
+        default="all",
+        required=True,
+        **bound(PAGE, "unit"),
+    )
+    if one == "all":
+        return {"layer": layer}
+    number = st.number_input(text("unit.number"), 0, 100_000, 0, **bound(PAGE, "number"))
+    return {"layer": layer, "unit": int(number)}
+
+
+def start(saddle: str, network: dict[str, Any], params: dict[str, Any]) -> None:
+    """Queue the race."""
+    from estimators import SaddleEscaper, pooled_digits, small_net
+
+    options = {**params, "saddle": saddle, "memory": "default"}
+    points: list[tuple[str, Any]] = []
+    data, setup, fit = None, "", ""
+    if network["kind"] == MINE:
+        chosen = network["chosen"]
+        kept = {k: v for k, v in chosen.settings.items() if k not in ("batch_norm", "precision")}
+        options |= kept
+        points, data, fit = [("model", chosen.point)], chosen.data, "model, data"
+    elif network["kind"] == SMALL:
+        hidden = network["hidden"]
+        setup = f"model = small_net(hidden={hidden})\ndata = pooled_digits()"
+        fit = "model, data"
+    escaper = SaddleEscaper(**options)
+
+    def work(handle: jobs.Handle) -> Any:
+        model, examples = None, None
+        if network["kind"] == MINE:
+            model, examples = points[0][1].load(), data.load()
+        elif network["kind"] == SMALL:
+            model, examples = small_net(hidden=network["hidden"]), pooled_digits()
+        escaper.fit(model, examples, on_progress=handle.progress, on_partial=handle.partial)
+        return escaper.result_
+
+    script = export.script(escaper, points=points, data=data, fit=fit, show="result.escape_steps_", setup=setup)
+    if setup:
+        script = script.replace("import SaddleEscaper", "import SaddleEscaper, pooled_digits, small_net", 1)
+    config = export.config(escaper, points=points, data=data, script=script)
+    text = texts(PAGE)
+    count = len(text("optimizer.order").split()) if params["optimizers"] == "all" else len(params["optimizers"])
+    jobs.submit(PAGE, text("job", saddle=text(f"saddle.{saddle}"), n=count), work, config=config)
+
+
+def draw(result: Any) -> None:
+    """Draw a partial or final result; runs in a fragment."""
+    text = texts(PAGE)
+    if not result.saddle["found"]:
+        st.warning(text("not_found.help", note=result.saddle["note"]), title=text("not_found"))
+        draw_saddle(result)
+        return
+    pictures: dict[str, Any] = {}
+    if result.optimizers:
+        radius = int(
+            st.segmented_control(
+                text("radius"),
+                list(range(len(result.radii))),
+                format_func=lambda j: radius_name(float(result.radii[j])),
+                default=len(result.radii) - 1,
+                required=True,
+                **bound(PAGE, "radius"),
+            )
+        )
+        if result.plane:
+            st.markdown(f"**{text('heading.paths')}**")
+            pictures["paths"] = charts.paths(result, radius)
+            widgets.show_chart(pictures["paths"])
+            still = [
+                charts.name_of(n) for n, m in zip(result.optimizers, result.moved, strict=True) if not m[radius].any()
+            ]
+            st.caption(text("paths.note", rest=", ".join(still) or text("paths.all_moved")))
+        st.markdown(f"**{text('heading.curves')}**")
+        log = (
+            st.segmented_control(
+                text("scale"),
+                ["log", "linear"],
+                format_func=lambda s: text(f"scale.{s}"),
+                default="log",
+                required=True,
+                **bound(PAGE, "scale"),
+            )
+            == "log"
+        )
+        pictures["curves"] = charts.loss_curves(result, radius, log=log)
+        widgets.show_chart(pictures["curves"])
+        st.markdown(f"**{text('heading.times')}**")
+        pictures["times"] = charts.escape_times(result, radius)
+        widgets.show_chart(pictures["times"])
+        notes(result)
+        claims(result)
+    draw_saddle(result)
+    table = numbers(result)
+    if len(table):
+        st.markdown(f"**{text('heading.numbers')}**")
+        st.dataframe(table, hide_index=True, height="content")
+    widgets.settings_line(result)
+    job = jobs.latest(PAGE)
+    with st.container(horizontal=True):
+        widgets.downloads(result, next(iter(pictures.values()), None), table=table, name="saddle-escape", key=PAGE)
+        if job is not None and job.config.get("script"):
+            widgets.copy_as_python(job.config["script"], name="saddle-escape", key=PAGE)
+
+
+def radius_name(radius: float) -> str:
+    """Return what a start distance is called."""
+    text = texts(PAGE)
+    return text("radius.on") if radius == 0 else text("radius.at", radius=f"{radius:g}")
+
+
+def notes(result: Any) -> None:
+    """Write what has to be known to read the leaving times."""
+    text = texts(PAGE)
+    growth = result.growth_per_step
+    if np.isfinite(growth):
+        adaptive = float(result.settings.get("adaptive_lr", np.nan))
+        st.caption(text("times.note", budget=result.max_steps, growth=growth, lr=result.lr, adaptive=adaptive))
+    if result.rest_radius > 0:
+        st.caption(text("rest.note", rest=result.rest_radius))
+    largest = float(np.max(result.saddle["eigenvalues"]))
+    if "large_step" in result.optimizers and largest > 0 and 10 * result.lr > 2 / largest:
+        st.caption(f":orange[:material/info:] {text('unstable', step=10 * result.lr, limit=2 / largest)}")
+    burst = [n for n, d in zip(result.optimizers, result.diverged, strict=True) if d.any()]
+    if burst:
+        share = float(np.mean([result.diverged[result.optimizers.index(n)].mean() for n in burst]))
+        st.error(text("diverged", names=", ".join(map(charts.name_of, burst)), share=f"{share:.0%}"))
+
+
+def claims(result: Any) -> None:
+    """Write the lecture's mechanisms with what was measured and the verdict by rule."""
+    if not result.mechanisms:
+        return
+    text, common = texts(PAGE), texts("common")
+    st.markdown(f"**{text('heading.claims')}**")
+    rows = [
+        {
+            text("table.mechanism"): text(f"mechanism.{row['mechanism']}"),
+            text("table.claim"): row["claim"],
+            text("table.measured"): said(row["measured"]),
+            text("table.verdict"): common(f"verdict.{row['verdict']}"),
+            text("table.reason"): row["reason"],
+        }
+        for row in result.mechanisms
+    ]
+    for row in result.mechanisms:
+        widgets.verdict(row["verdict"], f"**{text('mechanism.' + row['mechanism'])}.** {row['claim']}  \n"
+                        f":small[:gray[{said(row['measured'])}. {row['reason'].capitalize()}.]]")  # fmt: skip
+    with st.expander(text("table.all"), icon=":material/table:"):
+        st.dataframe(pd.DataFrame(rows), hide_index=True, height="content")
+
+
+def said(measured: str) -> str:
+    """Replace the optimisers' keys by their names."""
+    keys = "|".join(texts(PAGE)("optimizer.order").split())
+    return re.sub(rf"\b({keys}): ", lambda found: f"{charts.name_of(found[1])}: ", measured)
+
+
+def draw_saddle(result: Any) -> None:
+    """Write what is known about the saddle itself."""
+    text = texts(PAGE)
+    saddle = result.saddle
+    st.markdown(f"**{text('heading.saddle')}**")
+    values = np.asarray(saddle["eigenvalues"], float)
+    index = (
+        text("metric.index.of", index=saddle["index"], n=len(values))
+        if saddle["complete_spectrum"]
+        else text("metric.index.least", index=saddle["index"])
+    )
+    with st.container(horizontal=True):
+        st.metric(text("metric.loss"), f"{saddle['loss']:.4g}")
+        st.metric(text("metric.gradient"), f"{saddle['gradient_norm']:.1e}")
+        st.metric(text("metric.index"), index)
+        st.metric(text("metric.lowest"), f"{values.min():.3g}")
+        st.metric(text("metric.largest"), f"{values.max():.3g}")
+    if len(values) > 2:
+        widgets.show_chart(charts.spectrum(result))
+    if saddle["found"]:
+        st.caption(saddle["note"])
+    if saddle["kind"] == "strict":
+        st.caption(text("strict.found", found=saddle["n_found"], starts=saddle["n_starts"]))
+    if saddle["kind"] == "embedding":
+        st.caption(
+            text(
+                "embedding.change",
+                removed=saddle["outputs_against_removed"],
+                original=saddle["outputs_against_original"],
+                rest=saddle["rest_gradient_norm"],
+            )
+        )
+
+
+def numbers(result: Any) -> pd.DataFrame:
+    """Return one row an optimiser and start distance."""
+    text = texts(PAGE)
+
+    def steps(value: float) -> str:
+        return f"{value:.0f}" if np.isfinite(value) else text("numbers.never")
+
+    rows = []
+    for i, optimizer in enumerate(result.optimizers):
+        for j, radius in enumerate(result.radii):
+            runs, alignment = result.escape_steps[i, j], result.alignment[i, j]
+            low, middle, high = (float(np.quantile(runs, q, method="inverted_cdf")) for q in (0.25, 0.5, 0.75))
+            aligned, theory = alignment[np.isfinite(alignment)], float(np.median(result.theory_steps[i, j]))
+            rows.append(
+                {
+                    text("numbers.optimizer"): charts.name_of(optimizer),
+                    text("numbers.start"): radius_name(float(radius)),
+                    text("numbers.median"): steps(middle),
+                    text("numbers.quartiles"): f"{steps(low)} – {steps(high)}",
+                    text("numbers.left"): f"{np.isfinite(runs).mean():.0%}",
+                    text("numbers.alignment"): f"{np.median(aligned):.2f}" if len(aligned) else "–",
+                    text("numbers.diverged"): f"{result.diverged[i, j].mean():.0%}",
+                    text("numbers.theory"): "–"
+                    if np.isnan(theory)
+                    else f"{theory:.0f}"
+                    if np.isfinite(theory)
+                    else "∞",
+                }
+            )
+    return pd.DataFrame(rows)

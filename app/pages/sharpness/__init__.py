@@ -1,0 +1,1 @@
+"""Sharpness: how fast the loss rises around a point."""

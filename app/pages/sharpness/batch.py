@@ -1,0 +1,219 @@
+"""The experiment "small batch against large batch", a view of the page Sharpness."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from app import widgets
+from app.catalog import RANDOM, DataSpec, PointSpec, class_names
+from app.pages.sharpness import charts
+from app.state import bound
+from app.texts import texts
+from app.widgets.pickers import architecture_picker
+from app.work import jobs
+
+PAGE = "sharpness.batch"
+DEFINITIONS = ("pairs", "worst", "average", "curvature", "pac")
+MEASURE_PASSES = 800  # of the five measures of one run, in forward passes
+
+
+def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
+    """Draw the inputs on the left and the experiment on the right."""
+    text = texts("sharpness")
+    with left:
+        data = widgets.data_picker(PAGE)
+        st.markdown(f"**{text('batch.architecture')}**")
+        name = architecture_picker(PAGE)
+        params = settings(data)
+        ready = data is not None and name is not None and params is not None
+        point = None
+        if data is not None and name is not None:
+            point = PointSpec(name, RANDOM, len(class_names(data.source)), data.image_size, 0)
+        if ready and point is not None and params is not None:
+            runs = 2 * params["n_seeds"]
+            widgets.cost(runs * MEASURE_PASSES, point, data, {})
+            st.caption(text("batch.cost", runs=runs))
+        if widgets.run_button(PAGE, text("batch.run"), ready=ready) and point is not None and params is not None:
+            start(point, data, params)
+    with right:
+        widgets.job_panel(PAGE, draw)
+        widgets.definitions(
+            [tuple(text(f"def.{name}.{part}") for part in ("term", "text", "source")) for name in DEFINITIONS]
+        )
+
+
+def settings(data: DataSpec | None) -> dict[str, Any] | None:
+    """Write the settings of the experiment; None, with the reason beside it, while they are wrong."""
+    text = texts("sharpness")
+    row = st.columns(3)
+    small = row[0].number_input(text("batch.small"), 1, 100_000, 16, **bound(PAGE, "small"))
+    large = row[1].number_input(text("batch.large"), 2, 100_000, 256, **bound(PAGE, "large"))
+    seeds = row[2].number_input(text("batch.seeds"), 1, 50, 3, help=text("batch.seeds.help"), **bound(PAGE, "seeds"))
+    row = st.columns(2)
+    target = row[0].number_input(
+        text("batch.target"),
+        min_value=1e-4,
+        value=0.05,
+        step=0.01,
+        format="%.4g",
+        help=text("batch.target.help"),
+        **bound(PAGE, "target"),
+    )
+    epochs = row[1].number_input(text("batch.epochs"), 1, 10_000, 100, **bound(PAGE, "epochs"))
+    row = st.columns(2)
+    lr = row[0].number_input(
+        text("batch.lr"), min_value=1e-5, value=0.05, step=0.01, format="%.4g", **bound(PAGE, "lr")
+    )
+    rule = row[1].selectbox(
+        text("batch.rule"),
+        ["same", "linear"],
+        format_func=lambda r: text("batch.rule." + r),
+        **bound(PAGE, "rule"),
+    )
+    problem = None
+    if small >= large:
+        problem = text("batch.order")
+    elif data is not None and data.n_samples is not None and small >= data.n_samples:
+        problem = text("batch.too_large")
+    if problem:
+        st.error(problem)
+        return None
+    return {
+        "small": int(small),
+        "large": int(large),
+        "n_seeds": int(seeds),
+        "target_loss": float(target),
+        "lr": float(lr),
+        "lr_rule": str(rule),
+        "epochs": int(epochs),
+    }
+
+
+def start(point: PointSpec, data: DataSpec, params: dict[str, Any]) -> None:
+    """Queue the experiment."""
+    held_out = data.held_out(None)
+
+    def work(handle: jobs.Handle) -> Any:
+        from estimators.experiments import batch_size_experiment
+
+        return batch_size_experiment(
+            lambda seed: replace(point, seed=seed).load(),
+            data.load(),
+            held_out.load(),
+            memory="default",
+            on_progress=handle.progress,
+            on_partial=handle.partial,
+            **params,
+        )
+
+    config = {
+        "estimator": "batch_size_experiment",
+        "params": params,
+        "points": {"model": point.as_dict()},
+        "data": data.as_dict(),
+        "script": script(point, data, held_out, params),
+    }
+    title = texts("sharpness")(
+        "batch.job",
+        small=params["small"],
+        large=params["large"],
+        model=point.architecture,
+        seeds=params["n_seeds"],
+    )
+    jobs.submit(PAGE, title, work, config=config)
+
+
+def script(point: PointSpec, data: DataSpec, held_out: DataSpec, params: dict[str, Any]) -> str:
+    """Return the Python program that reproduces the experiment."""
+    listed = ",\n    ".join(f"{name}={value!r}" for name, value in params.items())
+    return "\n".join(
+        [
+            "from estimators import load_data, load_model",
+            "from estimators.experiments import batch_size_experiment",
+            "",
+            data.code("data"),
+            held_out.code("held_out"),
+            "",
+            "",
+            "def make_model(seed):",
+            f"    return load_model({point.architecture!r}, num_classes={point.num_classes}, "
+            f"image_size={point.image_size}, random_state=seed)",
+            "",
+            "",
+            f"result = batch_size_experiment(\n    make_model,\n    data,\n    held_out,\n    {listed},\n)",
+            "for claim in result.claims:",
+            '    print(claim["key"], claim["verdict"], claim["effect"], claim["low"], claim["high"])',
+            "",
+        ]
+    )
+
+
+def draw(result: Any) -> None:
+    """Draw the runs so far, the verdicts and the tables; runs in a fragment."""
+    text = texts("sharpness")
+    if not result.rows:
+        st.caption(text("batch.first"))
+        return
+    st.markdown(f"**{text('batch.heading')}**")
+    chart = charts.experiment(result)
+    widgets.show_chart(chart)
+    for note in result.notes:
+        st.caption(f":orange[:material/info:] {note}")
+    st.markdown(f"**{text('batch.claims')}**")
+    for claim in result.claims:
+        widgets.verdict(claim["verdict"], f"{text('claim.' + claim['key'])} {effect(claim)}")
+    st.caption(text("batch.caution"))
+    st.markdown(f"**{text('batch.averages')}**")
+    st.dataframe(averages(result), hide_index=True, height="content")
+    table = pd.DataFrame(result.rows)
+    with st.expander(text("batch.runs"), icon=":material/table:"):
+        st.dataframe(table, hide_index=True)
+    widgets.settings_line(result, random_state=result.settings.get("random_state"))
+    job = jobs.latest(PAGE)
+    with st.container(horizontal=True):
+        widgets.downloads(result, chart, table=table, name="batch-size", key=PAGE)
+        if job is not None and job.config.get("script"):
+            widgets.copy_as_python(job.config["script"], name="batch-size", key=PAGE)
+
+
+def effect(claim: dict[str, Any]) -> str:
+    """Return the measured effect of one claim in words."""
+    text = texts("sharpness")
+    if not (np.isfinite(claim["low"]) and np.isfinite(claim["high"])):
+        return text("effect.none")
+    kind = "tau" if claim["key"] == "flat_generalises" else ("ratio" if claim["ratio"] else "difference")
+    return text(
+        f"effect.{kind}",
+        effect=short(claim["effect"], 3),
+        level=f"{100 * claim['confidence']:.0f}",
+        low=short(claim["low"], 3),
+        high=short(claim["high"], 3),
+        n=claim["n"],
+    )
+
+
+def short(value: float, digits: int = 4) -> str:
+    """Return a number with few digits, without an exponent where it has up to six, and a true minus sign."""
+    return f"{float(f'{value:.{digits}g}'):,g}".replace("-", "−")
+
+
+def averages(result: Any) -> pd.DataFrame:
+    """Return mean and spread of each quantity for both batch sizes."""
+    text = texts("sharpness")
+
+    def shown(row: dict[str, Any], group: str) -> str:
+        mean, spread = row[f"{group}_mean"], row[f"{group}_std"]
+        if not np.isfinite(mean):
+            return "–"
+        return short(mean) + (f" ± {short(spread, 2)}" if np.isfinite(spread) else "")
+
+    rows = [[text(f"column.{row['quantity']}"), shown(row, "small"), shown(row, "large")] for row in result.summary()]
+    heads = [text("quantity")]
+    heads += [f"{text('batch.' + group)} ({result.settings.get(group)})" for group in ("small", "large")]
+    return pd.DataFrame(rows, columns=heads)

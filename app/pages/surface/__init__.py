@@ -1,0 +1,1 @@
+"""Surface: what the loss looks like around a network."""

@@ -1,0 +1,259 @@
+"""What the page Surface shows of a result: the map and its relief, one cell, the way on."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from app import widgets
+from app.charts import grid
+from app.charts import surface as charts
+from app.charts.relief import LARGEST as RELIEF_SIDE
+from app.charts.theme import SCHEMES
+from app.pages.surface import numbers as surface_numbers
+from app.state import bound, key, recall, remember
+from app.texts import texts
+from app.widgets.jobs import POLL_SECONDS
+from app.work import jobs
+
+PAGE = "surface"
+CELL = "_surface_cell"  # a leading underscore keeps a job out of the sidebar
+_MAX_FITTED = 4
+_MAX_SLICES = 5
+
+
+@st.cache_resource(show_spinner=False)
+def _fitted() -> OrderedDict[str, Any]:
+    """Return the mappers behind the latest maps, by job; what a single point is measured with."""
+    return OrderedDict()
+
+
+def keep_fitted(job_id: str, mapper: Any) -> None:
+    """Keep the mapper behind a map; the oldest goes when there are more than four."""
+    table = _fitted()
+    table[job_id] = mapper
+    while len(table) > _MAX_FITTED:
+        table.popitem(last=False)
+
+
+def fitted_of(result: Any) -> tuple[jobs.Job | None, Any]:
+    """Return the job a shown result came from and its mapper; None for a result from a file."""
+    opened = recall(PAGE, "opened")
+    job = jobs.latest(PAGE)
+    if job is None or (opened is not None and opened["result"] is result):
+        return None, None
+    return job, None if job.live else _fitted().get(job.id)
+
+
+def forget_cell() -> None:
+    """Let the picked cell go, when another map comes."""
+    remember(PAGE, "cell", None)
+
+
+def draw(result: Any) -> None:
+    """Draw a partial or final result; runs in a fragment, so these widgets rerun only this panel."""
+    text = texts(PAGE)
+    job, mapper = fitted_of(result)
+    look = _controls(result)
+    dims = len(result.axes)
+    if dims == 1:
+        chart = charts.profile(result, quantity=look["quantity"], log=look["log"])
+        widgets.show_chart(chart)
+    elif dims == 3:
+        chart = _slices(result, look)
+    else:
+        chart = _plane(result, look)
+    if job is not None and not job.live and not result.converged:
+        st.info(text("unfinished"), icon=":material/incomplete_circle:")
+    if dims == 2:
+        _cell(result, job, mapper, look)
+    surface_numbers.metrics(result)
+    if mapper is not None and job is not None and not np.all(result.evaluated):
+        st.button(text("finish"), on_click=_finish, args=(job, mapper), icon=":material/grid_on:", key=f"{PAGE}.finish")
+    surface_numbers.models(result)
+    if dims == 2:
+        surface_numbers.analysis(result, mapper)
+        surface_numbers.compare(result, job, look)
+    widgets.settings_line(result)
+    with st.container(horizontal=True):
+        widgets.downloads(result, chart, table=surface_numbers.table(result), name="surface", key=PAGE,
+                          more=surface_numbers.meshes(result, look))  # fmt: skip
+        if job is not None and job.config.get("script"):
+            widgets.copy_as_python(job.config["script"], name="surface", key=PAGE)
+    surface_numbers.mesh_note(result)
+
+
+def _controls(result: Any) -> dict[str, Any]:
+    """Write what changes the picture without computing anything; return the choices."""
+    text = texts(PAGE)
+    dims = len(result.axes)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        there = charts.quantities(result)
+        quantity = st.selectbox(
+            text("quantity"), there, format_func=lambda q: text(f"quantity.{q}"), width=150, **bound(PAGE, "quantity")
+        )
+        log = st.segmented_control(
+            text("scale"), ["log", "linear"], format_func=lambda s: text("scale." + s), default="log", required=True,
+            **bound(PAGE, "scale"),
+        )  # fmt: skip
+        look: dict[str, Any] = {"quantity": str(quantity), "log": log == "log"}
+        if dims > 1:
+            look["scheme"] = SCHEMES[st.selectbox(text("scheme"), list(SCHEMES), width=120, **bound(PAGE, "scheme"))]
+            look["levels"] = st.slider(text("levels"), 0, 30, 12, width=120, **bound(PAGE, "levels"))
+            look["clip"] = st.slider(text("clip"), 0.5, 1.0, 1.0, step=0.01, width=120, **bound(PAGE, "clip"))
+        if dims == 2:
+            look["azimuth"] = st.slider(text("rotation"), 0, 355, 35, step=5, width=130, **bound(PAGE, "azimuth"))
+            look["elevation"] = st.slider(text("elevation"), 5, 85, 30, step=5, width=110, **bound(PAGE, "elevation"))
+    return look
+
+
+def _plane(result: Any, look: dict[str, Any]) -> Any:
+    """Draw map and relief side by side, with one cursor; return the map."""
+    text = texts(PAGE)
+    shared = {name: look[name] for name in ("quantity", "log", "clip", "scheme")}
+    cell = recall(PAGE, "cell")
+    flat, relief = st.columns([1.1, 1])
+    levels = look["levels"]
+    chart = charts.heat_map(result, **shared, levels=levels, title=text("title.map"), cursor=cell, select="cell")
+    with flat:
+        widgets.show_chart(chart, chart_key=key(PAGE, "map"), on_select=_pick)
+    with relief:
+        widgets.show_chart(
+            charts.relief(
+                result, **shared, azimuth=look["azimuth"], elevation=look["elevation"], cursor=cell,
+                title=text("title.relief"), legend=False,
+            )
+        )  # fmt: skip
+    sides = np.shape(result.losses)
+    if max(sides) > charts.LARGEST:
+        shown = " × ".join(str(len(grid.thin(n, charts.LARGEST))) for n in sides)
+        st.caption(text("thinned", shown=shown, all=" × ".join(map(str, sides))))
+    elif max(sides) > RELIEF_SIDE:
+        st.caption(text("thinned.relief", shown=RELIEF_SIDE))
+    # files carry the map without the cursor and without a selection
+    return charts.heat_map(result, **shared, levels=levels)
+
+
+def _slices(result: Any, look: dict[str, Any]) -> Any:
+    """Draw a volume as a row of slices on one colour scale; return the middle one."""
+    text = texts(PAGE)
+    quantity = look["quantity"]
+    third = np.asarray(result.axes[2], float)
+    chosen = grid.thin(len(third), _MAX_SLICES)
+    values = charts.values_of(result, quantity)
+    domain = charts.shared_domain([result], quantity, log=look["log"], clip=look["clip"])
+    pictures = []
+    for column, k in zip(st.columns(len(chosen)), chosen, strict=True):
+        one = SimpleNamespace(
+            axes=result.axes[:2],
+            axis_titles=result.axis_titles[:2],
+            evaluated=np.asarray(result.evaluated)[:, :, k],
+            markers=[],
+            trajectories=[],
+            **{quantity: values[:, :, k]},
+        )
+        title = text("slice", title=result.axis_titles[2].partition(" (")[0], value=f"{third[k]:.3g}")
+        picture = charts.heat_map(
+            one, quantity=quantity, log=look["log"], levels=look["levels"], scheme=look["scheme"], domain=domain,
+            title=title, height=260, legend=bool(k == chosen[-1]),
+        )  # fmt: skip
+        pictures.append(picture)
+        with column:
+            widgets.show_chart(picture)
+    return pictures[len(pictures) // 2]
+
+
+def _pick() -> None:
+    """Remember the clicked cell; a selection that was reset by a new picture changes nothing."""
+    state = st.session_state.get(key(PAGE, "map"))
+    selection = (state or {}).get("selection", {}).get("cell") or []
+    if selection and "cx" in selection[0]:
+        remember(PAGE, "cell", (float(selection[0]["cx"]), float(selection[0]["cy"])))
+
+
+def _cell(result: Any, job: jobs.Job | None, mapper: Any, look: dict[str, Any]) -> None:
+    """Show the picked cell: its value on the map, then what is measured there."""
+    text = texts(PAGE)
+    cell = recall(PAGE, "cell")
+    if cell is None:
+        st.caption(text("click"))
+        return
+    i, j = (int(np.abs(np.asarray(a) - c).argmin()) for a, c in zip(result.axes, cell, strict=True))
+    was = "evaluated" if np.asarray(result.evaluated)[i, j] else "interpolated"
+    with st.container(border=True):
+        st.markdown(f"**{text('cell', x=f'{cell[0]:.3g}', y=f'{cell[1]:.3g}')}**")
+        if mapper is None or job is None:
+            value = f"{np.asarray(result.losses)[i, j]:.4g}"
+            st.metric(text(f"cell.map.{was}"), value)
+            if job is None or not job.live:
+                st.caption(text("cell.gone"))
+            return
+        _probe(result, job, mapper, cell, float(np.asarray(result.losses)[i, j]), was)
+
+
+def _probe(result: Any, job: jobs.Job, mapper: Any, cell: tuple[float, float], on_map: float, was: str) -> None:
+    wanted = {"map": job.id, "x": cell[0], "y": cell[1]}
+    found = jobs.latest(CELL)
+    if found is None or found.config != wanted:
+        found = jobs.submit(
+            CELL, texts(PAGE)("cell", x=f"{cell[0]:.3g}", y=f"{cell[1]:.3g}"), lambda handle: mapper.probe(cell),
+            config=wanted, keep=False,
+        )  # fmt: skip
+
+    @st.fragment(run_every=POLL_SECONDS if found.live else None)
+    def numbers() -> None:
+        text, now = texts(PAGE), jobs.latest(CELL)
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.metric(text(f"cell.map.{was}"), f"{on_map:.4g}", width=185)
+            if now is not None and now.result is not None:
+                st.metric(text("cell.exact"), f"{now.result['loss']:.5g}", width=110)
+                st.metric(text("cell.accuracy"), f"{now.result['accuracy']:.2%}", width=100)
+                st.metric(text("cell.gradient"), f"{now.result['gradient_norm']:.4g}", width=115)
+                st.metric(text("cell.slope"), f"{now.result['slope']:.4g}", width=130)
+            elif now is not None and now.live:
+                st.caption(text("cell.measuring"))
+            else:
+                st.caption(text("cell.failed", why=(now.error if now is not None else "") or ""))
+
+    numbers()
+    st.button(
+        texts(PAGE)("cell.closer"), on_click=_closer, args=(job, mapper, cell), icon=":material/zoom_in:",
+        key=f"{PAGE}.closer",
+    )  # fmt: skip
+
+
+def _closer(job: jobs.Job, mapper: Any, cell: tuple[float, float]) -> None:
+    """Queue a map of the same plane around the cell, four times closer."""
+
+    def work(handle: jobs.Handle) -> Any:
+        closer = mapper.look_closer(cell, on_progress=handle.progress, on_partial=handle.partial)
+        keep_fitted(handle.job.id, closer)
+        return closer.result_
+
+    title = texts(PAGE)("job.closer", x=f"{cell[0]:.3g}", y=f"{cell[1]:.3g}")
+    _submit_again(job, title, work, f"result = result.look_closer({cell!r})")
+
+
+def _finish(job: jobs.Job, mapper: Any) -> None:
+    """Queue the exact evaluation of what was interpolated."""
+
+    def work(handle: jobs.Handle) -> Any:
+        mapper.finish(on_progress=handle.progress, on_partial=handle.partial)
+        keep_fitted(handle.job.id, mapper)
+        return mapper.result_
+
+    _submit_again(job, job.title, work, "result.finish()")
+
+
+def _submit_again(job: jobs.Job, title: str, work: Any, line: str) -> None:
+    """Queue work on a fitted map; its script is the map's with one more line."""
+    config = dict(job.config)
+    before, _, last = config.get("script", "").rstrip("\n").rpartition("\n")
+    config["script"] = f"{before}\n{line}\n{last}\n" if last.startswith("print(") else config.get("script", "")
+    forget_cell()
+    remember(PAGE, "opened", None)
+    jobs.submit(PAGE, title, work, config=config)

@@ -1,0 +1,1 @@
+"""Workbench: which model, weights and data; training; the library of checkpoints."""

@@ -1,0 +1,157 @@
+"""Training in the background: a network, its epochs and its curves, kept in the library."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app.catalog import DataSpec, PointSpec
+from app.work import jobs
+from app.workspace import library
+from app.workspace.trainings import unfinished
+
+PAGE = "workbench"
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """Curves of a training, and the checkpoint it left in the library (None while it runs)."""
+
+    history: dict[str, np.ndarray]
+    checkpoint_id: str | None = None
+    name: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, path: Path) -> None:
+        """Write the curves and settings to an NPZ without pickles."""
+        notes = json.dumps(
+            {"checkpoint_id": self.checkpoint_id, "name": self.name, "settings": self.settings}, default=str
+        )
+        with open(path, "wb") as file:
+            np.savez_compressed(file, __notes__=np.array(notes), **self.history)
+
+    @classmethod
+    def load(cls, path: Path) -> TrainingResult:
+        """Read what :meth:`save` wrote."""
+        with np.load(path, allow_pickle=False) as stored:
+            notes = json.loads(str(stored["__notes__"]))
+            history = {name: stored[name] for name in stored.files if name != "__notes__"}
+        return cls(history, notes["checkpoint_id"], notes["name"], notes["settings"])
+
+
+def train(handle: jobs.Handle, name: str, point: PointSpec, data: DataSpec, settings: dict[str, Any]) -> TrainingResult:
+    """Train one network and add it to the library; runs in the worker thread.
+
+    A training that is cancelled, or killed with the whole app, leaves the epochs it finished in the library.
+
+    Parameters
+    ----------
+    handle : Handle
+    name : str
+        Name in the library.
+    point : PointSpec
+        Where training starts.
+    data : DataSpec
+        Training examples; the other split of the same source is held out.
+    settings : dict
+        Keyword arguments of :func:`estimators.train`.
+    """
+    from estimators import Cancelled, Landscape, save_checkpoint
+    from estimators import train as fit
+    from estimators.models import count_parameters
+
+    held_out_spec = data.held_out(None)
+    examples, held_out = data.load(), held_out_spec.load()
+    model = point.load()
+    rows: list[dict[str, float]] = []
+    meta = {
+        "name": name,
+        "architecture": point.architecture,
+        "num_classes": point.num_classes,
+        "image_size": point.image_size,
+        "data": data.as_dict(),
+        "training": settings,
+        "start": point.as_dict(),
+        "parameters": count_parameters(model),
+        "held_out_examples": len(held_out),
+    }
+
+    with unfinished(meta) as training:
+
+        def on_epoch(epoch: int, network: Any, row: dict[str, float]) -> None:
+            rows.append(row)
+            training.note(rows)
+            handle.partial(TrainingResult(_curves(rows), name=name))
+
+        try:
+            run = fit(
+                model,
+                examples,
+                held_out=held_out,
+                checkpoint_dir=training.epochs,
+                on_progress=handle.progress,
+                on_epoch=on_epoch,
+                **settings,
+            )
+        except Cancelled:
+            stopped = training.keep()
+            if stopped is not None:
+                handle.partial(TrainingResult(_curves(rows), stopped.id, stopped.name, stopped.meta))
+            raise
+        land = Landscape(run.model, examples, batch_norm="frozen")
+        outside = land.on(held_out)
+        meta |= {
+            "loss": land.loss(),
+            "train_accuracy": land.accuracy(),
+            "held_out_loss": outside.loss(),
+            "accuracy": outside.accuracy(),
+        }
+        weights = training.path / library.WEIGHTS
+        save_checkpoint(weights, run.model.state_dict(), meta)
+        kept = library.add_checkpoint(weights, meta, epochs=[Path(path) for path in run.checkpoints])
+    return TrainingResult(dict(run.history), kept.id, name, meta)
+
+
+def _curves(rows: list[dict[str, float]]) -> dict[str, np.ndarray]:
+    return {key: np.array([past[key] for past in rows]) for key in rows[0]}
+
+
+def script(point: PointSpec, data: DataSpec, settings: dict[str, Any]) -> str:
+    """Return the Python program that trains the same network."""
+    listed = ", ".join(f"{key}={value!r}" for key, value in settings.items())
+    return "\n".join(
+        [
+            "from estimators import load_data, load_model, train",
+            "",
+            data.code("data"),
+            data.held_out(None).code("held_out"),
+            point.code("model"),
+            f"run = train(model, data, held_out=held_out, {listed})",
+            "print({name: values[-1] for name, values in run.history.items()})",
+            "",
+        ]
+    )
+
+
+def submit(name: str, point: PointSpec, data: DataSpec, settings: dict[str, Any]) -> jobs.Job:
+    """Queue the training of one network."""
+    config = {
+        "points": {"start": point.as_dict()},
+        "data": data.as_dict(),
+        "params": settings,
+        "estimator": "train",
+        "script": script(point, data, settings),
+    }
+    return jobs.submit(PAGE, name, lambda handle: train(handle, name, point, data, settings), config=config)
+
+
+def submit_quick_start() -> None:
+    """Queue two small networks on digits that differ in their seed alone."""
+    data = DataSpec(n_samples=None)
+    for seed in (0, 1):
+        name = library.unused_name(f"digits-{'ab'[seed]}")
+        submit(name, PointSpec(seed=seed), data, {"epochs": 8, "batch_size": 64, "lr": 0.1, "random_state": seed})

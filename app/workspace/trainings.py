@@ -1,0 +1,104 @@
+"""Trainings that have not ended: what they have reached lies on disk, so that no stop loses it.
+
+``trainings/<id>/`` holds ``meta.json`` (what the library needs), ``history.json`` (a row for each epoch), ``epochs/``
+and a lock that the operating system releases when the process dies, however it dies. A training that ends is removed;
+one that was stopped goes to the library with the epochs it finished, at once or when the app starts again.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from app import workspace
+from app.workspace import library
+
+logger = logging.getLogger("loss_atlas.unfinished")
+
+KIND = "trainings"
+
+
+class Unfinished:
+    """One training on its way to the library.
+
+    Attributes
+    ----------
+    path : Path
+        Its folder.
+    epochs : Path
+        Where its checkpoints go.
+    settled : bool
+        Whether the library has what was reached.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.epochs, self.settled = path, path / "epochs", False
+
+    def note(self, rows: list[dict[str, float]]) -> None:
+        """Keep the curves so far."""
+        workspace.write_json(self.path / "history.json", {"rows": rows})
+
+    def keep(self) -> library.Checkpoint | None:
+        """Put the last finished epoch into the library, with those before it; None where there is none."""
+        meta = workspace.read_json(self.path / "meta.json")
+        rows = (workspace.read_json(self.path / "history.json") or {}).get("rows", [])
+        weights = sorted(self.epochs.glob("epoch-*.safetensors"))
+        last = int(weights[-1].stem.removeprefix("epoch-")) if weights else 0
+        if meta is None or last == 0:
+            self.settled = True
+            return None
+        row = rows[last - 1] if last <= len(rows) else {}
+        meta |= {
+            "name": f"{meta['name']} (stopped after epoch {last})",
+            "stopped_after": last,
+            "held_out_loss": row.get("held_out_loss"),
+            "accuracy": row.get("held_out_accuracy"),
+        }
+        kept = library.add_checkpoint(weights[-1], meta, epochs=weights)
+        self.settled = True
+        return kept
+
+
+@contextmanager
+def unfinished(meta: dict[str, Any]) -> Iterator[Unfinished]:
+    """Give a training its folder; it goes when the block ends well or was settled, and stays for `recover` otherwise.
+
+    Parameters
+    ----------
+    meta : dict
+        What the library must know of the network, its ``name`` there among it.
+    """
+    path = workspace.folder(KIND) / workspace.new_id(meta["name"])
+    path.mkdir()
+    training = Unfinished(path)
+    try:
+        with FileLock(path / "lock"):
+            workspace.write_json(path / "meta.json", meta)
+            yield training
+            training.settled = True
+    finally:
+        if training.settled:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def recover() -> list[library.Checkpoint]:
+    """Bring trainings into the library that a kill or a crash has stopped; those that run are left alone."""
+    kept = []
+    for path in workspace.entries(KIND):
+        try:
+            with FileLock(path / "lock", timeout=0):
+                found = Unfinished(path).keep()
+        except Timeout:
+            continue
+        except OSError as error:  # a full disk: the folder stays for the next start
+            logger.warning("the training in %s could not be kept: %s", path, error)
+            continue
+        kept += [] if found is None else [found]
+        shutil.rmtree(path, ignore_errors=True)
+    return kept

@@ -1,0 +1,28 @@
+"""What skips, normalisation, dropout, width and depth change."""
+
+from ._claims import CLAIMS, Claim, judge_claims, plain, rank_measures, width_factor
+from ._comparer import ArchitectureComparer
+from ._measurement import MEASURES, MeasureSettings, fit_and_gap, measure
+from ._result import ComparisonResult, summarise
+from ._run import RunOutcome, Task, build, run, with_label_noise
+
+__all__ = [
+    "CLAIMS",
+    "MEASURES",
+    "ArchitectureComparer",
+    "Claim",
+    "ComparisonResult",
+    "MeasureSettings",
+    "RunOutcome",
+    "Task",
+    "build",
+    "fit_and_gap",
+    "judge_claims",
+    "measure",
+    "plain",
+    "rank_measures",
+    "run",
+    "summarise",
+    "width_factor",
+    "with_label_noise",
+]

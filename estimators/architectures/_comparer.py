@@ -1,0 +1,322 @@
+"""Architectures side by side: the same data and budget, several seeds, and what differs in the landscape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import joblib
+import numpy as np
+from sklearn.model_selection import train_test_split
+from sklearn.utils.validation import check_is_fitted
+
+from .. import cache
+from ..base import LandscapeEstimator, run_parallel
+from ..checks import check_integer
+from ..core.network.batchnorm import policy_settings
+from ..data import Examples, load_data
+from ..progress import OnProgress, part
+from ..variants import Variant, check_variants
+from ._claims import judge_claims, rank_measures
+from ._measurement import MEASURES, MeasureSettings, measure
+from ._result import MEASURED, ComparisonResult, summarise
+from ._run import RunOutcome, Task, build, run
+
+MAPS = ("first", "all", "none")
+
+
+class ArchitectureComparer(LandscapeEstimator):
+    """Train variants from several seeds on the same data and budget, and measure each one's landscape.
+
+    Parameters
+    ----------
+    n_seeds : int, default=3
+        Runs of each variant; seed s draws the initial weights, the order of the examples and wrong labels.
+        With one seed the spread over seeds is unknown, and said to be.
+    epochs : int, default=8
+        Training budget, unless a variant sets its own.
+    stop_at_loss : float or None, default=None
+        End a training once its training loss is this low, to compare at equal training loss; `epochs` is then
+        the most it may take.
+    held_out_share : float, default=0.25
+        Share of the examples held out (stratified by class) when `fit` gets no held-out examples.
+    maps : {"first", "all", "none"}, default="first"
+        Map the surface for the first seed of each variant, for all seeds (then the convexity of the map has a
+        spread), or not at all.
+    resolution : int, default=21
+        Nodes on a side of a map.
+    span : float, default=1.0
+        Half-width of a map in filter-normalised steps.
+    rho, sigma : float, default=0.05, 0.1
+        Radius of worst-case sharpness (whole vector), and noise of average-case sharpness (per element,
+        relative to the filter's root mean square).
+    gap : {"gap", "accuracy_gap"}, default="gap"
+        What the sharpness measures have to rank: held-out less training loss, or training less held-out
+        accuracy.
+    measures : tuple of str, default=("largest_eigenvalue", "trace", "worst_case", "average_case", "basin")
+        What to measure beside losses and accuracies; leave some out to save time.
+    loss, batch_size, device, precision, batch_norm, memory, n_jobs, random_state, verbose
+        As everywhere; `batch_size` is that of the measurements. With `n_jobs` above 1, runs go to processes.
+
+    Attributes
+    ----------
+    table_, summary_, names_, surfaces_, axes_, correlations_, claims_
+        See `ComparisonResult`.
+    result_ : ComparisonResult
+
+    Notes
+    -----
+    Label noise changes what a variant is trained on; its training loss, accuracy and landscape are those on
+    the labels it saw, held-out numbers always those on true labels.
+
+    References
+    ----------
+    Li et al. (2018), "Visualizing the Loss Landscape of Neural Nets"; Jiang et al. (2020), "Fantastic
+    Generalization Measures and Where to Find Them".
+
+    Examples
+    --------
+    >>> comparer = ArchitectureComparer(n_seeds=3, memory="default")  # doctest: +SKIP
+    >>> comparer.fit(presets("test_resnet")["components"], data).table_  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        *,
+        n_seeds: int = 3,
+        epochs: int = 8,
+        stop_at_loss: float | None = None,
+        held_out_share: float = 0.25,
+        maps: str = "first",
+        resolution: int = 21,
+        span: float = 1.0,
+        rho: float = 0.05,
+        sigma: float = 0.1,
+        gap: str = "gap",
+        measures: tuple[str, ...] = tuple(MEASURES),
+        loss: Any = "cross_entropy",
+        batch_size: int = 512,
+        device: str = "auto",
+        precision: str = "float32",
+        batch_norm: str = "auto",
+        memory: Any = None,
+        n_jobs: int = 1,
+        random_state: int = 0,
+        verbose: int = 0,
+    ) -> None:
+        self.n_seeds = n_seeds
+        self.epochs = epochs
+        self.stop_at_loss = stop_at_loss
+        self.held_out_share = held_out_share
+        self.maps = maps
+        self.resolution = resolution
+        self.span = span
+        self.rho = rho
+        self.sigma = sigma
+        self.gap = gap
+        self.measures = measures
+        self.loss = loss
+        self.batch_size = batch_size
+        self.device = device
+        self.precision = precision
+        self.batch_norm = batch_norm
+        self.memory = memory
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(
+        self,
+        variants: Sequence[Variant | dict[str, Any] | str],
+        data: Any,
+        *,
+        held_out: Any = None,
+        on_progress: OnProgress | None = None,
+        on_partial: Callable[[ComparisonResult], None] | None = None,
+    ) -> ArchitectureComparer:
+        """Train and measure every variant from every seed.
+
+        Parameters
+        ----------
+        variants : sequence of Variant, dict or str
+            What to compare; a string is an architecture as timm builds it. `presets` has the usual ones.
+        data : Examples, (inputs, targets), Dataset or DataLoader
+            Training examples, also those of the landscape.
+        held_out : same, optional
+            Examples for the held-out numbers; without them a share of `data` is held out.
+        on_progress : callable, optional
+            `(done, total, message)`; one that raises `Cancelled` stops the work, finished runs stay cached.
+        on_partial : callable, optional
+            Called with a `ComparisonResult` after each run.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            For a parameter or a variant that can't be right; a change that does not apply to an architecture
+            is found before anything is trained.
+        """
+        self._check()
+        checked = check_variants(variants)
+        self._data, self._held_out = self._split(load_data(data), held_out)
+        tasks = self._tasks(checked)
+        report = self._progress(on_progress, "comparing")
+        outcomes: list[RunOutcome] = []
+        for outcome in self._outcomes(tasks, report):
+            outcomes.append(outcome)
+            if on_partial is not None and len(outcomes) < len(tasks):
+                on_partial(self._result(checked, outcomes))
+        self._publish(self._result(checked, outcomes))
+        return self
+
+    def transform(self, models: Any) -> np.ndarray:
+        """Measure networks that are trained already, on the examples of `fit`.
+
+        Parameters
+        ----------
+        models : sequence of nn.Module
+
+        Returns
+        -------
+        ndarray of shape (n_models, n_measures)
+            Columns as in `get_feature_names_out`.
+        """
+        check_is_fitted(self, "result_")
+        rows = []
+        for model in models:
+            land = self._landscape(model, self._data)
+            numbers = measure(land, self._held_out, self._measures())
+            rows.append([numbers.get(name, np.nan) for name in self.get_feature_names_out()])
+        return np.array(rows, dtype=float).reshape(len(rows), len(self.get_feature_names_out()))
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Name the columns of `transform`: the table's quantities, except the map's convexity."""
+        return np.array([name for name in MEASURED if name != "convex_share"], dtype=object)
+
+    def _check(self) -> None:
+        check_integer("n_seeds", self.n_seeds, "Use 3.")
+        check_integer("epochs", self.epochs, "Use 8.")
+        check_integer("resolution", self.resolution, "Use 21.", least=3)
+        for name, number in (("span", self.span), ("rho", self.rho), ("sigma", self.sigma)):
+            if not number > 0:
+                raise ValueError(f"{name} must be a number above 0, got {number!r}. Leave the default.")
+        if not 0 < self.held_out_share < 1:
+            raise ValueError(f"held_out_share must be a share in (0, 1), got {self.held_out_share!r}. Use 0.25.")
+        if self.maps not in MAPS:
+            raise ValueError(f"maps must be one of {MAPS}, got {self.maps!r}. Choose one of these.")
+        unknown = [name for name in self.measures if name not in MEASURES]
+        if isinstance(self.measures, str) or unknown:
+            raise ValueError(
+                f"measures must be names among {tuple(MEASURES)}, got {self.measures!r}. Remove the others."
+            )
+        if self.gap not in ("gap", "accuracy_gap"):
+            raise ValueError(f"gap must be 'gap' or 'accuracy_gap', got {self.gap!r}. Choose one of these.")
+
+    def _split(self, data: Examples, held_out: Any) -> tuple[Examples, Examples]:
+        if held_out is not None:
+            return data, load_data(held_out)
+        labels = data.targets.numpy()
+        try:
+            kept, out = train_test_split(
+                np.arange(len(data)),
+                test_size=self.held_out_share,
+                stratify=labels,
+                random_state=self.random_state,
+            )
+        except ValueError as error:
+            raise ValueError(
+                f"data must have enough examples of each class to hold out {self.held_out_share:.0%}, "
+                f"got {len(data)} ({error}). Give held_out examples, or more data."
+            ) from error
+        return tuple(  # type: ignore[return-value]
+            Examples(data.inputs[i], data.targets[i], data.class_names, data.name, split)
+            for i, split in (
+                (np.sort(kept), f"{data.split}, kept"),
+                (np.sort(out), f"{data.split}, held out"),
+            )
+        )
+
+    def _measures(self) -> MeasureSettings:
+        return MeasureSettings(
+            rho=self.rho, sigma=self.sigma, random_state=self.random_state, names=tuple(self.measures)
+        )
+
+    def _tasks(self, variants: Sequence[Variant]) -> list[Task]:
+        """List the runs, all variants of a seed before the next seed, so that every variant shows early."""
+        options = {
+            "loss": self.loss,
+            "batch_size": self.batch_size,
+            "device": self.device,
+            "precision": self.precision,
+            "batch_norm": self.batch_norm,
+        }
+        surface = {"resolution": self.resolution, "span": self.span}
+        tasks = []
+        for number in range(self.n_seeds):
+            for variant in variants:
+                wanted = self.maps == "all" or (self.maps == "first" and number == 0)
+                tasks.append(
+                    Task(
+                        variant=variant,
+                        seed=self.random_state + number,
+                        training=variant.settings(epochs=self.epochs, stop_at_loss=self.stop_at_loss),
+                        data=self._data,
+                        held_out=self._held_out,
+                        options=options,
+                        measures=self._measures(),
+                        map=surface if wanted else None,
+                        memory=cache.check_memory(self.memory),
+                    )
+                )
+        for task in tasks[: len(variants)]:
+            build(task)  # a change that does not apply is said now, not after the others have trained
+        return tasks
+
+    def _outcomes(self, tasks: list[Task], report: OnProgress) -> Iterator[RunOutcome]:
+        total = len(tasks)
+        if self.n_jobs == 1:
+            for index, task in enumerate(tasks):
+                label = f"{task.variant.name}, seed {task.seed}"
+                share = part(report, index / total, (index + 1) / total)
+                yield run(task, partial(_labelled, share, label))
+            return
+        jobs = (joblib.delayed(run)(task) for task in tasks)
+        for index, outcome in enumerate(run_parallel(jobs, self.n_jobs)):
+            report(index + 1, total, f"{outcome.row['variant']}, seed {outcome.row['seed']}")
+            yield outcome
+
+    def _result(self, variants: Sequence[Variant], outcomes: Sequence[RunOutcome]) -> ComparisonResult:
+        rows = [outcome.row for outcome in outcomes]
+        names = [variant.name for variant in variants]
+        line = np.linspace(-self.span, self.span, self.resolution)
+        axes = next((o.axes for o in outcomes if o.axes is not None), np.stack([line, line]))
+        surfaces = np.full((len(names), self.resolution, self.resolution), np.nan)
+        for outcome in outcomes:
+            if outcome.surface is not None and outcome.row["seed"] == self.random_state:
+                surfaces[names.index(outcome.row["variant"])] = outcome.surface
+        settings = {
+            **{k: v for k, v in self.get_params().items() if k not in ("memory", "verbose", "n_jobs")},
+            **policy_settings(self.batch_norm, several_networks=False),
+            "loss": self.loss if isinstance(self.loss, str) else cache.describe_callable(self.loss),
+            "data": self._data.name,
+            "n_examples": len(self._data),
+            "n_held_out": len(self._held_out),
+        }
+        return ComparisonResult(
+            table=rows,
+            summary=summarise(rows, names),
+            names=names,
+            surfaces=surfaces,
+            axes=axes,
+            correlations=rank_measures(rows, self.gap, self.random_state),
+            claims=judge_claims(rows, self.gap),
+            settings=settings,
+        )
+
+
+def _labelled(report: OnProgress, label: str, done: int, total: int, message: str) -> None:
+    report(done, total, f"{label}: {message}")

@@ -1,0 +1,35 @@
+"""What was computed once and can be loaded: keys, calls and the sealed store behind them."""
+
+from ._calls import (
+    MISSING,
+    CacheInfo,
+    arithmetic,
+    cache_info,
+    cached_call,
+    check_memory,
+    clear_cache,
+    default_cache_folder,
+    is_cached,
+    machinery,
+    recall,
+    reduce_cache,
+)
+from ._identity import describe_callable, describe_module, fingerprint
+
+__all__ = [
+    "MISSING",
+    "CacheInfo",
+    "arithmetic",
+    "cache_info",
+    "cached_call",
+    "check_memory",
+    "clear_cache",
+    "default_cache_folder",
+    "describe_callable",
+    "describe_module",
+    "fingerprint",
+    "is_cached",
+    "machinery",
+    "recall",
+    "reduce_cache",
+]

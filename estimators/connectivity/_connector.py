@@ -1,0 +1,422 @@
+"""Mode connectivity: how two trained networks are joined in weight space."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from ..base import LandscapeEstimator
+from ..core.paths.bends import TrainedBends, train_bends
+from ..core.paths.paths import PATHS, barrier
+from ..core.paths.peaks import Peaks
+from ..landscape import Landscape
+from ..progress import OnProgress, ignore_progress, part
+from ._endpoints import PathEnds, check_settings, prepare_ends
+from ._measures import average_predictions, combine, draw_plane, find_highest, notes_on_heights, summarise_path
+from ._result import PathResult
+
+
+class ModeConnector(LandscapeEstimator):
+    """Find a path between two networks and measure how high it climbs.
+
+    ``fit`` learns the path, ``transform`` measures it anywhere. The ends never move: ``t = 0`` is A and
+    ``t = 1`` is B (reordered, when ``align="weights"``), to the last bit.
+
+    Parameters
+    ----------
+    path : {"linear", "bezier", "polychain"}, default="linear"
+        The straight line, a Bézier curve or a chain of straight pieces. The bends of the last two are trained
+        by stochastic gradient descent over t ~ U(0, 1) with batch statistics (Garipov et al. 2018).
+    n_bends : int, default=1
+        Control points of the curve or corners of the chain; a straight line has none.
+    align : None or "weights", default=None
+        Reorder the hidden units of B to match A's first (weight matching, Ainsworth et al. 2023). The groups
+        of units are derived from the model's own graph, and B's outputs are checked to stay the same to 1e-4.
+    n_points : int, default=21
+        Positions evaluated, ends included. The maximum is then looked for between them: the middle of each step,
+        positions close to both ends, and up to 32 more where the path may be highest, so that a fit evaluates two
+        to three times as many. A rise narrower than half a step that ends away from all of these is missed.
+    epochs : int, default=15
+        Passes over the examples to train the bends.
+    lr : float, default=0.1
+        First step size; it falls to 0 along a half cosine.
+    momentum : float, default=0.9
+        Heavy-ball momentum.
+    train_batch_size : int, default=32
+        Examples a step of that training.
+    tolerance : float, default=0.1
+        Rise over the worse end, in the unit of the loss, up to which the ends count as connected.
+    n_restarts : int, default=3
+        Starts of weight matching.
+    compare : bool, default=True
+        Also evaluate the straight lines the path replaces: between A and B as given, and after matching.
+    plane_resolution : int, default=0
+        Points on a side of a map of the plane through A, B and the bends; 0 draws none.
+    ensemble_points : int, default=0
+        Evenly spaced positions whose predicted probabilities are averaged; 0 averages none.
+    loss, batch_size, device, precision, memory, n_jobs, random_state, verbose
+        As in every estimator.
+    batch_norm : {"auto", "recompute", "batch", "frozen"}, default="auto"
+        Under "recompute", which is what "auto" means for a path, statistics are estimated anew at every position, the
+        ends included, from the same examples. "frozen" is refused for models with batch norm: a point between two
+        networks has no statistics of its own.
+
+    Attributes
+    ----------
+    result_ : PathResult
+        Everything measured; each of its fields is also an attribute with a trailing underscore, such as
+        ``t_``, ``losses_``, ``barrier_``, ``rise_over_endpoints_``, ``connected_``, ``worst_t_``,
+        ``path_length_``, ``held_out_losses_``, ``notes_``. ``barrier_``, ``rise_over_endpoints_`` and ``worst_t_``
+        are of the refined maximum, which may be higher by up to ``barrier_error_`` and ``rise_error_``.
+    end_points_ : ndarray of shape (2, P)
+        A and B, B after matching.
+    bends_ : ndarray of shape (n_bends, P)
+        The trained bends; empty for a straight line.
+    history_ : dict of ndarray
+        ``loss`` and ``learning_rate`` by epoch of training the bends.
+    n_features_in_ : int
+        P.
+
+    References
+    ----------
+    Garipov et al. 2018, *Loss Surfaces, Mode Connectivity, and Fast Ensembling of DNNs*.
+    Frankle et al. 2020, *Linear Mode Connectivity and the Lottery Ticket Hypothesis*.
+    Entezari et al. 2022, *The Role of Permutation Invariance in Linear Mode Connectivity* (the barrier).
+    Ainsworth et al. 2023, *Git Re-Basin*; Jordan et al. 2023, *REPAIR*.
+
+    Examples
+    --------
+    >>> connector = ModeConnector(path="bezier").fit((model_a, model_b), data)  # doctest: +SKIP
+    >>> connector.barrier_, connector.straight_barrier_  # doctest: +SKIP
+    (0.03, 2.4)
+    """
+
+    result_: PathResult
+
+    def __init__(
+        self,
+        *,
+        path: str = "linear",
+        n_bends: int = 1,
+        align: str | None = None,
+        n_points: int = 21,
+        epochs: int = 15,
+        lr: float = 0.1,
+        momentum: float = 0.9,
+        train_batch_size: int = 32,
+        tolerance: float = 0.1,
+        n_restarts: int = 3,
+        compare: bool = True,
+        plane_resolution: int = 0,
+        ensemble_points: int = 0,
+        loss: Any = "cross_entropy",
+        batch_size: int = 512,
+        device: str = "auto",
+        precision: str = "float32",
+        batch_norm: str = "auto",
+        memory: Any = None,
+        n_jobs: int = 1,
+        random_state: int = 0,
+        verbose: int = 0,
+    ) -> None:
+        self.path = path
+        self.n_bends = n_bends
+        self.align = align
+        self.n_points = n_points
+        self.epochs = epochs
+        self.lr = lr
+        self.momentum = momentum
+        self.train_batch_size = train_batch_size
+        self.tolerance = tolerance
+        self.n_restarts = n_restarts
+        self.compare = compare
+        self.plane_resolution = plane_resolution
+        self.ensemble_points = ensemble_points
+        self.loss = loss
+        self.batch_size = batch_size
+        self.device = device
+        self.precision = precision
+        self.batch_norm = batch_norm
+        self.memory = memory
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(
+        self,
+        models: Sequence[Any],
+        data: Any,
+        *,
+        held_out: Any = None,
+        on_progress: OnProgress | None = None,
+        on_partial: Callable[[PathResult], None] | None = None,
+    ) -> ModeConnector:
+        """Find the path between two networks and measure it.
+
+        Parameters
+        ----------
+        models : (A, B)
+            A is a module. B is a module, a state dict, a checkpoint file or a vector of weights of the same
+            architecture.
+        data : Examples, (inputs, targets), Dataset or DataLoader
+            The examples of the loss, of the training of the bends and of the batch-norm statistics.
+        held_out : like `data`, optional
+            Other examples to measure the path on; statistics still come from `data`.
+        on_progress, on_partial : callable, optional
+            ``on_progress(done, total, message)``; ``on_partial(result)`` gets the result so far.
+
+        Returns
+        -------
+        ModeConnector
+
+        Raises
+        ------
+        ValueError
+            If an argument is not allowed, the networks differ in more than their weights (all differences are
+            listed), are the same point, hold non-finite weights, or cannot be aligned.
+        """
+        check_settings(self)
+        n_bends = 0 if self.path == "linear" else int(self.n_bends)
+        report = self._progress(on_progress, f"{self.path} path")
+        lines = self._straight_lines(n_bends)
+        n = self.n_points * (1 if held_out is None else 2)
+        # in units of one evaluated point: a training step costs about three times its share of one
+        steps = _shares(
+            report,
+            [
+                0.0 if self.align is None else 0.2 * n,
+                *(1.5 * self.n_points for _ in lines),
+                3.0 * self.epochs * bool(n_bends),
+                float(n + 1.5 * self.n_points),
+                float(self.plane_resolution**2 + 2 * self.ensemble_points),
+            ],
+        )
+        ends = prepare_ends(self, models, data, steps.pop(0))
+        land, t = ends.land, np.linspace(0.0, 1.0, int(self.n_points))
+        self._land, self._other = land, land if held_out is None else land.on(held_out)
+        found: dict[str, Any] = {
+            "settings": self._settings(ends, held_out),
+            "path": self.path,
+            "n_bends": n_bends,
+            "align": self.align or "",
+            "t": t,
+            "tolerance": float(self.tolerance),
+            "notes": list(ends.notes),
+            **ends.fields,
+        }
+        straight = PATHS["linear"](t, 0)
+        for name, end in (("straight", ends.b_given), ("aligned", ends.b)):
+            if name in lines:
+                line, on_grid, on_peak = torch.stack([ends.a, end]), *_shares(steps.pop(0), [2.0, 1.0])
+                values = self._evaluate(land, line, straight, on_grid)
+                found[f"{name}_losses"], found[f"{name}_accuracies"] = values.losses, values.accuracies
+                highest = self._highest(line, "linear", t, values.losses, on_peak, look_between=False)
+                found[f"{name}_barrier"] = barrier(highest.t, highest.values)
+                if on_partial is not None:
+                    on_partial(PathResult(**found))
+        bends = self._train(ends, data, n_bends, steps.pop(0), found)
+        anchors = torch.stack([ends.a, *bends, ends.b])
+        self.end_points_ = anchors[[0, -1]].cpu().numpy()
+        self.bends_ = anchors[1:-1].cpu().numpy()
+        self.n_features_in_ = land.n_parameters
+        on_path, on_rest = steps
+        self._measure(anchors, found, held_out is not None, on_path)
+        if on_partial is not None:
+            on_partial(PathResult(**found))
+        if found["distance"] > 0:
+            found |= draw_plane(
+                lambda plane, points: self._evaluate(land, plane, points, on_rest),
+                anchors,
+                PATHS[self.path](t, n_bends),
+                int(self.plane_resolution),
+            )
+        else:
+            found["notes"].append("Matched, both ends are one point: the networks were permutations of each other.")
+        if self.ensemble_points:
+            positions = np.linspace(0.0, 1.0, int(self.ensemble_points))
+            averaged = average_predictions(self._other, combine(anchors, self._coefficients(positions)))
+            found["ensemble_t"] = positions
+            found["ensemble_loss"], found["ensemble_accuracy"] = averaged["loss"], averaged["accuracy"]
+        self.history_ = {
+            "loss": found.get("history_losses", np.empty(0)),
+            "learning_rate": found.get("history_learning_rates", np.empty(0)),
+        }
+        self._publish(PathResult(**found))
+        report(1, 1, "done")
+        return self
+
+    def transform(self, t: ArrayLike) -> np.ndarray:
+        """Measure the path anywhere.
+
+        Parameters
+        ----------
+        t : array-like of shape (n,)
+            Positions in [0, 1].
+
+        Returns
+        -------
+        ndarray of shape (n, 2)
+            Loss and accuracy on the examples of ``fit``.
+        """
+        check_is_fitted(self)
+        anchors = self._anchors()
+        values = self._evaluate(self._land, anchors, self._coefficients(t), ignore_progress)
+        return np.stack([values.losses, values.accuracies], axis=1)
+
+    def fit_transform(self, X: Sequence[Any], y: Any = None, **fit_params: Any) -> np.ndarray:
+        """Fit the path between the models ``X`` on the data ``y`` and measure it at its own positions."""
+        return self.fit(X, y, **fit_params).transform(self.t_)
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Names of the columns of ``transform``."""
+        return np.array(["loss", "accuracy"], dtype=object)
+
+    def weights_at(self, t: float) -> dict[str, Tensor]:
+        """State dict of the network at one position; buffers follow the batch-norm policy.
+
+        Parameters
+        ----------
+        t : float
+            Position in [0, 1]; the weights of 0 and 1 are those of the ends to the last bit.
+        """
+        check_is_fitted(self)
+        return self._land.state_dict(combine(self._anchors(), self._coefficients(t))[0])
+
+    def ensemble(self, t: ArrayLike = (0.0, 0.5, 1.0), data: Any = None) -> dict[str, Any]:
+        """Average the predictions of several networks on the path (fast ensembling, Garipov et al. 2018).
+
+        Parameters
+        ----------
+        t : array-like of shape (n,), default=(0, 0.5, 1)
+            Positions in [0, 1].
+        data : examples, optional
+            Where to predict; by default the held-out examples of ``fit``, or its examples if there were none.
+
+        Returns
+        -------
+        dict
+            ``loss`` and ``accuracy`` of the average, ``member_losses`` and ``member_accuracies`` of shape
+            (n,). Probabilities are averaged; for float targets, outputs.
+        """
+        check_is_fitted(self)
+        land = self._other if data is None else self._land.on(data)
+        return average_predictions(land, combine(self._anchors(), self._coefficients(t)))
+
+    def plane_models(self) -> list[Any]:
+        """Give A, B and the first bend (no bend when straight), for `SurfaceMapper` with ``directions="models"``.
+
+        Returns
+        -------
+        list
+            A as a module, the others as state dicts; the plane through them holds a path of one bend.
+        """
+        check_is_fitted(self)
+        anchors = self._anchors()
+        others = [anchors[-1], *anchors[1:-1][:1]]
+        return [self._land.model_at(anchors[0]), *(self._land.state_dict(point) for point in others)]
+
+    # -- inside -----------------------------------------------------------------------------------------
+
+    def _straight_lines(self, n_bends: int) -> list[str]:
+        """Name the straight lines to evaluate beside the path."""
+        if not self.compare:
+            return []
+        names = ["straight"] if n_bends or self.align else []
+        return [*names, "aligned"] if n_bends and self.align else names
+
+    def _train(self, ends: PathEnds, data: Any, n_bends: int, report: OnProgress, found: dict[str, Any]) -> Tensor:
+        if not n_bends:
+            return ends.a.new_empty(0, len(ends.a))
+        trainer = self._landscape(ends.model, data, batch_norm="batch")
+        options = {
+            "n_bends": n_bends,
+            "n_examples": trainer.n_examples,
+            "epochs": int(self.epochs),
+            "batch_size": int(self.train_batch_size),
+            "lr": float(self.lr),
+            "momentum": float(self.momentum),
+            "random_state": int(self.random_state),
+        }
+
+        def on_epoch(epoch: int, bends: Tensor) -> None:
+            report(epoch, int(self.epochs), f"training the bends, epoch {epoch} of {self.epochs}")
+
+        key = ("bends", trainer.fingerprint, ends.a, ends.b, self.path, options)
+        live = (trainer, ends.a, ends.b, self.path, options, on_epoch)
+        trained: TrainedBends = self._cached(_train_bends, key, *live)
+        found["history_losses"], found["history_learning_rates"] = trained.losses, trained.learning_rates
+        found["diverged_at"] = trained.diverged_at
+        if trained.diverged_at:
+            found["notes"].append(
+                f"Training the bends stopped being finite in epoch {trained.diverged_at}; the bends before "
+                f"that are used. Lower lr (now {self.lr:g})."
+            )
+        return trained.bends.to(ends.a)
+
+    def _measure(self, anchors: Tensor, found: dict[str, Any], held_out: bool, report: OnProgress) -> None:
+        first, second, third = _shares(report, [1.0, 1.0 * held_out, 1.5])
+        coefficients = PATHS[self.path](found["t"], found["n_bends"])
+        values = self._evaluate(self._land, anchors, coefficients, first)
+        found["losses"], found["accuracies"] = values.losses, values.accuracies
+        if held_out:
+            outside = self._evaluate(self._other, anchors, coefficients, second)
+            found["held_out_losses"], found["held_out_accuracies"] = outside.losses, outside.accuracies
+        highest = self._highest(anchors, self.path, found["t"], values.losses, third)
+        found |= summarise_path(PATHS[self.path], anchors, found["t"], highest, float(self.tolerance))
+        found["notes"] += notes_on_heights(found, highest)
+        if self.path == "linear" and not self.align:
+            found["straight_barrier"] = found["barrier"]
+
+    def _highest(
+        self, anchors: Tensor, path: str, t: np.ndarray, losses: np.ndarray, report: OnProgress, **options: Any
+    ) -> Peaks:
+        def evaluate(positions: np.ndarray, on_progress: OnProgress) -> np.ndarray:
+            return self._evaluate(self._land, anchors, PATHS[path](positions, len(anchors) - 2), on_progress).losses
+
+        return find_highest(evaluate, t, losses, report, **options)
+
+    def _anchors(self) -> Tensor:
+        stacked = np.concatenate([self.end_points_[:1], self.bends_, self.end_points_[1:]])
+        return torch.from_numpy(stacked).to(self._land.theta)
+
+    def _coefficients(self, t: ArrayLike) -> np.ndarray:
+        t = np.atleast_1d(np.asarray(t, dtype=float))
+        if t.ndim != 1 or not ((t >= 0) & (t <= 1)).all():
+            raise ValueError(f"t must be numbers in [0, 1], got {t.tolist()!r}. 0 is A and 1 is B.")
+        return PATHS[self.path](t, len(self.bends_))
+
+    def _settings(self, ends: PathEnds, held_out: Any) -> dict[str, Any]:
+        own = {
+            name: getattr(self, name)
+            for name in (
+                "path",
+                "n_bends",
+                "align",
+                "n_points",
+                "epochs",
+                "lr",
+                "momentum",
+                "train_batch_size",
+            )
+        }
+        outside = {} if held_out is None else {"held_out": self._other.data.fingerprint[:12]}
+        return {**ends.land.settings, **own, **outside, "random_state": self.random_state}
+
+
+def _train_bends(
+    trainer: Landscape, a: Tensor, b: Tensor, path: str, options: dict[str, Any], on_epoch: Callable
+) -> TrainedBends:
+    return train_bends(trainer.minibatch_loss_and_gradient, a, b, PATHS[path], on_epoch=on_epoch, **options)
+
+
+def _shares(report: OnProgress, weights: Sequence[float]) -> list[OnProgress]:
+    """Give each step of a job its part of the whole, in proportion to its cost."""
+    edges = np.concatenate([[0.0], np.cumsum(weights)]) / max(sum(weights), 1e-12)
+    return [part(report, start, stop) for start, stop in pairwise(edges)]

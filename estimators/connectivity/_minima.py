@@ -1,0 +1,345 @@
+"""A map of minima: which of several networks are joined, how far apart and how alike they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+
+from ..base import LandscapeEstimator
+from ..cache import fingerprint
+from ..cache._identity import describe_module
+from ..core.alignment.similarity import classical_scaling, connected_groups, features, linear_cka
+from ..core.network.batchnorm import batch_norms
+from ..landscape import Landscape
+from ..progress import OnProgress, ignore_progress, part
+from ..results import Result
+from ._connector import ModeConnector
+from ._endpoints import check_fixed_parts, state_of
+
+COMPARED = ("features", "outputs", None)
+#: What the picture's distances stand for: name → (m, m) matrix of a result.
+LAYOUTS: dict[str, Callable[[MapResult], np.ndarray]] = {
+    "distance": lambda result: result.distances,
+    "barrier": lambda result: np.maximum(result.barriers, 0.0),
+    "cka": lambda result: np.sqrt(np.maximum(0.0, 1.0 - result.cka)),
+}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MapResult(Result):
+    """Pairwise measurements of m networks.
+
+    Attributes
+    ----------
+    names : list of str
+        The networks.
+    losses, accuracies : ndarray of shape (m,)
+        Their own, under the same batch-norm policy as the paths.
+    barriers, rises : ndarray of shape (m, m)
+        Height of the path over the chord and over the worse end, in the unit of the loss; 0 on the diagonal,
+        NaN where not yet computed.
+    distances : ndarray of shape (m, m)
+        Euclidean, in the unit of the weights (after matching, when ``align="weights"``).
+    cka : ndarray of shape (m, m)
+        Linear CKA of features or outputs on the same examples, unbiased: about 0, and then as often below it, where
+        nothing is alike; NaN when not asked for.
+    t, profiles : ndarray of shape (n,) and (m, m, n)
+        Loss along each path.
+    layout : ndarray of shape (m, 2)
+        Coordinates of the picture.
+    layout_of, layout_share : str, float
+        What its distances stand for, and the share of the squared spread it keeps.
+    clusters : ndarray of shape (m,)
+        Groups of networks joined, directly or in steps, by barriers of at most ``tolerance``. (The rise over
+        the worse end would join everything through one untrained network.)
+    tolerance : float
+        In the unit of the loss.
+    """
+
+    names: list[str] = field(default_factory=list)
+    losses: np.ndarray = field(default_factory=lambda: np.empty(0))
+    accuracies: np.ndarray = field(default_factory=lambda: np.empty(0))
+    barriers: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    rises: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    distances: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    cka: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    t: np.ndarray = field(default_factory=lambda: np.empty(0))
+    profiles: np.ndarray = field(default_factory=lambda: np.empty((0, 0, 0)))
+    layout: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))
+    layout_of: str = "distance"
+    layout_share: float = float("nan")
+    clusters: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=int))
+    tolerance: float = 0.1
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row a pair."""
+        return [
+            {
+                "a": self.names[i],
+                "b": self.names[j],
+                "barrier": float(self.barriers[i, j]),
+                "rise": float(self.rises[i, j]),
+                "distance": float(self.distances[i, j]),
+                "cka": float(self.cka[i, j]),
+            }
+            for i, j in combinations(range(len(self.names)), 2)
+        ]
+
+
+class MinimaMapper(LandscapeEstimator):
+    """Measure every pair of several networks (barrier, distance, likeness), draw them, group the joined ones.
+
+    Parameters
+    ----------
+    path, n_bends, align, n_points, epochs, lr, momentum, train_batch_size, n_restarts
+        How each pair is joined, as in `ModeConnector`; by default the straight line with 11 points.
+    compare : {"features", "outputs"} or None, default="features"
+        What linear CKA (Kornblith et al. 2019) compares: what enters the classifier, or the class scores.
+    layout : {"distance", "barrier", "cka"}, default="distance"
+        What the distances of the picture stand for (classical scaling).
+    tolerance : float, default=0.1
+        Barrier, in the unit of the loss, up to which two networks count as joined.
+    loss, batch_size, device, precision, batch_norm, memory, n_jobs, random_state, verbose
+        As in `ModeConnector`. With ``memory`` each pair is kept by the content of both networks, so adding
+        one network computes only its own pairs.
+
+    Attributes
+    ----------
+    result_ : MapResult
+        Each of its fields is also an attribute with a trailing underscore: ``barriers_``, ``distances_``,
+        ``cka_``, ``layout_``, ``clusters_``, ...
+    n_features_in_ : int
+        Number of weights.
+    """
+
+    result_: MapResult
+
+    def __init__(
+        self,
+        *,
+        path: str = "linear",
+        n_bends: int = 1,
+        align: str | None = None,
+        n_points: int = 11,
+        epochs: int = 15,
+        lr: float = 0.1,
+        momentum: float = 0.9,
+        train_batch_size: int = 32,
+        n_restarts: int = 3,
+        compare: str | None = "features",
+        layout: str = "distance",
+        tolerance: float = 0.1,
+        loss: Any = "cross_entropy",
+        batch_size: int = 512,
+        device: str = "auto",
+        precision: str = "float32",
+        batch_norm: str = "auto",
+        memory: Any = None,
+        n_jobs: int = 1,
+        random_state: int = 0,
+        verbose: int = 0,
+    ) -> None:
+        self.path = path
+        self.n_bends = n_bends
+        self.align = align
+        self.n_points = n_points
+        self.epochs = epochs
+        self.lr = lr
+        self.momentum = momentum
+        self.train_batch_size = train_batch_size
+        self.n_restarts = n_restarts
+        self.compare = compare
+        self.layout = layout
+        self.tolerance = tolerance
+        self.loss = loss
+        self.batch_size = batch_size
+        self.device = device
+        self.precision = precision
+        self.batch_norm = batch_norm
+        self.memory = memory
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(
+        self,
+        models: Sequence[Any] | Mapping[str, Any],
+        data: Any,
+        *,
+        on_progress: OnProgress | None = None,
+        on_partial: Callable[[MapResult], None] | None = None,
+    ) -> MinimaMapper:
+        """Measure every pair.
+
+        Parameters
+        ----------
+        models : sequence, or mapping from names
+            At least two; the first is a module, the others modules, state dicts, files or vectors.
+        data : Examples, (inputs, targets), Dataset or DataLoader
+            The examples of the loss and of the comparison.
+        on_progress, on_partial : callable, optional
+            ``on_progress(done, total, message)``; ``on_partial(result)`` after each pair.
+
+        Returns
+        -------
+        MinimaMapper
+
+        Raises
+        ------
+        ValueError
+            If there are fewer than two networks, or they differ in more than their weights.
+        """
+        if not isinstance(models, Mapping):
+            models = {f"model {i}": m for i, m in enumerate(models)}
+        named = dict(models)
+        self._check(named)
+        names, members = list(named), list(named.values())
+        land = self._landscape(members[0], data, several_networks=True)
+        self._models, self._data = members, land.data
+        thetas = [land.point(m) for m in members]
+        for member in members[1:]:
+            check_fixed_parts(members[0], land, state_of(members[0], land, member))
+        report, m = self._progress(on_progress, "map of minima"), len(names)
+        own = land.evaluate(torch.stack(thetas), np.eye(m))
+        square = np.where(np.eye(m, dtype=bool), 0.0, np.nan)
+        result = MapResult(
+            settings={
+                **land.settings,
+                "path": self.path,
+                "align": self.align,
+                "random_state": self.random_state,
+            },
+            names=names,
+            losses=own.losses,
+            accuracies=own.accuracies,
+            barriers=square.copy(),
+            rises=square.copy(),
+            distances=square.copy(),
+            cka=self._likeness(land, thetas),
+            t=np.linspace(0.0, 1.0, int(self.n_points)),
+            profiles=np.full((m, m, int(self.n_points)), np.nan),
+            layout_of=self.layout,
+            tolerance=float(self.tolerance),
+        )
+        pairs = list(combinations(range(m), 2))
+        for done, (i, j) in enumerate(pairs):
+            step = part(report, done / len(pairs), (done + 1) / len(pairs), f"{names[i]} – {names[j]}")
+            values = self._pair(members[0], thetas[i], thetas[j], land, step)
+            for a, b, profile in ((i, j, values["losses"]), (j, i, values["losses"][::-1])):
+                result.barriers[a, b], result.rises[a, b] = values["barrier"], values["rise"]
+                result.distances[a, b], result.profiles[a, b] = values["distance"], profile
+            if on_partial is not None and done + 1 < len(pairs):
+                so_far = {name: getattr(result, name).copy() for name in ("barriers", "rises", "distances", "profiles")}
+                on_partial(replace(result, **so_far, clusters=connected_groups(result.barriers, self.tolerance)))
+        coordinates, share = classical_scaling(LAYOUTS[self.layout](result))
+        groups = connected_groups(result.barriers, self.tolerance)
+        self.n_features_in_ = land.n_parameters
+        self._publish(replace(result, layout=coordinates, layout_share=share, clusters=groups))
+        report(1, 1, "done")
+        return self
+
+    def transform(self, models: Sequence[Any]) -> np.ndarray:
+        """Measure the barriers of other networks to those of the map.
+
+        Parameters
+        ----------
+        models : sequence of length n
+            Networks of the same architecture.
+
+        Returns
+        -------
+        ndarray of shape (n, m)
+            In the unit of the loss.
+        """
+        check_is_fitted(self)
+        first = self._models[0]
+        land = self._landscape(first, self._data, several_networks=True)
+        rows = [
+            [self._pair(first, land.point(own), land.point(m), land)["barrier"] for own in self._models] for m in models
+        ]
+        return np.array(rows, dtype=float).reshape(len(rows), len(self._models))
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Names of the columns of ``transform``."""
+        check_is_fitted(self)
+        return np.array([f"barrier to {name}" for name in self.names_], dtype=object)
+
+    # -- inside -----------------------------------------------------------------------------------------
+
+    def _check(self, named: dict[str, Any]) -> None:
+        if len(named) < 2:
+            raise ValueError(f"models must be at least two networks, got {len(named)}. Add one to compare with.")
+        first = next(iter(named.values()))
+        if not isinstance(first, nn.Module):
+            raise TypeError(f"models[0] must be a torch.nn.Module, got {type(first).__name__}. Use load_model(name).")
+        if self.compare not in COMPARED:
+            raise ValueError(f"compare must be one of {COMPARED}, got {self.compare!r}. Choose one of these.")
+        if self.layout not in LAYOUTS or (self.layout == "cka" and self.compare is None):
+            raise ValueError(
+                f"layout must be one of {', '.join(LAYOUTS)}, got {self.layout!r} with "
+                f"compare={self.compare!r}. 'cka' needs something to compare."
+            )
+
+    def _likeness(self, land: Landscape, thetas: list[Tensor]) -> np.ndarray:
+        m = len(thetas)
+        if self.compare is None:
+            return np.full((m, m), np.nan)
+        seen = [_represent(land, theta, self.compare) for theta in thetas]
+        cka = np.eye(m)
+        for i, j in combinations(range(m), 2):
+            cka[i, j] = cka[j, i] = linear_cka(seen[i], seen[j])
+        return cka
+
+    def _pair(
+        self, model: nn.Module, a: Tensor, b: Tensor, land: Landscape, report: OnProgress = ignore_progress
+    ) -> dict[str, Any]:
+        """Join two of the networks, or load what was found when they were joined before, in either order."""
+        if torch.equal(a, b):
+            same = np.full(int(self.n_points), land.loss(a))
+            return {"barrier": 0.0, "rise": 0.0, "distance": 0.0, "losses": same}
+        shared = {k: v for k, v in self.get_params().items() if k in ModeConnector().get_params()}
+        connector = ModeConnector(**{**shared, "compare": False, "verbose": 0})
+        numbers = {k: v for k, v in shared.items() if k not in ("memory", "n_jobs", "verbose", "compare")}
+        prints = [fingerprint(a), fingerprint(b)]
+        numbers["batch_norm"] = land.batch_norm
+        turned = prints[0] > prints[1]
+        # the first network lends all that no path moves: frozen weights, buffers, code
+        elsewhere = {*land.names, *(_statistics(model) if land.batch_norm == "recompute" else ())}
+        fixed = describe_module(model, elsewhere)
+        key = ("pair", fixed, land.names, land.data.fingerprint, numbers, sorted(prints))
+        found = self._cached(_join, key, connector, land, (b, a) if turned else (a, b), report)
+        return {**found, "losses": found["losses"][::-1]} if turned else found
+
+
+def _statistics(model: nn.Module) -> set[str]:
+    """Names of the batch-norm buffers, which are estimated anew where points come from several networks."""
+    kept = {id(buffer) for layer in batch_norms(model) for buffer in layer.buffers(recurse=False)}
+    return {name for name, buffer in model.named_buffers(remove_duplicate=False) if id(buffer) in kept}
+
+
+def _join(connector: ModeConnector, land: Landscape, ends: tuple[Tensor, Tensor], report: OnProgress) -> dict[str, Any]:
+    result = connector.fit((land.model_at(ends[0]), ends[1]), land.data, on_progress=report).result_
+    return {
+        "barrier": result.barrier,
+        "rise": result.rise_over_endpoints,
+        "distance": result.distance,
+        "losses": result.losses,
+    }
+
+
+def _represent(land: Landscape, theta: Tensor, what: str | None) -> Tensor:
+    """Features or class scores of one network on the landscape's examples."""
+    if what == "features":
+        module = land.model_at(theta).eval()
+        inputs = land.data.inputs.to(next(module.parameters()).dtype)
+        found = features(module, (x.clone() for x in inputs.split(land.batch_size)))
+        if found is not None:
+            return found
+    return land.outputs(theta)

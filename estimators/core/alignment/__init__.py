@@ -1,0 +1,1 @@
+"""Which units of two networks correspond, and how alike two networks are."""

@@ -1,0 +1,1 @@
+"""Means of weights, and the learning rates under which they are collected."""

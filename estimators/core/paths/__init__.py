@@ -1,0 +1,1 @@
+"""Lines and curves between points, and their bends."""

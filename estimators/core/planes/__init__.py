@@ -1,0 +1,1 @@
+"""Directions, lattices on them, and what is read off the values there."""

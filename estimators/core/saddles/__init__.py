@@ -1,0 +1,1 @@
+"""Critical points, how they are found, and the races of optimisers that leave them."""

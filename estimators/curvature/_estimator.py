@@ -1,0 +1,270 @@
+"""Curvature: the spectrum of the Hessian at a point, and what kind of point that makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+
+from ..base import LandscapeEstimator
+from ..checks import check_choice, check_integer
+from ..core.spectrum.lanczos import ENDS
+from ..landscape import Landscape
+from ..progress import OnProgress, ignore_progress
+from . import _steps as work
+from ._result import CurvatureResult
+from ._run import CurvatureRun
+
+__all__ = ["CurvatureEstimator", "CurvatureResult"]
+
+COLUMNS = (
+    "loss",
+    "gradient_norm",
+    "lambda_max",
+    "lambda_min",
+    "trace",
+    "saddle_index",
+    "zero_fraction",
+)
+
+
+class CurvatureEstimator(LandscapeEstimator):
+    """Measure the curvature at a point: the ends of the spectrum, its density, its trace, the saddle index.
+
+    Small networks get an explicit matrix in float64. Larger ones get Lanczos with full reorthogonalisation for the
+    ends, stochastic Lanczos quadrature for density and fractions, and Hutch++ for the trace, each with its residual
+    or standard error.
+
+    Parameters
+    ----------
+    n_eigenvalues : int, default=5
+        Eigenvalues wanted at each end.
+    ends : {"both", "largest", "smallest"}, default="both"
+        "smallest" are the most negative. Semidefinite matrices are searched at their large end only.
+    kind : {"hessian", "ggn", "fisher", "empirical_fisher"}, default="hessian"
+        H = ∇²L; the Gauss-Newton matrix (1/N) Σ Jᵀ(∂²ℓ/∂z²)J; the Fisher matrix (1/N) Σ E_y[ggᵀ] with labels
+        drawn from the model; the empirical Fisher (1/N) Σ ggᵀ with the true labels, whose trace is the mean
+        squared gradient norm.
+    n_probes : int, default=10
+        Random vectors behind density, fractions and traces.
+    n_lanczos : int, default=80
+        Lanczos steps a probe; 0 leaves density and fractions out.
+    exact_below : int, default=2000
+        Largest P for which the matrix is made explicitly, in float64.
+    tol : float, default=1e-3
+        A pair has converged at ‖Av − λv‖ ≤ tol·|λ|; eigenvalues within tol times the largest magnitude count as
+        zero.
+    gradient_tol : float, default=1e-3
+        Largest gradient norm at which the point counts as stationary.
+    max_products : int, default=1000
+        Most products in the search for the ends.
+    per_layer : bool, default=False
+        Find λ_max of each layer too when iterative; its trace costs little and is always given.
+    compare_traces : bool, default=True
+        Estimate the traces of all four matrices beside each other.
+    parameters : str, tuple of str or None, default=None
+        Regular expressions that choose the parameters of θ.
+    loss, batch_size, device, precision, batch_norm, memory, n_jobs, random_state, verbose
+        As everywhere, see `LandscapeEstimator`.
+
+    Attributes
+    ----------
+    eigenvalues_, residuals_, trace_, trace_stderr_, density_, gradient_norm_, saddle_index_, saddle_index_stderr_,
+    point_kind_, layers_
+        And every other field of `CurvatureResult`, with an underscore.
+    result_ : CurvatureResult
+
+    References
+    ----------
+    Dauphin et al. 2014 (saddle index); Wu & Simon 2000 (Lanczos); Ghorbani et al. 2019 (density); Meyer et al. 2021
+    (Hutch++); Kunstner et al. 2019 (the two Fisher matrices).
+
+    Examples
+    --------
+    >>> est = CurvatureEstimator(n_eigenvalues=3).fit(model, data)  # doctest: +SKIP
+    >>> est.eigenvalues_, est.residuals_, est.point_kind_  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        *,
+        n_eigenvalues: int = 5,
+        ends: str = "both",
+        kind: str = "hessian",
+        n_probes: int = 10,
+        n_lanczos: int = 80,
+        exact_below: int = 2000,
+        tol: float = 1e-3,
+        gradient_tol: float = 1e-3,
+        max_products: int = 1000,
+        per_layer: bool = False,
+        compare_traces: bool = True,
+        parameters: str | tuple[str, ...] | None = None,
+        loss: Any = "cross_entropy",
+        batch_size: int = 512,
+        device: str = "auto",
+        precision: str = "float32",
+        batch_norm: str = "auto",
+        memory: Any = None,
+        n_jobs: int = 1,
+        random_state: int = 0,
+        verbose: int = 0,
+    ) -> None:
+        self.n_eigenvalues = n_eigenvalues
+        self.ends = ends
+        self.kind = kind
+        self.n_probes = n_probes
+        self.n_lanczos = n_lanczos
+        self.exact_below = exact_below
+        self.tol = tol
+        self.gradient_tol = gradient_tol
+        self.max_products = max_products
+        self.per_layer = per_layer
+        self.compare_traces = compare_traces
+        self.parameters = parameters
+        self.loss = loss
+        self.batch_size = batch_size
+        self.device = device
+        self.precision = precision
+        self.batch_norm = batch_norm
+        self.memory = memory
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(
+        self,
+        model: nn.Module,
+        data: Any,
+        *,
+        on_progress: OnProgress | None = None,
+        on_partial: Callable[[CurvatureResult], None] | None = None,
+    ) -> CurvatureEstimator:
+        """Measure one model.
+
+        Parameters
+        ----------
+        model : nn.Module
+            The point; it is not modified.
+        data : Examples, (inputs, targets), Dataset or DataLoader
+            The examples the loss is taken over.
+        on_progress : callable, optional
+            ``on_progress(done, total, message)``; may raise `Cancelled`.
+        on_partial : callable, optional
+            ``on_partial(result)`` after each step of the measurement.
+
+        Returns
+        -------
+        CurvatureEstimator
+            Itself.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is not allowed, more eigenvalues are asked for than there are parameters, the loss at the
+            point is not finite, the model has no double backward, or the memory would not suffice.
+        """
+        self._check()
+        land = self._landscape(model, data)
+        report = self._progress(on_progress, "curvature")
+        self._data = land.data
+        self._publish(self._measure(land, model, report, on_partial))
+        return self
+
+    def transform(self, models: nn.Module | Iterable[nn.Module]) -> np.ndarray:
+        """Measure models on the examples of ``fit``.
+
+        Parameters
+        ----------
+        models : nn.Module or iterable of nn.Module
+            Networks of any architecture that accept the examples.
+
+        Returns
+        -------
+        ndarray of shape (n_models, 7)
+            Columns are named by `get_feature_names_out`.
+        """
+        check_is_fitted(self)
+        self._check()
+        listed = [models] if isinstance(models, nn.Module) else list(models)
+        rows = []
+        for model in listed:
+            result = self._measure(self._landscape(model, self._data), model, ignore_progress, None)
+            row = {name: getattr(result, name) for name in COLUMNS if name != "zero_fraction"}
+            rows.append([float({**row, "zero_fraction": result.fractions[1]}[name]) for name in COLUMNS])
+        return np.array(rows, dtype=float).reshape(len(listed), len(COLUMNS))
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Names of the columns of `transform`."""
+        return np.array(COLUMNS, dtype=object)
+
+    # -- inside -----------------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        check_choice("kind", self.kind, work.KINDS)
+        check_choice("ends", self.ends, ENDS)
+        check_integer("n_eigenvalues", self.n_eigenvalues, "5 shows both ends well.")
+        check_integer("max_products", self.max_products, "1000 suffices for most networks.")
+        for name, least in (("n_probes", 2), ("n_lanczos", 0), ("exact_below", 0)):
+            check_integer(name, getattr(self, name), "Raise it.", least=least)
+        for name in ("tol", "gradient_tol"):
+            value = getattr(self, name)
+            if not (value > 0 and np.isfinite(value)):
+                raise ValueError(f"{name} must be a finite number > 0, got {value!r}. Use for example 0.001.")
+
+    def _options(self, n_parameters: int) -> dict[str, Any]:
+        """Give what changes the numbers, with the ends that make sense for the matrix."""
+        if self.n_eigenvalues > n_parameters:
+            raise ValueError(
+                f"n_eigenvalues must be at most the number of parameters ({n_parameters}), got "
+                f"{self.n_eigenvalues!r}. Ask for fewer, or choose more parameters."
+            )
+        names = ("n_eigenvalues", "ends", "n_probes", "n_lanczos", "tol", "max_products", "random_state")
+        options = {name: getattr(self, name) for name in names}
+        if self.kind in work.SEMIDEFINITE and self.ends == "both":
+            options["ends"] = "largest"
+        return options
+
+    def _measure(
+        self,
+        land: Landscape,
+        model: nn.Module,
+        report: OnProgress,
+        on_partial: Callable[[CurvatureResult], None] | None,
+    ) -> CurvatureResult:
+        options = self._options(land.n_parameters)
+        small = land.n_parameters <= self.exact_below
+        if small:
+            land = self._landscape(model, land.data, precision="float64")
+        start = land.evaluate(land.theta[None], [[1.0]])
+        loss = float(start.losses[0])
+        if not np.isfinite(loss):
+            raise ValueError(
+                f"The loss at the model's weights must be finite, got {loss!r}. "
+                "Check the checkpoint, the scale of the inputs and the precision."
+            )
+        gradient = land.gradient()
+        result = CurvatureResult(
+            settings={
+                **land.settings,
+                **options,
+                "kind": self.kind,
+                "exact_below": self.exact_below,
+                "gradient_tol": self.gradient_tol,
+            },
+            matrix=self.kind,
+            n_parameters=land.n_parameters,
+            loss=loss,
+            accuracy=float(start.accuracies[0]),
+            gradient_norm=float(gradient.double().norm()),
+            gradient_tol=float(self.gradient_tol),
+        )
+        run = CurvatureRun(self, land, options, report, on_partial, result)
+        along = float(gradient.double() @ land.hvp(gradient).double())
+        if along > 0:
+            run.update(gradient_step_drop=result.gradient_norm**4 / (2 * along))
+        run.exact() if small else run.iterative()
+        return run.result

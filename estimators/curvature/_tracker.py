@@ -1,0 +1,350 @@
+"""Curvature through training: λ_max and trace of every checkpoint, beside the edge of stability."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+
+from ..base import LandscapeEstimator
+from ..checks import check_choice, check_integer
+from ..core.network.copying import private_copy
+from ..landscape import Landscape
+from ..models import compatible_state_dict, read_checkpoint
+from ..progress import OnProgress
+from ..training import SCHEDULES, TrainingRun, train
+from . import _steps as work
+from ._result import CurvatureHistoryResult
+
+__all__ = ["CurvatureHistoryResult", "CurvatureTracker"]
+
+
+class CurvatureTracker(LandscapeEstimator):
+    """Follow λ_max and the trace through a training, beside the line 2/η.
+
+    Full-batch gradient descent often drives λ_max up until it hovers at 2/η, the largest curvature at which its
+    steps are stable on a quadratic: the edge of stability. Mini-batch SGD usually stays below it. Each checkpoint
+    is measured with its own batch-norm statistics.
+
+    Parameters
+    ----------
+    kind : {"hessian", "ggn", "fisher", "empirical_fisher"}, default="hessian"
+        As in `CurvatureEstimator`.
+    trace : bool, default=True
+        Estimate the trace too.
+    negative : bool, default=False
+        Search the most negative eigenvalue too.
+    n_probes : int, default=5
+        Probes of the trace; three products each.
+    tol : float, default=1e-3
+        Relative residual at which λ_max has converged.
+    max_products : int, default=200
+        Most products in the search at one checkpoint.
+    parameters, loss, batch_size, device, precision, batch_norm, memory, n_jobs, random_state, verbose
+        As everywhere, see `LandscapeEstimator`.
+
+    Attributes
+    ----------
+    steps_, lambda_max_, traces_, edge_, edge_momentum_
+        And every other field of `CurvatureHistoryResult`, with an underscore.
+    result_ : CurvatureHistoryResult
+
+    References
+    ----------
+    Cohen, Kaur, Li, Kolter & Talwalkar 2021, "Gradient descent on neural networks typically occurs at the edge of
+    stability".
+
+    Examples
+    --------
+    >>> run = train(model, data, lr=0.1, schedule="flat")  # doctest: +SKIP
+    >>> tracker = CurvatureTracker().fit(run, data)  # doctest: +SKIP
+    >>> tracker.lambda_max_ / tracker.edge_  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        *,
+        kind: str = "hessian",
+        trace: bool = True,
+        negative: bool = False,
+        n_probes: int = 5,
+        tol: float = 1e-3,
+        max_products: int = 200,
+        parameters: str | tuple[str, ...] | None = None,
+        loss: Any = "cross_entropy",
+        batch_size: int = 512,
+        device: str = "auto",
+        precision: str = "float32",
+        batch_norm: str = "auto",
+        memory: Any = None,
+        n_jobs: int = 1,
+        random_state: int = 0,
+        verbose: int = 0,
+    ) -> None:
+        self.kind = kind
+        self.trace = trace
+        self.negative = negative
+        self.n_probes = n_probes
+        self.tol = tol
+        self.max_products = max_products
+        self.parameters = parameters
+        self.loss = loss
+        self.batch_size = batch_size
+        self.device = device
+        self.precision = precision
+        self.batch_norm = batch_norm
+        self.memory = memory
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(
+        self,
+        checkpoints: TrainingRun | Sequence[Any],
+        data: Any,
+        *,
+        model: nn.Module | None = None,
+        lr: float | Sequence[float] | None = None,
+        momentum: float | None = None,
+        on_progress: OnProgress | None = None,
+        on_partial: Callable[[CurvatureHistoryResult], None] | None = None,
+    ) -> CurvatureTracker:
+        """Measure every checkpoint.
+
+        Parameters
+        ----------
+        checkpoints : TrainingRun or sequence of (module, state dict or path)
+            Points in the order of training. A TrainingRun brings its model, learning rates and momentum along.
+        data : Examples, (inputs, targets), Dataset or DataLoader
+            The examples the loss is taken over; the training examples for the edge of stability.
+        model : nn.Module, optional
+            The network that state dicts and files are loaded into; it is not modified.
+        lr : float or sequence of float, optional
+            Learning rate, one for all or one for each checkpoint.
+        momentum : float, optional
+            Momentum β of the optimiser; None takes the run's own, or 0.
+        on_progress, on_partial : callable, optional
+            As in `CurvatureEstimator.fit`; a partial result after each checkpoint.
+
+        Returns
+        -------
+        CurvatureTracker
+            Itself.
+
+        Raises
+        ------
+        ValueError
+            If there is no checkpoint, files come without ``model``, the number of learning rates differs, or a
+            parameter is not allowed.
+        """
+        self._check()
+        points, model, rates, momentum = _unpacked(checkpoints, model, lr, momentum)
+        labels = [_label(point, i) for i, point in enumerate(points)]
+        rates_ = np.array(rates, dtype=float)
+        with np.errstate(divide="ignore"):
+            edge = 2 / rates_  # a schedule that ended at 0 has no edge: infinite
+        empty = np.full(len(points), np.nan)
+        result = CurvatureHistoryResult(
+            matrix=self.kind,
+            steps=np.array([_step(label, i) for i, label in enumerate(labels)], dtype=float),
+            labels=labels,
+            losses=empty.copy(),
+            gradient_norms=empty.copy(),
+            lambda_max=empty.copy(),
+            lambda_max_residuals=empty.copy(),
+            converged=np.zeros(len(points), bool),
+            lambda_min=empty.copy(),
+            traces=empty.copy(),
+            trace_stderrs=empty.copy(),
+            learning_rates=rates_,
+            edge=edge,
+            edge_momentum=(1 + momentum) * edge,
+            momentum=float(momentum),
+        )
+        report = self._progress(on_progress, "curvature through training")
+        for i, point in enumerate(points):
+            report(i, len(points), labels[i])
+            land = self._landscape(_at(model, point), data)
+            row = self._point(land, partial(report, i, len(points), labels[i]))
+            result = self._with(result, i, row)
+            if i == 0:
+                own = {"kind": self.kind, "n_probes": self.n_probes, "tol": self.tol, "random_state": self.random_state}
+                result = replace(result, settings={**land.settings, **own})
+            if on_partial is not None:
+                on_partial(result)
+        report(len(points), len(points), "done")
+        self._publish(replace(result, notes=_notes(result)))
+        self._data, self._model = land.data, model
+        return self
+
+    def transform(self, checkpoints: TrainingRun | Sequence[Any]) -> np.ndarray:
+        """Measure checkpoints on the examples of ``fit``.
+
+        Parameters
+        ----------
+        checkpoints : TrainingRun or sequence of (module, state dict or path)
+            As in ``fit``. The learning rates of plain sequences are not known, and their edge is NaN.
+
+        Returns
+        -------
+        ndarray of shape (n_checkpoints, n_measures)
+            Columns are named by `get_feature_names_out`.
+        """
+        check_is_fitted(self)
+        result = clone(self).fit(checkpoints, self._data, model=self._model).result_
+        return np.stack([getattr(result, name) for name in self.get_feature_names_out()], axis=1)
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Names of the columns of `transform`."""
+        return np.array(["steps", "losses", "gradient_norms", "lambda_max", "traces", "edge"], dtype=object)
+
+    # -- inside -----------------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        check_choice("kind", self.kind, work.KINDS)
+        check_integer("max_products", self.max_products, "200 suffices for most networks.")
+        if self.n_probes < 2:
+            raise ValueError(f"n_probes must be an integer of at least 2, got {self.n_probes!r}. Raise it.")
+        if not (self.tol > 0 and np.isfinite(self.tol)):
+            raise ValueError(f"tol must be a finite number > 0, got {self.tol!r}. Use for example 0.001.")
+
+    def _point(self, land: Landscape, alive: Callable[[], None]) -> dict[str, float]:
+        """Measure one checkpoint; ``alive`` is called after every product, so that cancelling is quick."""
+        loss, gradient = land.loss_and_gradient()
+        row = {"losses": loss, "gradient_norms": float(gradient.double().norm())}
+        if not np.isfinite(loss):
+            return row
+        seed = self.random_state
+        options = {
+            "n_eigenvalues": 1,
+            "ends": "both" if self.negative and self.kind == "hessian" else "largest",
+            "tol": self.tol,
+            "max_products": self.max_products,
+            "random_state": seed,
+        }
+
+        def step(done: int, total: int) -> None:
+            alive()
+
+        pairs = self._cached(
+            work.eigenpairs, (land.fingerprint, "ends", self.kind, options), land, self.kind, options, step
+        )
+        row["lambda_max"], row["lambda_max_residuals"] = pairs.values[0], pairs.residuals[0]
+        row["converged"], row["products"] = pairs.converged[0], pairs.n_products
+        if options["ends"] == "both":
+            row["lambda_min"] = pairs.values[-1]
+        if self.trace:
+            key = (land.fingerprint, "trace", self.kind, self.n_probes, seed)
+            found = self._cached(work.trace, key, land, self.kind, self.n_probes, seed, step)
+            row |= {"traces": found.value, "trace_stderrs": found.stderr}
+            row["products"] += found.n_products
+        return row
+
+    def _with(self, result: CurvatureHistoryResult, i: int, row: dict[str, float]) -> CurvatureHistoryResult:
+        products = int(row.pop("products", 0))
+        columns = {name: getattr(result, name).copy() for name in row}
+        for name, value in row.items():
+            columns[name][i] = value
+        return replace(replace(result, **columns), n_products=result.n_products + products)
+
+
+def scheduled_rates(training: Mapping[str, Any], steps: Sequence[int]) -> tuple[list[float], float]:
+    """Work out learning rates and momentum from the arguments a training was started with.
+
+    Parameters
+    ----------
+    training : mapping
+        Keyword arguments of :func:`estimators.train`; what is missing has its default.
+    steps : sequence of int
+        Epochs of the checkpoints; epoch 0 gets the rate of the first epoch.
+
+    Returns
+    -------
+    rates : list of float
+        η at the end of each epoch; NaN for a schedule or optimiser to which 2/η does not apply.
+    momentum : float
+    """
+    defaults = {name: p.default for name, p in inspect.signature(train).parameters.items()}
+    given = {**defaults, **training}
+    schedule = SCHEDULES.get(given["schedule"]) if isinstance(given["schedule"], str) else given["schedule"]
+    if given["optimizer"] != "sgd" or schedule is None:
+        return [float("nan")] * len(steps), 0.0
+    epochs = max(int(given["epochs"]), 1)
+    rates = [float(given["lr"]) * schedule(min(max(step, 1) / epochs, 1.0)) for step in steps]
+    return rates, float(given["momentum"])
+
+
+def _unpacked(
+    checkpoints: TrainingRun | Sequence[Any],
+    model: nn.Module | None,
+    lr: float | Sequence[float] | None,
+    momentum: float | None,
+) -> tuple[list[Any], nn.Module | None, list[float], float]:
+    if isinstance(checkpoints, TrainingRun):
+        points: list[Any] = list(checkpoints.checkpoints)
+        model = checkpoints.model if model is None else model
+        if lr is None and checkpoints.settings.get("optimizer", "sgd") == "sgd":
+            by_epoch = dict(zip(checkpoints.history["epoch"], checkpoints.history["lr"], strict=True))
+            first = float(checkpoints.history["lr"][0])
+            lr = [float(by_epoch.get(_step(_label(p, i), i), first)) for i, p in enumerate(points)]
+        if momentum is None:
+            momentum = float(checkpoints.settings.get("momentum", 0.0))
+    else:
+        points = list(checkpoints)
+    if not points:
+        raise ValueError("checkpoints must hold at least one point, got none. Train with checkpoint_every=1.")
+    if model is None and not all(isinstance(point, nn.Module) for point in points):
+        raise ValueError("model must be a network when checkpoints are files or state dicts, got None. Pass model=.")
+    rates = [float("nan")] if lr is None else list(np.atleast_1d(np.asarray(lr, dtype=float)))
+    if len(rates) == 1:
+        rates = rates * len(points)
+    if len(rates) != len(points):
+        raise ValueError(
+            f"lr must be one number or one for each of the {len(points)} checkpoints, got {len(rates)} numbers. "
+            "Pass the learning rate in use when each was written."
+        )
+    if any(rate < 0 for rate in rates):
+        raise ValueError(f"lr must be 0 or more, got {float(min(rates))!r}. Leave it out where it is not known.")
+    return points, model, rates, 0.0 if momentum is None else float(momentum)
+
+
+def _at(model: nn.Module | None, point: Any) -> nn.Module:
+    """Make a network at a checkpoint, its buffers included."""
+    if isinstance(point, nn.Module):
+        return point
+    state = point if isinstance(point, Mapping) else read_checkpoint(point)[0]
+    assert model is not None
+    network = private_copy(model)
+    network.load_state_dict(compatible_state_dict(network, dict(state)))
+    return network
+
+
+def _label(point: Any, index: int) -> str:
+    return Path(point).stem if isinstance(point, str | os.PathLike) else str(index)
+
+
+def _step(label: str, index: int) -> int:
+    """Epoch at the end of a file name, or the place in the list."""
+    found = re.search(r"(\d+)$", label)
+    return int(found.group(1)) if found else index
+
+
+def _notes(result: CurvatureHistoryResult) -> list[str]:
+    notes = []
+    finite = np.isfinite(result.losses)
+    if not finite.all():
+        notes.append(f"{int((~finite).sum())} checkpoints have a loss that is not finite and were not measured.")
+    open_ = finite & ~result.converged
+    if open_.any():
+        notes.append(f"λ_max has not converged at {int(open_.sum())} checkpoints: raise max_products.")
+    return notes

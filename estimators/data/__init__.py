@@ -1,0 +1,11 @@
+"""Examples: digits, folders of images, arrays, data sets and loaders as fixed tensors in a fixed order."""
+
+from ._load import DataList, Examples, data_settings, list_data, load_data
+
+__all__ = [
+    "DataList",
+    "Examples",
+    "data_settings",
+    "list_data",
+    "load_data",
+]

@@ -1,0 +1,334 @@
+"""CriticalPointFinder: many critical points of a small network, by index."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+
+from ..base import LandscapeEstimator
+from ..cache import check_memory
+from ..checks import check_integer
+from ..core.evidence.intervals import spearman, wilson_interval
+from ..core.saddles.critical import CriticalPoint, find_critical_points, signature
+from ..core.saddles.objectives import Objective
+from ..progress import OnProgress
+from ..results import Result
+from ._small_net import pooled_digits, small_net
+from ._start import DENSE_LIMIT, check_smooth, landscape_objective
+
+__all__ = ["CriticalPointFinder", "CriticalPointsResult"]
+
+COLUMNS = ("loss", "gradient_norm", "index", "n_zero")
+CHUNK = 4  # starts searched together between two partial results
+SAME = 1e-8  # loss and spectrum closer than this: the same point up to the network's symmetries
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class CriticalPointsResult(Result):
+    """Where the searches ended, one row a search.
+
+    Attributes
+    ----------
+    asked, index, n_zero : ndarray of shape (n,)
+        Index searched for; negative and zero eigenvalues of the dense Hessian where it ended.
+    losses, gradient_norms : ndarray of shape (n,)
+        Objective and ‖∇‖ there.
+    found : ndarray of shape (n,), bool
+        Gradient norm at most `tol` and exactly the index asked, no zero eigenvalue.
+    distinct : ndarray of shape (n,), bool
+        First of its kind: no earlier found point has the same loss and spectrum (permuted or sign-flipped hidden
+        units give the same).
+    steps : ndarray of shape (n,)
+        Steps taken.
+    eigenvalues : ndarray of shape (n, P)
+        Ascending.
+    points : ndarray of shape (n, P)
+        θ.
+    success : list of dict
+        For each index: starts, converged, found, distinct, rate and its 95 % Wilson interval.
+    spearman : dict
+        Rank correlation of index with loss over distinct found points: value, low, high (95 %), n.
+    tol, l2 : float
+        Gradient norm asked for; the objective is L + l2/2 · ‖θ‖².
+    """
+
+    kind: ClassVar[str] = "critical_points"
+
+    asked: np.ndarray
+    index: np.ndarray
+    n_zero: np.ndarray
+    losses: np.ndarray
+    gradient_norms: np.ndarray
+    found: np.ndarray
+    distinct: np.ndarray
+    steps: np.ndarray
+    eigenvalues: np.ndarray
+    points: np.ndarray
+    success: list[dict[str, Any]] = field(default_factory=list)
+    spearman: dict[str, Any] = field(default_factory=dict)
+    tol: float = 1e-9
+    l2: float = 0.0
+
+
+class CriticalPointFinder(LandscapeEstimator):
+    """Search for critical points of several indices from many random starts, and relate index to loss.
+
+    Parameters
+    ----------
+    indices : tuple of int, default=(0, 1, 2, 3, 4, 5)
+        Numbers of negative eigenvalues to search for.
+    n_starts : int, default=12
+        Random starts for each index.
+    tol : float, default=1e-9
+        Gradient norm at which a search has converged.
+    max_steps : int, default=200
+        Steps after which a search is given up.
+    start_scale : float, default=0.5
+        Standard deviation of the random starts, per weight.
+    l2 : float, default=1e-3
+        The objective is L + l2/2 · ‖θ‖², without which tanh networks have no isolated critical points (weights
+        drift to infinity). 0 searches the data loss alone.
+    loss, batch_size, device, memory, random_state, verbose
+        As everywhere. Arithmetic is float64 and Hessians are dense: up to 500 parameters.
+
+    Attributes
+    ----------
+    losses_, index_, gradient_norms_, eigenvalues_, found_, distinct_, success_, spearman_
+        And every other field of `CriticalPointsResult`, with an underscore.
+    result_ : CriticalPointsResult
+
+    References
+    ----------
+    Dauphin et al. 2014 (index against loss); Cerjan & Miller 1981 (eigenvector following); Wilson 1927;
+    Bonett & Wright 2000 (interval of Spearman's correlation).
+
+    Examples
+    --------
+    >>> finder = CriticalPointFinder(n_starts=10).fit()  # doctest: +SKIP
+    >>> finder.spearman_["value"], finder.success_[1]["rate"]  # doctest: +SKIP
+    """
+
+    result_: CriticalPointsResult
+
+    def __init__(
+        self,
+        *,
+        indices: tuple[int, ...] = (0, 1, 2, 3, 4, 5),
+        n_starts: int = 12,
+        tol: float = 1e-9,
+        max_steps: int = 200,
+        start_scale: float = 0.5,
+        l2: float = 1e-3,
+        loss: Any = "cross_entropy",
+        batch_size: int = 512,
+        device: str = "auto",
+        memory: Any = None,
+        random_state: int = 0,
+        verbose: int = 0,
+    ) -> None:
+        self.indices = indices
+        self.n_starts = n_starts
+        self.tol = tol
+        self.max_steps = max_steps
+        self.start_scale = start_scale
+        self.l2 = l2
+        self.loss = loss
+        self.batch_size = batch_size
+        self.device = device
+        self.memory = memory
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(
+        self,
+        model: nn.Module | None = None,
+        data: Any = None,
+        *,
+        on_progress: OnProgress | None = None,
+        on_partial: Callable[[CriticalPointsResult], None] | None = None,
+    ) -> CriticalPointFinder:
+        """Search.
+
+        Parameters
+        ----------
+        model : nn.Module or None, default=None
+            A small smooth network; None takes `small_net()` (4-4-3 tanh, 35 parameters).
+        data : Examples or anything `load_data` takes, or None
+            None takes `pooled_digits()`; give both or neither.
+        on_progress : callable, default=None
+            `on_progress(done, total, message)`; may raise `Cancelled`.
+        on_partial : callable, default=None
+            Called with the `CriticalPointsResult` so far, after every few searches.
+
+        Returns
+        -------
+        CriticalPointFinder
+
+        Raises
+        ------
+        ValueError
+            If the network has kinks, is too large, or an argument is not allowed.
+        """
+        self._check()
+        if (model is None) != (data is None):
+            raise ValueError(
+                "model and data must be given together or not at all, got one of them. "
+                "Leave both out for the small network on pooled digits."
+            )
+        report = self._progress(on_progress, "Critical points")
+        land = self._landscape(
+            small_net() if model is None else model,
+            pooled_digits() if data is None else data,
+            batch_norm="frozen",
+            precision="float64",
+        )
+        self._land = land
+        self._check_size(land.n_parameters)
+        objective = landscape_objective(land, self.l2)
+        check_smooth(objective, land.theta)
+        settings = {**land.settings, **self._own_settings()}
+        points: list[CriticalPoint] = []
+        jobs = list(self._jobs(objective.size))
+        for i, (index, starts) in enumerate(jobs):
+
+            def on_step(done: int, total: int, i: int = i, points: list = points) -> None:
+                report(i * total + done, len(jobs) * total, f"{sum(p.found for p in points)} found")
+
+            key = (land.fingerprint, self.l2, self.tol, self.max_steps, index, starts)
+            points += self._cached(
+                _search, key, objective, starts.to(land.theta), index, self.tol, self.max_steps, on_step
+            )
+            on_step(self.max_steps, self.max_steps)
+            if on_partial is not None and i + 1 < len(jobs):
+                on_partial(gather(points, settings, self.tol, self.l2))
+        self._publish(gather(points, settings, self.tol, self.l2))
+        return self
+
+    def transform(self, models: nn.Module | Iterable[nn.Module]) -> np.ndarray:
+        """Describe networks' own points by the same objective.
+
+        Parameters
+        ----------
+        models : nn.Module or iterable of nn.Module
+            Networks with the parameters of the one given to `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_models, 4)
+            Objective, gradient norm, negative eigenvalues and zero eigenvalues.
+        """
+        check_is_fitted(self)
+        objective = landscape_objective(self._land, self.l2)
+        rows = []
+        for model in [models] if isinstance(models, nn.Module) else models:
+            theta = self._land.point(model)
+            values, gradients = objective.values_and_gradients(theta[None])
+            negative, zero = signature(torch.linalg.eigvalsh(objective.hessians(theta[None])[0]))
+            rows.append([float(values[0]), float(gradients[0].norm()), negative, zero])
+        return np.array(rows, dtype=float).reshape(-1, len(COLUMNS))
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Names of the columns of `transform`."""
+        return np.array(COLUMNS, dtype=object)
+
+    def _jobs(self, size: int) -> Iterable[tuple[int, torch.Tensor]]:
+        """Chunks of starts, indices in turn, so that all indices fill evenly while a search is watched."""
+        generator = self._generator()
+        starts = {
+            k: self.start_scale * torch.randn(self.n_starts, size, generator=generator, dtype=torch.float64)
+            for k in self.indices
+        }
+        for begin in range(0, self.n_starts, CHUNK):
+            for index in self.indices:
+                yield index, starts[index][begin : begin + CHUNK]
+
+    def _own_settings(self) -> dict[str, Any]:
+        skipped = ("memory", "verbose", "loss", "device", "batch_size")
+        own = {k: v for k, v in self.get_params().items() if k not in skipped}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in own.items()}
+
+    def _check(self) -> None:
+        for name in ("n_starts", "max_steps"):
+            check_integer(name, getattr(self, name))
+        indices = list(np.atleast_1d(self.indices))
+        if not indices or any(int(k) != k or k < 0 for k in indices) or len(set(indices)) < len(indices):
+            raise ValueError(f"indices must be different integers of at least 0, got {self.indices!r}. Use (0, 1, 2).")
+        for name in ("tol", "start_scale"):
+            if not (np.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+                raise ValueError(f"{name} must be a positive number, got {getattr(self, name)!r}. Use the default.")
+        if not (np.isfinite(self.l2) and self.l2 >= 0):
+            raise ValueError(f"l2 must be at least 0, got {self.l2!r}. Use 0 for the data loss alone.")
+        check_memory(self.memory)
+
+    def _check_size(self, n_parameters: int) -> None:
+        if n_parameters > DENSE_LIMIT:
+            raise ValueError(
+                f"model must have at most {DENSE_LIMIT} parameters for dense Hessians, got {n_parameters:,}. "
+                "Use a smaller network such as small_net(), or SaddleEscaper(saddle='strict') for one saddle."
+            )
+        if max(self.indices) >= n_parameters:
+            raise ValueError(
+                f"indices must be below the number of parameters ({n_parameters}), got {max(self.indices)}. "
+                "Search for fewer negative eigenvalues."
+            )
+
+
+def _search(
+    objective: Objective, starts: torch.Tensor, index: int, tol: float, max_steps: int, on_step: Callable
+) -> list[CriticalPoint]:
+    return find_critical_points(objective, starts, index, tol=tol, max_steps=max_steps, on_step=on_step)
+
+
+def gather(points: list[CriticalPoint], settings: dict[str, Any], tol: float, l2: float) -> CriticalPointsResult:
+    """Turn the ends of searches into a result with success rates and the rank correlation."""
+    found = np.array([p.found for p in points])
+    spectra = np.stack([p.eigenvalues.cpu().numpy() for p in points])
+    losses = np.array([p.loss for p in points])
+    asked = np.array([p.asked for p in points])
+    distinct = np.zeros(len(points), dtype=bool)
+    for i in np.flatnonzero(found):
+        earlier = np.flatnonzero(distinct)
+        same = np.abs(losses[earlier] - losses[i]) <= SAME
+        same &= np.abs(spectra[earlier] - spectra[i]).max(axis=1, initial=0.0) <= 1e-6
+        distinct[i] = not same.any()
+    success = []
+    for index in sorted(set(asked.tolist())):
+        rows = asked == index
+        n, k = int(rows.sum()), int(found[rows].sum())
+        low, high = wilson_interval(k, n)
+        converged = sum(p.converged for p, row in zip(points, rows, strict=True) if row)
+        success.append(
+            {
+                "index": index,
+                "starts": n,
+                "converged": converged,
+                "found": k,
+                "distinct": int(distinct[rows].sum()),
+                "rate": k / n,
+                "low": low,
+                "high": high,
+            }
+        )
+    return CriticalPointsResult(
+        settings=settings,
+        asked=asked,
+        index=np.array([p.index for p in points]),
+        n_zero=np.array([p.n_zero for p in points]),
+        losses=losses,
+        gradient_norms=np.array([p.gradient_norm for p in points]),
+        found=found,
+        distinct=distinct,
+        steps=np.array([p.steps for p in points]),
+        eigenvalues=spectra,
+        points=np.stack([p.theta.cpu().numpy() for p in points]),
+        success=success,
+        spearman=spearman(asked[distinct], losses[distinct]),
+        tol=tol,
+        l2=l2,
+    )

@@ -1,0 +1,322 @@
+"""Sharpness: how fast the loss rises around a point, measured in several ways side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+
+from ..base import LandscapeEstimator
+from ..cache import check_memory
+from ..checks import check_integer
+from ..core.ball.ascent import NORMS
+from ..core.ball.average_case import NOISES
+from ..landscape import Landscape
+from ..progress import OnProgress
+from ._measures import MEASURES, PROFILE_FACTORS
+from ._result import SharpnessResult, notes_on, with_profile
+from ._run import Run, described
+
+__all__ = ["MEASURES", "PRIORS", "SharpnessEstimator", "SharpnessResult"]
+
+PRIORS = ("auto", "initial", "zero")
+
+
+class SharpnessEstimator(LandscapeEstimator):
+    """Measure the sharpness of a point in several ways.
+
+    ``fit`` measures one model; ``transform`` measures others on the same examples with the same settings and
+    gives the table that compares them.
+
+    Parameters
+    ----------
+    measures : "all" or tuple of str, default="all"
+        Keys of `MEASURES`: "sharpness", "average", "lambda_max", "trace", "m_sharpness", "pac_bayes",
+        "profile".
+    rho : float, default=0.05
+        Radius of the worst-case ball, of the whole vector; with ``adaptive`` it is relative to |θ|, and 0.5
+        to 2 is usual.
+    norm : {"l2", "linf"}, default="l2"
+        Norm of the ball.
+    adaptive : bool, default=False
+        Scale the ball elementwise by |θ| (ASAM), which makes it invariant to rescaled layers.
+    n_steps, n_restarts : int, default=30, 10
+        Gradients of an ascent's last climb, and starts: the SAM step, both ends of the top eigenvector, and random
+        points. They share a budget (`core.ascent_starts.shared_budget`): about 210 gradients by default.
+    sigma : float, default=0.01
+        Standard deviation of the noise, per element; relative to the filter's RMS with ``noise="filter"``.
+    noise : {"plain", "filter"}, default="plain"
+        Scale of the noise.
+    n_draws : int, default=32
+        Noise draws, in pairs ±ε.
+    m : int, default=128
+        Examples in one batch of m-sharpness.
+    profile_radii : tuple of float or None, default=None
+        Radii of the profile; None takes ρ times 1/8, 1/4, 1/2, 1, 2, 4.
+    n_lanczos : int, default=80
+        Most Hessian-vector products for λ_max.
+    tol : float, default=1e-3
+        Relative residual at which λ_max has converged.
+    n_probes : int, default=10
+        Probes of the trace; Hutch++ costs three products each.
+    prior : {"auto", "initial", "zero"}, default="auto"
+        Mean of the PAC-Bayes prior: the initial weights given to ``fit``, or 0; "auto" takes what is there.
+    delta : float, default=0.05
+        The PAC-Bayes bound holds with probability 1 − delta.
+    n_posterior_draws : int, default=64
+        Draws behind the bound's error.
+    parameters : str, tuple of str or None, default=None
+        Regular expressions choosing the parameters that may move; the others stay fixed.
+    loss, batch_size, device, precision, batch_norm, memory, n_jobs, random_state, verbose
+        As everywhere, see `LandscapeEstimator`.
+
+    Attributes
+    ----------
+    loss_, sharpness_, one_step_, average_sharpness_, average_sharpness_stderr_, lambda_max_, trace_
+        And every other field of `SharpnessResult`, with an underscore.
+    pac_bayes_ : dict
+        All parts of the bound.
+    profile_ : dict of ndarray
+        Loss rise against radius and against σ.
+    result_ : SharpnessResult
+
+    Notes
+    -----
+    Batch-norm statistics are never updated by a probe. With frozen statistics the PAC-Bayes bound speaks of
+    the network with those statistics given: they come from the data and are not paid for in the KL term.
+
+    References
+    ----------
+    Keskar et al. 2017; Foret et al. 2021 (SAM, m-sharpness); Kwon et al. 2021 (ASAM); Jiang et al. 2020;
+    McAllester 1999 and Maurer 2004 (PAC-Bayes); Meyer et al. 2021 (Hutch++).
+
+    Examples
+    --------
+    >>> est = SharpnessEstimator(measures=("sharpness", "lambda_max")).fit(model, data)  # doctest: +SKIP
+    >>> est.sharpness_, est.quadratic_rise_  # doctest: +SKIP
+    >>> est.set_output(transform="pandas").transform([model, other])  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        *,
+        measures: str | tuple[str, ...] = "all",
+        rho: float = 0.05,
+        norm: str = "l2",
+        adaptive: bool = False,
+        n_steps: int = 30,
+        n_restarts: int = 10,
+        sigma: float = 0.01,
+        noise: str = "plain",
+        n_draws: int = 32,
+        m: int = 128,
+        profile_radii: tuple[float, ...] | None = None,
+        n_lanczos: int = 80,
+        tol: float = 1e-3,
+        n_probes: int = 10,
+        prior: str = "auto",
+        delta: float = 0.05,
+        n_posterior_draws: int = 64,
+        parameters: str | tuple[str, ...] | None = None,
+        loss: Any = "cross_entropy",
+        batch_size: int = 512,
+        device: str = "auto",
+        precision: str = "float32",
+        batch_norm: str = "auto",
+        memory: Any = None,
+        n_jobs: int = 1,
+        random_state: int = 0,
+        verbose: int = 0,
+    ) -> None:
+        self.measures = measures
+        self.rho = rho
+        self.norm = norm
+        self.adaptive = adaptive
+        self.n_steps = n_steps
+        self.n_restarts = n_restarts
+        self.sigma = sigma
+        self.noise = noise
+        self.n_draws = n_draws
+        self.m = m
+        self.profile_radii = profile_radii
+        self.n_lanczos = n_lanczos
+        self.tol = tol
+        self.n_probes = n_probes
+        self.prior = prior
+        self.delta = delta
+        self.n_posterior_draws = n_posterior_draws
+        self.parameters = parameters
+        self.loss = loss
+        self.batch_size = batch_size
+        self.device = device
+        self.precision = precision
+        self.batch_norm = batch_norm
+        self.memory = memory
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(
+        self,
+        model: nn.Module,
+        data: Any,
+        *,
+        initial: Any = None,
+        on_progress: OnProgress | None = None,
+        on_partial: Callable[[SharpnessResult], None] | None = None,
+    ) -> SharpnessEstimator:
+        """Measure one model.
+
+        Parameters
+        ----------
+        model : nn.Module
+            The point; it is not modified.
+        data : Examples, (inputs, targets), Dataset or DataLoader
+            The examples the loss is taken over.
+        initial : nn.Module, state dict or path, optional
+            Weights training started from: the mean of the PAC-Bayes prior.
+        on_progress : callable, optional
+            ``on_progress(done, total, message)``; may raise `Cancelled`.
+        on_partial : callable, optional
+            ``on_partial(result)`` after each measure.
+
+        Returns
+        -------
+        SharpnessEstimator
+            Itself.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is not allowed, the loss at the point is not finite, or ``prior="initial"`` comes
+            without ``initial``.
+        """
+        self._check()
+        land = self._landscape(model, data, parameters=self.parameters)
+        report = self._progress(on_progress, "sharpness")
+        result = self._measure(land, initial, report, on_partial)
+        self._data = land.data
+        self._publish(result)
+        self.profile_ = result.profile
+        return self
+
+    def measure(
+        self, model: nn.Module, *, initial: Any = None, on_progress: OnProgress | None = None
+    ) -> SharpnessResult:
+        """Measure another model on the examples of ``fit``: all of it, where `transform` gives the values."""
+        check_is_fitted(self)
+        self._check()
+        land = self._landscape(model, self._data, parameters=self.parameters)
+        return self._measure(land, initial, self._progress(on_progress, "sharpness"), None)
+
+    def transform(self, models: nn.Module | Iterable[nn.Module]) -> np.ndarray:
+        """Measure models on the examples of ``fit``.
+
+        Parameters
+        ----------
+        models : nn.Module or iterable of nn.Module
+            Networks of any architecture that accept the examples.
+
+        Returns
+        -------
+        ndarray of shape (n_models, n_measures)
+            Columns are named by `get_feature_names_out`.
+        """
+        check_is_fitted(self)
+        listed = [models] if isinstance(models, nn.Module) else list(models)
+        names = self.get_feature_names_out()
+        rows = [[float(getattr(self.measure(model), name)) for name in names] for model in listed]
+        return np.array(rows, dtype=float).reshape(len(listed), len(names))
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Names of the columns of `transform`."""
+        columns = [column for name in self._chosen() for column in MEASURES[name].columns]
+        return np.array(["loss", *columns], dtype=object)
+
+    # -- inside -----------------------------------------------------------------------------------------
+
+    def _chosen(self) -> list[str]:
+        if isinstance(self.measures, str):
+            names = list(MEASURES) if self.measures == "all" else [self.measures]
+        else:
+            names = list(self.measures)
+        unknown = [name for name in names if name not in MEASURES]
+        if unknown or not names:
+            raise ValueError(
+                f"measures must be 'all' or names among {', '.join(MEASURES)}, got {self.measures!r}. "
+                "Choose one or more of them."
+            )
+        return [name for name in MEASURES if name in names]
+
+    def _check(self) -> None:
+        self._chosen()
+        for name, allowed in (("norm", NORMS), ("noise", NOISES), ("prior", PRIORS)):
+            value = getattr(self, name)
+            if value not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}. Choose one of them.")
+        for name in ("rho", "sigma", "tol"):
+            value = getattr(self, name)
+            if not value > 0 or not np.isfinite(value):
+                raise ValueError(f"{name} must be a finite number > 0, got {value!r}. Use for example 0.05.")
+        if not 0 < self.delta < 1:
+            raise ValueError(f"delta must be between 0 and 1, got {self.delta!r}. Use for example 0.05.")
+        least = {"n_steps": 1, "n_restarts": 1, "n_draws": 3, "m": 1, "n_lanczos": 2, "n_probes": 2}
+        for name, smallest in {**least, "n_posterior_draws": 1}.items():
+            check_integer(name, getattr(self, name), "Raise it.", least=smallest)
+        if self.profile_radii is not None and not all(r > 0 and np.isfinite(r) for r in self.profile_radii):
+            raise ValueError(
+                f"profile_radii must be finite radii > 0, got {self.profile_radii!r}. "
+                f"Leave it out for rho times {', '.join(map(str, PROFILE_FACTORS))}."
+            )
+
+    def _prior(self, land: Landscape, initial: Any) -> Any:
+        if self.prior == "initial" and initial is None:
+            raise ValueError(
+                "initial must be the weights training started from when prior='initial', got None. "
+                "Pass fit(model, data, initial=...), or use prior='zero'."
+            )
+        return None if self.prior == "zero" or initial is None else land.point(initial)
+
+    def _prior_doubt(self, initial: Any) -> str:
+        """Say so where a network given as initial weights tells of its training."""
+        weights = str(getattr(initial, "provenance", {}).get("weights", ""))
+        return f"their history says “{weights}”" if self.prior != "zero" and weights.startswith("trained") else ""
+
+    def _measure(
+        self,
+        land: Landscape,
+        initial: Any,
+        report: OnProgress,
+        on_partial: Callable[[SharpnessResult], None] | None,
+    ) -> SharpnessResult:
+        chosen = self._chosen()
+        prior = self._prior(land, initial)
+        start = land.evaluate(land.theta[None], [[1.0]])
+        loss = float(start.losses[0])
+        if not np.isfinite(loss):
+            raise ValueError(
+                f"the loss at the model's own weights must be finite, got {loss!r}. "
+                "Check the checkpoint, the input normalisation and the precision."
+            )
+        options = self.get_params(deep=False)
+        run = Run(land, options, prior, check_memory(self.memory), chosen, report, self._prior_doubt(initial))
+        result = SharpnessResult(
+            settings={**land.settings, **described(options)},
+            measures=chosen,
+            loss=loss,
+            accuracy=float(start.accuracies[0]),
+            gradient_norm=float(land.gradient().double().norm()),
+        )
+        known = set(result.__dataclass_fields__)
+        for name in chosen:
+            answer = run.answer(name)
+            result = replace(result, **{key: value for key, value in answer.items() if key in known})
+            if name == "profile":
+                result = with_profile(result, float(self.rho))
+            if on_partial is not None:
+                on_partial(result)
+        return replace(result, notes=notes_on(result, float(self.rho)))

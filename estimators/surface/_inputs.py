@@ -1,0 +1,187 @@
+"""What a map is asked for: one model, several, trajectories or files; and each one's own loss."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..core.network.copying import private_copy
+from ..core.network.working_copy import free_memory
+from ..core.planes.directions import Frame
+from ..landscape import Landscape
+from ..models import compatible_state_dict, read_checkpoint
+
+
+@dataclass(frozen=True)
+class Group:
+    """A label with one model, or with the checkpoints of a trajectory in their order."""
+
+    label: str
+    members: tuple[Any, ...]
+    is_trajectory: bool
+
+
+def groups_of(models: Any, kind: str = "") -> list[Group]:
+    """Sort what `fit` was given into labelled models and trajectories.
+
+    Parameters
+    ----------
+    models : module, state dict, path, vector; sequence or mapping of these; sequence or mapping of sequences
+        A training run (with `.checkpoints`) counts as the sequence of its checkpoints.
+    kind : str
+        With "trajectory" a flat sequence is one trajectory; otherwise its members are separate models.
+    """
+    models = getattr(models, "checkpoints", models)
+    if _is_labelled(models):
+        return [_group(str(label), member) for label, member in models.items()]
+    if not _is_sequence(models):
+        return [Group("model", (models,), False)]
+    if kind == "trajectory" and not any(_is_sequence(m) or hasattr(m, "checkpoints") for m in models):
+        return [Group("trajectory", tuple(models), True)]
+    names = [os.path.splitext(os.path.basename(m))[0] if isinstance(m, str | os.PathLike) else "" for m in models]
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    return [
+        _group(name or (alphabet[k] if k < len(alphabet) else f"model {k + 1}"), m)
+        for k, (name, m) in enumerate(zip(names, models, strict=True))
+    ]
+
+
+def _group(label: str, member: Any) -> Group:
+    member = getattr(member, "checkpoints", member)
+    if _is_sequence(member):
+        return Group(label, tuple(member), True)
+    return Group(label, (member,), False)
+
+
+def _is_sequence(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
+
+
+def _is_labelled(value: Any) -> bool:
+    """Tell a mapping of labels to models from a state dict, whose values are tensors."""
+    return isinstance(value, Mapping) and not any(isinstance(v, Tensor) and v.dim() != 1 for v in value.values())
+
+
+def template_of(models: Any, groups: Sequence[Group], architecture: nn.Module | None) -> nn.Module:
+    """Find the module that says what the architecture is."""
+    candidates = [architecture, getattr(models, "model", None), *(m for g in groups for m in g.members)]
+    if isinstance(models, Sequence | Mapping) and not isinstance(models, str):
+        values = models.values() if isinstance(models, Mapping) else models
+        candidates += [getattr(v, "model", None) for v in values]
+    for candidate in candidates:
+        if isinstance(candidate, nn.Module):
+            return candidate
+    raise TypeError(
+        f"models must hold a torch.nn.Module, got {type(models).__name__} with files or vectors only. "
+        "Pass architecture=load_model(...) beside them."
+    )
+
+
+def module_of(member: Any, template: nn.Module) -> nn.Module:
+    """Give the module of a member, with its own buffers where it has any; the template stays as it is."""
+    if isinstance(member, nn.Module):
+        return member
+    fresh = private_copy(template)
+    if isinstance(member, Mapping):
+        fresh.load_state_dict(compatible_state_dict(fresh, dict(member)))
+    elif isinstance(member, str | os.PathLike):
+        state, _ = read_checkpoint(member)
+        fresh.load_state_dict(compatible_state_dict(fresh, state))
+    else:
+        raise TypeError(
+            "the model a map is centred on must be a module, a state dict or a file, got "
+            f"{type(member).__name__}. A vector has no buffers: use Landscape.model_at(theta)."
+        )
+    return fresh
+
+
+def read_points(land: Landscape, members: Sequence[Any]) -> Tensor:
+    """Stack θ of each member, (n, P), after checking that they fit into memory."""
+    size = 3 * len(members) * land.n_parameters * land.theta.element_size()
+    available = free_memory(land.device)
+    if size > 0.8 * available:
+        raise ValueError(
+            f"models must fit into memory, got {len(members)} of {land.n_parameters:,} parameters: "
+            f"{size / 2**30:.1f} GiB, with {available / 2**30:.1f} GiB free. Give fewer checkpoints."
+        )
+    return torch.stack([land.point(m) for m in members]) if members else land.theta.new_empty((0, land.n_parameters))
+
+
+def place(group: Group, land: Landscape, frame: Frame) -> dict[str, list[float]]:
+    """Give the coordinates of a group's members in the plane and their distances from it, one column each."""
+    points = read_points(land, group.members)
+    coordinates, distances = frame.project(points).numpy(), frame.residual(points).numpy()
+    names = ("x", "y", "z")[: coordinates.shape[1]]
+    columns = {name: [float(v) for v in coordinates[:, k]] for k, name in enumerate(names)}
+    unknown = [float("nan")] * len(points)
+    columns |= {"loss": unknown, "accuracy": unknown, "distance": [float(d) for d in distances]}
+    return {**columns, "map_loss": unknown, "differs": [False] * len(points)}
+
+
+def own_losses(
+    group: Group, land: Landscape, template: nn.Module, build: Callable[[nn.Module], Landscape]
+) -> dict[str, list[float]]:
+    """Measure the loss and accuracy of each member of a group.
+
+    They are taken with the member's own batch-norm buffers, which is what a checkpoint scores, whatever the policy of
+    the map. A vector has none: its loss is that of the map's landscape.
+    """
+    found: dict[str, list[float]] = {"loss": [], "accuracy": []}
+    for member in group.members:
+        has_buffers = land.has_batch_norm and not isinstance(member, Tensor)
+        where = build(module_of(member, template)) if has_buffers else land
+        theta = None if has_buffers else land.point(member)
+        found["loss"].append(where.loss(theta))
+        found["accuracy"].append(where.accuracy(theta))
+    return found
+
+
+def colours_under(
+    columns: dict[str, list[Any]], axes: Sequence[np.ndarray], losses: np.ndarray, tolerance: float
+) -> dict[str, list[Any]]:
+    """Read off the map what lies under each mark, and whether its own loss would have another colour.
+
+    Parameters
+    ----------
+    columns : dict
+        Of :func:`place` and :func:`own_losses`.
+    axes : sequence of ndarray
+    losses : ndarray of shape (R1, ...)
+    tolerance : float
+        Largest difference of the log-losses, as a share of the range of the map's finite ones (of the losses
+        themselves where some are not positive).
+
+    Returns
+    -------
+    dict
+        ``map_loss``, the value at the nearest node (NaN outside the map), and ``differs``.
+    """
+    finite = losses[np.isfinite(losses)]
+    positive = bool(finite.size) and finite.min() > 0
+    shade = (lambda v: np.log(max(v, 1e-300))) if positive else (lambda v: v)
+    allowed = tolerance * (shade(finite.max()) - shade(finite.min())) + 1e-6 if finite.size else 0.0
+    under, differs = [], []
+    for *place, own in zip(*(columns[name] for name in ("x", "y", "z")[: len(axes)]), columns["loss"], strict=True):
+        steps = [float(axis[1] - axis[0]) for axis in axes]
+        inside = all(a[0] - h / 2 <= v <= a[-1] + h / 2 for a, v, h in zip(axes, place, steps, strict=True))
+        node = tuple(int(np.abs(axis - v).argmin()) for axis, v in zip(axes, place, strict=True))
+        here = float(losses[node]) if inside else float("nan")
+        under.append(here)
+        if np.isfinite(own) and np.isfinite(here):
+            differs.append(bool(abs(shade(own) - shade(here)) > allowed))
+        else:
+            differs.append(inside and bool(np.isfinite(own) != np.isfinite(here)))
+    return {"map_loss": under, "differs": differs}
+
+
+def entry_of(group: Group, columns: dict[str, list[Any]]) -> dict[str, Any]:
+    """Give what a result says about a group: lists for a trajectory, single values for a model."""
+    if group.is_trajectory:
+        return {"label": group.label, **columns}
+    return {"label": group.label, **{name: values[0] for name, values in columns.items()}}

@@ -1,0 +1,240 @@
+"""SaddleEscaper: what it finds, what it runs, and what it says when it cannot."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from torch import nn
+
+from estimators import Cancelled, Result
+from estimators.saddles._escaper import SaddleEscaper
+from estimators.saddles._mechanisms import MECHANISMS, judge_mechanisms
+from estimators.saddles._result import MEASURES
+from estimators.saddles._small_net import pooled_digits, small_net
+
+QUICK = {"n_seeds": 2, "max_steps": 40, "n_starts": 6, "max_search": 80, "random_state": 1}
+
+
+@pytest.fixture(scope="module")
+def digits3():
+    return pooled_digits(n_samples=60)
+
+
+@pytest.fixture(scope="module")
+def strict(digits3):
+    parts = []
+    escaper = SaddleEscaper(**QUICK, optimizers=("gd", "sgd", "momentum"), l2=1e-2)
+    escaper.fit(small_net(), digits3, on_partial=parts.append)
+    return escaper, parts
+
+
+def test_a_strict_saddle_is_one(strict, digits3):
+    escaper, _ = strict
+    saddle = escaper.saddle_
+    assert saddle["found"] and saddle["gradient_norm"] <= 1e-9 and saddle["index"] == 1
+    assert saddle["eigenvalues"].shape == (35,) and (saddle["eigenvalues"] < 0).sum() == 1
+    net = small_net()
+    nn.utils.vector_to_parameters(torch.as_tensor(escaper._centre), net.parameters())
+    loss = nn.functional.cross_entropy(net(digits3.inputs), digits3.targets)
+    loss = loss + 0.005 * sum(p.square().sum() for p in net.parameters())
+    assert float(loss) == pytest.approx(saddle["loss"], abs=1e-12)
+    gradients = torch.autograd.grad(loss, list(net.parameters()))
+    assert float(torch.cat([g.flatten() for g in gradients]).norm()) <= 1e-9
+
+
+def test_shapes_paths_and_partial_results(strict):
+    escaper, parts = strict
+    shape = (3, 3, 2)
+    assert escaper.escape_steps_.shape == escaper.alignment_.shape == escaper.theory_steps_.shape == shape
+    assert escaper.losses_.shape == (3, 41, 3, 2) and escaper.trajectories_.shape == (3, 41, 3, 2, 2)
+    assert [len(p.optimizers) for p in parts] == [0, 1, 2]
+    start = escaper.trajectories_[:, 0]
+    assert not start[:, 0].any() and np.abs(start[:, 2]).max() <= 1e-3
+    assert (start[0] == start[1]).all() and (start[0] == start[2]).all()
+    np.testing.assert_allclose(escaper.distances_[0, 0], [[0, 0], [1e-6, 1e-6], [1e-3, 1e-3]], rtol=1e-6)
+    assert escaper.lr_ * escaper.saddle_["eigenvalues"][-1] <= 1.0 + 1e-9
+    middle = escaper.plane_["losses"].shape[0] // 2
+    assert escaper.plane_["losses"][middle, middle] == pytest.approx(escaper.saddle_["loss"], abs=1e-12)
+
+
+def test_the_table_and_an_optimiser_run_later(strict):
+    escaper, _ = strict
+    table = escaper.set_output(transform="pandas").transform(["sgd", "sam", "gd"])
+    assert table.shape == (3, 3 * len(MEASURES)) and list(table.columns) == list(escaper.get_feature_names_out())
+    assert table["share_left[r=0]"].iloc[2] == 0.0 and table["median_steps[r=0]"].iloc[2] == np.inf
+    assert np.isnan(table["theory_steps[r=0.001]"].iloc[0]) and table["theory_steps[r=0.001]"].iloc[2] > 0
+    again = SaddleEscaper(**QUICK, optimizers=("sam",), l2=1e-2).fit(small_net(), pooled_digits(n_samples=60))
+    np.testing.assert_array_equal(again.transform("sam")[0], table.iloc[1].to_numpy())
+
+
+def test_same_seed_same_numbers_and_the_model_is_left_alone(digits3):
+    net = small_net()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    first = SaddleEscaper(**QUICK, optimizers=("sgd", "perturbed_gd"), saddle="origin").fit(net, digits3)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
+    second = SaddleEscaper(**QUICK, optimizers=("sgd", "perturbed_gd"), saddle="origin").fit(net, digits3)
+    np.testing.assert_array_equal(first.losses_, second.losses_)
+    np.testing.assert_array_equal(first.trajectories_, second.trajectories_)
+
+
+def test_the_origin_is_stationary_and_curves_down(digits3):
+    escaper = SaddleEscaper(**QUICK, optimizers=("gd",), saddle="origin").fit(small_net(), digits3)
+    saddle = escaper.saddle_
+    assert saddle["found"] and saddle["gradient_norm"] <= 1e-9 and saddle["settled"] == 3
+    assert saddle["index"] > 0 and saddle["eigenvalues"][0] < 0
+
+
+def test_an_embedded_unit_holds_sgd_bit_for_bit_and_noise_leaves(digits3):
+    escaper = SaddleEscaper(
+        saddle="embedding",
+        unit=1,
+        n_seeds=2,
+        max_steps=300,
+        lr=0.5,
+        optimizers=("gd", "sgd", "perturbed_gd"),
+        radii=(0.0,),
+        threshold=1e-4,
+    ).fit(small_net(), digits3)
+    saddle = escaper.saddle_
+    assert saddle["found"] and saddle["n_moving"] == 8 and saddle["gradient_norm"] == 0.0
+    assert saddle["outputs_against_removed"] <= 1e-6 < saddle["outputs_against_original"]
+    assert not escaper.moved_[:2].any() and escaper.moved_[2].all()
+    assert np.isinf(escaper.escape_steps_[:2]).all() and np.isfinite(escaper.escape_steps_[2]).all()
+    verdicts = {row["mechanism"]: row["verdict"] for row in escaper.mechanisms_}
+    assert verdicts == {"sgd_noise": "not supported", "injected_noise": "supported"}
+
+
+def test_embedding_the_mlp_of_a_transformer_block():
+    from estimators import load_data, load_model
+
+    model = load_model("test_vit", num_classes=10, image_size=32)
+    data = load_data("digits", n_samples=8)
+    escaper = SaddleEscaper(
+        saddle="embedding", layer=1, n_seeds=1, max_steps=2, radii=(0.0,), optimizers=("sgd",), sgd_batch=4, lr=0.1
+    ).fit(model, data)
+    saddle = escaper.saddle_
+    assert saddle["units"] == "blocks.1.mlp" and saddle["found"]
+    assert saddle["outputs_against_removed"] <= 1e-6
+    assert saddle["eigenvalues"][0] < 0 < saddle["eigenvalues"][-1] and not saddle["complete_spectrum"]
+    assert not escaper.moved_.any()
+
+
+def test_kinks_are_refused_with_advice(digits3):
+    net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3))
+    with pytest.raises(ValueError, match=r"model must be smooth .* operations relu\. Use activations such as Tanh"):
+        SaddleEscaper(**QUICK).fit(net, digits3)
+    ran = SaddleEscaper(**QUICK, saddle="embedding", optimizers=("gd",)).fit(net, digits3)
+    assert ran.saddle_["found"]
+
+
+def test_a_saddle_that_is_not_found_is_not_called_one(digits3):
+    settings = {**QUICK, "max_search": 1, "n_starts": 2}
+    escaper = SaddleEscaper(**settings).fit(small_net(), digits3)
+    saddle = escaper.saddle_
+    assert not saddle["found"] and saddle["gradient_norm"] > 1e-9
+    assert "No saddle of index 1 was found" in saddle["note"]
+    assert escaper.optimizers_ == () and escaper.escape_steps_.size == 0
+    with pytest.raises(ValueError, match="saddle must be found"):
+        escaper.transform("gd")
+
+
+def test_a_step_too_large_is_diverged_and_not_left():
+    escaper = SaddleEscaper(
+        saddle="strict_surface", optimizers=("gd",), lr=3.0, n_seeds=2, max_steps=60, radii=(1e-1,)
+    ).fit()
+    assert escaper.diverged_.all() and np.isinf(escaper.escape_steps_).all()
+    table = dict(zip(escaper.get_feature_names_out(), escaper.transform("gd")[0], strict=True))
+    assert table["diverged_share[r=0.1]"] == 1.0 and table["share_left[r=0.1]"] == 0.0
+
+
+def test_gd_on_the_strict_surface_follows_the_theory():
+    escaper = SaddleEscaper(saddle="strict_surface", optimizers=("gd",), n_seeds=4, max_steps=600, lr=0.04).fit()
+    assert np.isinf(escaper.escape_steps_[0, 0]).all() and not escaper.moved_[0, 0].any()
+    np.testing.assert_allclose(escaper.escape_steps_[0, 1:], escaper.theory_steps_[0, 1:], rtol=0.1)
+    assert escaper.growth_per_step_ == pytest.approx(1.04)
+
+
+@pytest.mark.parametrize("name", ["monkey_saddle", "degenerate_valley"])
+def test_saddles_without_a_negative_eigenvalue_have_no_theory(name):
+    escaper = SaddleEscaper(saddle=name, optimizers=("gd",), n_seeds=2, max_steps=5).fit()
+    assert escaper.saddle_["index"] == 0 and escaper.saddle_["n_zero"] >= 1
+    assert np.isnan(escaper.theory_steps_).all() and np.isnan(escaper.alignment_).all()
+
+
+def test_cancel_progress_and_result_file(tmp_path):
+    seen = []
+
+    def stop(done, total, message):
+        seen.append((done, total, message))
+        if len(seen) > 5:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        SaddleEscaper(saddle="strict_surface", max_steps=50).fit(on_progress=stop)
+    assert all(0 <= done <= total == 1000 for done, total, _ in seen)
+    done = []
+    escaper = SaddleEscaper(saddle="strict_surface", max_steps=20, n_seeds=1, optimizers=("gd", "sam"))
+    escaper.fit(on_progress=lambda d, t, m: done.append(d))
+    assert done == sorted(done) and done[-1] == 1000
+    loaded = Result.load(escaper.result_.save(tmp_path / "escape.npz"))
+    np.testing.assert_array_equal(loaded.escape_steps, escaper.escape_steps_)
+    assert loaded.optimizers == ("gd", "sam") and loaded.mechanisms == escaper.mechanisms_
+
+
+def test_it_behaves_like_an_estimator(strict, tmp_path):
+    escaper, _ = strict
+    assert clone(escaper).get_params() == escaper.get_params()
+    revived = pickle.loads(pickle.dumps(escaper))
+    np.testing.assert_array_equal(revived.escape_steps_, escaper.escape_steps_)
+    cached = SaddleEscaper(saddle="strict_surface", max_steps=20, n_seeds=1, memory=str(tmp_path))
+    first = cached.fit().losses_
+    steps = []
+    second = clone(cached).fit(on_progress=lambda *a: steps.append(a)).losses_
+    np.testing.assert_array_equal(first, second)
+    assert len(steps) == 1  # nothing was run again
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"saddle": "pony"}, "saddle must be one of"),
+        ({"optimizers": ("lion",)}, "optimizers must be one of"),
+        ({"n_seeds": 0}, "n_seeds must be an integer of at least 1, got 0"),
+        ({"lr": -1.0}, "lr must be 'auto' or a positive number, got -1.0"),
+        ({"lr": "fast"}, "lr must be 'auto' or a positive number"),
+        ({"radii": (-1.0,)}, "radii must be distances of at least 0"),
+        ({"threshold": 0.0}, "threshold must be a positive number"),
+        ({"index": 0}, "index must be an integer of at least 1"),
+        ({"saddle": "strict"}, "model and data must be given for saddle='strict'"),
+    ],
+)
+def test_bad_arguments(parameters, message):
+    with pytest.raises(ValueError, match=message):
+        SaddleEscaper(**{"saddle": "strict_surface", **parameters}).fit()
+
+
+def test_mechanisms_are_judged_by_their_rules():
+    radii = np.array([0.0, 1e-3])
+    stay, slow, fast = np.full((2, 10), np.inf), np.full((2, 10), np.inf), np.full((2, 10), np.inf)
+    slow[1], fast[1] = 100.0, 20.0
+    leave = np.full((2, 10), 50.0)
+    never = np.zeros((2, 10), dtype=bool)
+    steps = {"gd": slow, "sgd": leave, "momentum": fast, "large_step": stay, "perturbed_gd": slow}
+    rows = {r["mechanism"]: r for r in judge_mechanisms(steps, dict.fromkeys(steps, never), radii)}
+    verdicts = {k: r["verdict"] for k, r in rows.items()}
+    assert verdicts == {
+        "sgd_noise": "supported",
+        "momentum": "supported",
+        "inertia": "supported",
+        "large_step": "not supported",
+        "injected_noise": "not supported",
+    }
+    assert "0.20 × the control's steps" in rows["momentum"]["measured"]
+    both = judge_mechanisms({"gd": leave, "sgd": leave}, {"gd": never, "sgd": never}, radii)
+    assert both[0]["verdict"] == "not clear here"
+    assert len({m.key for m in MECHANISMS}) == len(MECHANISMS)
