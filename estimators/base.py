@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, field, fields
 from functools import wraps
-from typing import Any
+from numbers import Integral
+from typing import Any, ClassVar
 
 import joblib
 import numpy as np
 import torch
 from joblib import Parallel, delayed
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator
+from sklearn.utils import Tags
+from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
 from .cache import MISSING, cached_call, check_memory, fingerprint, recall
 from .checks import check_seed
-from .landscape import Evaluation, Landscape
+from .core.network.batchnorm import POLICIES
+from .core.network.evaluation import LOSSES, Loss
+from .landscape import PRECISIONS, Evaluation, Landscape
 from .progress import OnProgress, ignore_progress, progress_bar
 from .results import Result
 
@@ -25,15 +31,17 @@ _FITTING = ("fit", "train")
 _DRAWING = (*_FITTING, "measure", "transform")
 
 
-def _with_seed(method: Callable, fresh: bool) -> Callable:
-    """Let a method find a seed in `random_state` where the caller left None, and None again afterwards."""
+def _started(method: Callable, fresh: bool) -> Callable:
+    """Check the settings before a method runs, and let it find an integer seed in `random_state` while it does."""
 
     @wraps(method)
-    def seeded(self: Any, *args: Any, **kwargs: Any) -> Any:
-        given = getattr(self, "random_state", 0)
-        seed = check_seed(given) if fresh else getattr(self, "random_state_", given)
+    def started(self: Any, *args: Any, **kwargs: Any) -> Any:
+        self._validate_params()
+        given = self.random_state
+        repeatable = isinstance(given, int | np.integer)
+        seed = check_seed(given) if fresh or repeatable else getattr(self, "random_state_", given)
         try:
-            if given is None:
+            if not repeatable:
                 self.random_state = seed
             answer = method(self, *args, **kwargs)
         finally:
@@ -42,28 +50,70 @@ def _with_seed(method: Callable, fresh: bool) -> Callable:
             self.random_state_ = seed
         return answer
 
-    return seeded
+    return started
 
 
-class LandscapeEstimator(TransformerMixin, BaseEstimator):
+@dataclass(kw_only=True, eq=False, repr=False)
+class LandscapeEstimator(BaseEstimator):
     """Base of the estimators: builds the landscape, evaluates points through the cache, publishes the result.
 
-    Subclasses' constructors only assign. `fit` must end with `self._publish(result)`.
+    Subclasses are dataclasses: a setting is a field, its bounds stand in `_parameter_constraints` and are checked by
+    scikit-learn's validator before anything runs. `fit` must end with `self._publish(result)`.
 
     Parameters
     ----------
-    random_state : int or None
-        The seed; None draws a fresh one for each fit, which `random_state_` and the result's settings name.
+    loss : str or callable, default="cross_entropy"
+        See :class:`Landscape`; so are `precision`, `batch_norm`, `parameters` and `points_per_pass` where an estimator
+        has them.
+    batch_size : int, default=512
+        Examples in one forward pass.
+    device : str, default="auto"
+        "auto" takes CUDA when there is one.
+    memory : None, "default", path or joblib.Memory, default=None
+        Where answers are kept; None keeps nothing, "default" is the user's cache folder.
+    random_state : int, RandomState or None, default=0
+        The seed; anything but an integer draws a fresh one for each fit, named by `random_state_` and the settings.
+    verbose : int, default=0
+        1 shows a progress bar.
     """
 
-    result_: Result
-    random_state_: int
+    loss: str | Loss = "cross_entropy"
+    batch_size: int = 512
+    device: str = "auto"
+    memory: Any = None
+    random_state: Any = 0
+    verbose: int = 0
+    result_: Result = field(init=False)
+    random_state_: int = field(init=False)
+
+    # what several estimators take is declared once, also where a subclass adds the field itself
+    _parameter_constraints: ClassVar[dict[str, list]] = {
+        "loss": [StrOptions(set(LOSSES)), callable],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "device": [str],
+        "memory": [None, str, os.PathLike, joblib.Memory],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+        "precision": [StrOptions(set(PRECISIONS))],
+        "batch_norm": [StrOptions({"auto", *POLICIES})],
+        "parameters": [str, tuple, list, None],
+        "points_per_pass": [Interval(Integral, 1, None, closed="left")],
+        "n_jobs": [Integral, None],
+    }
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        own = cls.__dict__.get("_parameter_constraints", {})
+        cls._parameter_constraints = LandscapeEstimator._parameter_constraints | own
         for name in _DRAWING:
             if name in cls.__dict__:
-                setattr(cls, name, _with_seed(cls.__dict__[name], fresh=name in _FITTING))
+                setattr(cls, name, _started(cls.__dict__[name], fresh=name in _FITTING))
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False  # it is fitted on a network, not on a table
+        tags.no_validation = True
+        return tags
 
     def _landscape(self, model: Any, data: Any, **overrides: Any) -> Landscape:
         """Build the Landscape of `model` and `data` from the constructor's settings.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,8 +29,10 @@ def check_integer(name: str, value: object, hint: str = "", *, least: int = 1) -
     return int(value)
 
 
-def check_seed(random_state: int | None) -> int:
-    """Turn `random_state` into a seed: an integer is the seed, None draws a fresh one from the system's entropy."""
+def check_seed(random_state: Any) -> int:
+    """Turn `random_state` into a seed: an integer is one, a RandomState gives one, None asks the system's entropy."""
+    if isinstance(random_state, np.random.RandomState):
+        return int(random_state.randint(2**31))
     if random_state is None:
         return int(np.random.SeedSequence().generate_state(1)[0] >> 1)
     if isinstance(random_state, bool) or not isinstance(random_state, int | np.integer) or random_state < 0:

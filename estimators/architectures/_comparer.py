@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import joblib
 import numpy as np
+from sklearn.base import TransformerMixin
 from sklearn.model_selection import train_test_split
 from sklearn.utils.validation import check_is_fitted
 
@@ -26,7 +28,8 @@ from ._run import RunOutcome, Task, build, run
 MAPS = ("first", "all", "none")
 
 
-class ArchitectureComparer(LandscapeEstimator):
+@dataclass(kw_only=True, eq=False, repr=False)
+class ArchitectureComparer(TransformerMixin, LandscapeEstimator):
     """Train variants from several seeds on the same data and budget, and measure each one's landscape.
 
     Parameters
@@ -81,50 +84,20 @@ class ArchitectureComparer(LandscapeEstimator):
     >>> comparer.fit(presets("test_resnet")["components"], data).table_  # doctest: +SKIP
     """
 
-    def __init__(
-        self,
-        *,
-        n_seeds: int = 3,
-        epochs: int = 8,
-        stop_at_loss: float | None = None,
-        held_out_share: float = 0.25,
-        maps: str = "first",
-        resolution: int = 21,
-        span: float = 1.0,
-        rho: float = 0.05,
-        sigma: float = 0.1,
-        gap: str = "gap",
-        measures: tuple[str, ...] = tuple(MEASURES),
-        loss: Any = "cross_entropy",
-        batch_size: int = 512,
-        device: str = "auto",
-        precision: str = "float32",
-        batch_norm: str = "auto",
-        memory: Any = None,
-        n_jobs: int = 1,
-        random_state: int = 0,
-        verbose: int = 0,
-    ) -> None:
-        self.n_seeds = n_seeds
-        self.epochs = epochs
-        self.stop_at_loss = stop_at_loss
-        self.held_out_share = held_out_share
-        self.maps = maps
-        self.resolution = resolution
-        self.span = span
-        self.rho = rho
-        self.sigma = sigma
-        self.gap = gap
-        self.measures = measures
-        self.loss = loss
-        self.batch_size = batch_size
-        self.device = device
-        self.precision = precision
-        self.batch_norm = batch_norm
-        self.memory = memory
-        self.n_jobs = n_jobs
-        self.random_state = random_state
-        self.verbose = verbose
+    n_seeds: int = 3
+    epochs: int = 8
+    stop_at_loss: float | None = None
+    held_out_share: float = 0.25
+    maps: str = "first"
+    resolution: int = 21
+    span: float = 1.0
+    rho: float = 0.05
+    sigma: float = 0.1
+    gap: str = "gap"
+    measures: tuple[str, ...] = tuple(MEASURES)
+    precision: str = "float32"
+    batch_norm: str = "auto"
+    n_jobs: int = 1
 
     def fit(
         self,

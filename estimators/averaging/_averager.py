@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
@@ -26,7 +27,8 @@ from ._schedule import run_schedule
 from ._settings import SOUPS, buffer_names, check_settings, remark, write_shares
 
 
-class SWAAverager(LandscapeEstimator, auto_wrap_output_keys=None):
+@dataclass(kw_only=True, eq=False, repr=False)
+class SWAAverager(TransformerMixin, LandscapeEstimator, auto_wrap_output_keys=None):
     """Average the weights of several networks of one architecture, and say what that changed.
 
     ``fit`` averages checkpoints that exist, ``train`` makes them itself, ``partial_fit`` takes them in one at a
@@ -96,50 +98,21 @@ class SWAAverager(LandscapeEstimator, auto_wrap_output_keys=None):
     >>> SWAAverager(method="greedy_soup").fit(paths, data, model=model, held_out=test)  # doctest: +SKIP
     """
 
-    result_: AverageResult
+    result_: AverageResult = field(init=False)
 
-    def __init__(
-        self,
-        *,
-        method: str = "swa",
-        start: float = 0.75,
-        every: int = 1,
-        swa_lr: float = 0.05,
-        schedule: str = "constant",
-        anneal_epochs: float = 1.0,
-        decay: float = 0.999,
-        warmup: bool = True,
-        score: str = "accuracy",
-        barrier_points: int = 7,
-        loss: Any = "cross_entropy",
-        batch_size: int = 512,
-        device: str = "auto",
-        precision: str = "float32",
-        batch_norm: str = "auto",
-        memory: Any = None,
-        n_jobs: int = 1,
-        random_state: int = 0,
-        verbose: int = 0,
-    ) -> None:
-        self.method = method
-        self.start = start
-        self.every = every
-        self.swa_lr = swa_lr
-        self.schedule = schedule
-        self.anneal_epochs = anneal_epochs
-        self.decay = decay
-        self.warmup = warmup
-        self.score = score
-        self.barrier_points = barrier_points
-        self.loss = loss
-        self.batch_size = batch_size
-        self.device = device
-        self.precision = precision
-        self.batch_norm = batch_norm
-        self.memory = memory
-        self.n_jobs = n_jobs
-        self.random_state = random_state
-        self.verbose = verbose
+    method: str = "swa"
+    start: float = 0.75
+    every: int = 1
+    swa_lr: float = 0.05
+    schedule: str = "constant"
+    anneal_epochs: float = 1.0
+    decay: float = 0.999
+    warmup: bool = True
+    score: str = "accuracy"
+    barrier_points: int = 7
+    precision: str = "float32"
+    batch_norm: str = "auto"
+    n_jobs: int = 1
 
     def fit(
         self,

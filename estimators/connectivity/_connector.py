@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
@@ -23,7 +25,8 @@ from ._measures import average_predictions, combine, draw_plane, find_highest, n
 from ._result import PathResult
 
 
-class ModeConnector(LandscapeEstimator):
+@dataclass(kw_only=True, eq=False, repr=False)
+class ModeConnector(TransformerMixin, LandscapeEstimator):
     """Find a path between two networks and measure how high it climbs.
 
     ``fit`` learns the path, ``transform`` measures it anywhere. The ends never move: ``t = 0`` is A and
@@ -98,56 +101,24 @@ class ModeConnector(LandscapeEstimator):
     (0.03, 2.4)
     """
 
-    result_: PathResult
+    result_: PathResult = field(init=False)
 
-    def __init__(
-        self,
-        *,
-        path: str = "linear",
-        n_bends: int = 1,
-        align: str | None = None,
-        n_points: int = 21,
-        epochs: int = 15,
-        lr: float = 0.1,
-        momentum: float = 0.9,
-        train_batch_size: int = 32,
-        tolerance: float = 0.1,
-        n_restarts: int = 3,
-        compare: bool = True,
-        plane_resolution: int = 0,
-        ensemble_points: int = 0,
-        loss: Any = "cross_entropy",
-        batch_size: int = 512,
-        device: str = "auto",
-        precision: str = "float32",
-        batch_norm: str = "auto",
-        memory: Any = None,
-        n_jobs: int = 1,
-        random_state: int = 0,
-        verbose: int = 0,
-    ) -> None:
-        self.path = path
-        self.n_bends = n_bends
-        self.align = align
-        self.n_points = n_points
-        self.epochs = epochs
-        self.lr = lr
-        self.momentum = momentum
-        self.train_batch_size = train_batch_size
-        self.tolerance = tolerance
-        self.n_restarts = n_restarts
-        self.compare = compare
-        self.plane_resolution = plane_resolution
-        self.ensemble_points = ensemble_points
-        self.loss = loss
-        self.batch_size = batch_size
-        self.device = device
-        self.precision = precision
-        self.batch_norm = batch_norm
-        self.memory = memory
-        self.n_jobs = n_jobs
-        self.random_state = random_state
-        self.verbose = verbose
+    path: str = "linear"
+    n_bends: int = 1
+    align: str | None = None
+    n_points: int = 21
+    epochs: int = 15
+    lr: float = 0.1
+    momentum: float = 0.9
+    train_batch_size: int = 32
+    tolerance: float = 0.1
+    n_restarts: int = 3
+    compare: bool = True
+    plane_resolution: int = 0
+    ensemble_points: int = 0
+    precision: str = "float32"
+    batch_norm: str = "auto"
+    n_jobs: int = 1
 
     def fit(
         self,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
@@ -93,7 +94,8 @@ class MapResult(Result):
         ]
 
 
-class MinimaMapper(LandscapeEstimator):
+@dataclass(kw_only=True, eq=False, repr=False)
+class MinimaMapper(TransformerMixin, LandscapeEstimator):
     """Measure every pair of several networks (barrier, distance, likeness), draw them, group the joined ones.
 
     Parameters
@@ -119,54 +121,23 @@ class MinimaMapper(LandscapeEstimator):
         Number of weights.
     """
 
-    result_: MapResult
+    result_: MapResult = field(init=False)
 
-    def __init__(
-        self,
-        *,
-        path: str = "linear",
-        n_bends: int = 1,
-        align: str | None = None,
-        n_points: int = 11,
-        epochs: int = 15,
-        lr: float = 0.1,
-        momentum: float = 0.9,
-        train_batch_size: int = 32,
-        n_restarts: int = 3,
-        compare: str | None = "features",
-        layout: str = "distance",
-        tolerance: float = 0.1,
-        loss: Any = "cross_entropy",
-        batch_size: int = 512,
-        device: str = "auto",
-        precision: str = "float32",
-        batch_norm: str = "auto",
-        memory: Any = None,
-        n_jobs: int = 1,
-        random_state: int = 0,
-        verbose: int = 0,
-    ) -> None:
-        self.path = path
-        self.n_bends = n_bends
-        self.align = align
-        self.n_points = n_points
-        self.epochs = epochs
-        self.lr = lr
-        self.momentum = momentum
-        self.train_batch_size = train_batch_size
-        self.n_restarts = n_restarts
-        self.compare = compare
-        self.layout = layout
-        self.tolerance = tolerance
-        self.loss = loss
-        self.batch_size = batch_size
-        self.device = device
-        self.precision = precision
-        self.batch_norm = batch_norm
-        self.memory = memory
-        self.n_jobs = n_jobs
-        self.random_state = random_state
-        self.verbose = verbose
+    path: str = "linear"
+    n_bends: int = 1
+    align: str | None = None
+    n_points: int = 11
+    epochs: int = 15
+    lr: float = 0.1
+    momentum: float = 0.9
+    train_batch_size: int = 32
+    n_restarts: int = 3
+    compare: str | None = "features"
+    layout: str = "distance"
+    tolerance: float = 0.1
+    precision: str = "float32"
+    batch_norm: str = "auto"
+    n_jobs: int = 1
 
     def fit(
         self,

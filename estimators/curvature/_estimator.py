@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
@@ -31,7 +33,8 @@ COLUMNS = (
 )
 
 
-class CurvatureEstimator(LandscapeEstimator):
+@dataclass(kw_only=True, eq=False, repr=False)
+class CurvatureEstimator(TransformerMixin, LandscapeEstimator):
     """Measure the curvature at a point: the ends of the spectrum, its density, its trace, the saddle index.
 
     Small networks get an explicit matrix in float64. Larger ones get Lanczos with full reorthogonalisation for the
@@ -88,52 +91,21 @@ class CurvatureEstimator(LandscapeEstimator):
     >>> est.eigenvalues_, est.residuals_, est.point_kind_  # doctest: +SKIP
     """
 
-    def __init__(
-        self,
-        *,
-        n_eigenvalues: int = 5,
-        ends: str = "both",
-        kind: str = "hessian",
-        n_probes: int = 10,
-        n_lanczos: int = 80,
-        exact_below: int = 2000,
-        tol: float = 1e-3,
-        gradient_tol: float = 1e-3,
-        max_products: int = 1000,
-        per_layer: bool = False,
-        compare_traces: bool = True,
-        parameters: str | tuple[str, ...] | None = None,
-        loss: Any = "cross_entropy",
-        batch_size: int = 512,
-        device: str = "auto",
-        precision: str = "float32",
-        batch_norm: str = "auto",
-        memory: Any = None,
-        n_jobs: int = 1,
-        random_state: int = 0,
-        verbose: int = 0,
-    ) -> None:
-        self.n_eigenvalues = n_eigenvalues
-        self.ends = ends
-        self.kind = kind
-        self.n_probes = n_probes
-        self.n_lanczos = n_lanczos
-        self.exact_below = exact_below
-        self.tol = tol
-        self.gradient_tol = gradient_tol
-        self.max_products = max_products
-        self.per_layer = per_layer
-        self.compare_traces = compare_traces
-        self.parameters = parameters
-        self.loss = loss
-        self.batch_size = batch_size
-        self.device = device
-        self.precision = precision
-        self.batch_norm = batch_norm
-        self.memory = memory
-        self.n_jobs = n_jobs
-        self.random_state = random_state
-        self.verbose = verbose
+    n_eigenvalues: int = 5
+    ends: str = "both"
+    kind: str = "hessian"
+    n_probes: int = 10
+    n_lanczos: int = 80
+    exact_below: int = 2000
+    tol: float = 1e-3
+    gradient_tol: float = 1e-3
+    max_products: int = 1000
+    per_layer: bool = False
+    compare_traces: bool = True
+    parameters: str | tuple[str, ...] | None = None
+    precision: str = "float32"
+    batch_norm: str = "auto"
+    n_jobs: int = 1
 
     def fit(
         self,

@@ -6,13 +6,13 @@ import inspect
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.base import clone
+from sklearn.base import TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
@@ -29,7 +29,8 @@ from ._result import CurvatureHistoryResult
 __all__ = ["CurvatureHistoryResult", "CurvatureTracker"]
 
 
-class CurvatureTracker(LandscapeEstimator):
+@dataclass(kw_only=True, eq=False, repr=False)
+class CurvatureTracker(TransformerMixin, LandscapeEstimator):
     """Follow λ_max and the trace through a training, beside the line 2/η.
 
     Full-batch gradient descent often drives λ_max up until it hovers at 2/η, the largest curvature at which its
@@ -71,42 +72,16 @@ class CurvatureTracker(LandscapeEstimator):
     >>> tracker.lambda_max_ / tracker.edge_  # doctest: +SKIP
     """
 
-    def __init__(
-        self,
-        *,
-        kind: str = "hessian",
-        trace: bool = True,
-        negative: bool = False,
-        n_probes: int = 5,
-        tol: float = 1e-3,
-        max_products: int = 200,
-        parameters: str | tuple[str, ...] | None = None,
-        loss: Any = "cross_entropy",
-        batch_size: int = 512,
-        device: str = "auto",
-        precision: str = "float32",
-        batch_norm: str = "auto",
-        memory: Any = None,
-        n_jobs: int = 1,
-        random_state: int = 0,
-        verbose: int = 0,
-    ) -> None:
-        self.kind = kind
-        self.trace = trace
-        self.negative = negative
-        self.n_probes = n_probes
-        self.tol = tol
-        self.max_products = max_products
-        self.parameters = parameters
-        self.loss = loss
-        self.batch_size = batch_size
-        self.device = device
-        self.precision = precision
-        self.batch_norm = batch_norm
-        self.memory = memory
-        self.n_jobs = n_jobs
-        self.random_state = random_state
-        self.verbose = verbose
+    kind: str = "hessian"
+    trace: bool = True
+    negative: bool = False
+    n_probes: int = 5
+    tol: float = 1e-3
+    max_products: int = 200
+    parameters: str | tuple[str, ...] | None = None
+    precision: str = "float32"
+    batch_norm: str = "auto"
+    n_jobs: int = 1
 
     def fit(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ JOINTS: dict[str, dict[str, Any]] = {
 }
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class ConnectivityCases(LandscapeEstimator):
     """Train the pairs of the lecture's table and join them by straight, aligned and curved paths.
 
@@ -67,60 +69,26 @@ class ConnectivityCases(LandscapeEstimator):
         Each of its fields is also an attribute with a trailing underscore.
     """
 
-    result_: CasesResult
+    result_: CasesResult = field(init=False)
 
-    def __init__(
-        self,
-        *,
-        cases: tuple[str, ...] = CASES,
-        n_seeds: int = 3,
-        path_samples: int | None = 512,
-        split_steps: int = 0,
-        train_epochs: int = 8,
-        train_lr: float = 0.1,
-        train_batch_size: int = 64,
-        weight_decay: float = 5e-4,
-        fine_tune_epochs: int = 4,
-        fine_tune_lr: float = 0.02,
-        joints: tuple[str, ...] = ("linear", "aligned", "bezier"),
-        n_points: int = 21,
-        epochs: int = 15,
-        lr: float = 0.1,
-        tolerance: float = 0.1,
-        loss: Any = "cross_entropy",
-        batch_size: int = 512,
-        device: str = "auto",
-        precision: str = "float32",
-        batch_norm: str = "auto",
-        memory: Any = None,
-        n_jobs: int = 1,
-        random_state: int = 0,
-        verbose: int = 0,
-    ) -> None:
-        self.cases = cases
-        self.n_seeds = n_seeds
-        self.path_samples = path_samples
-        self.split_steps = split_steps
-        self.train_epochs = train_epochs
-        self.train_lr = train_lr
-        self.train_batch_size = train_batch_size
-        self.weight_decay = weight_decay
-        self.fine_tune_epochs = fine_tune_epochs
-        self.fine_tune_lr = fine_tune_lr
-        self.joints = joints
-        self.n_points = n_points
-        self.epochs = epochs
-        self.lr = lr
-        self.tolerance = tolerance
-        self.loss = loss
-        self.batch_size = batch_size
-        self.device = device
-        self.precision = precision
-        self.batch_norm = batch_norm
-        self.memory = memory
-        self.n_jobs = n_jobs
-        self.random_state = random_state
-        self.verbose = verbose
+    cases: tuple[str, ...] = CASES
+    n_seeds: int = 3
+    path_samples: int | None = 512
+    split_steps: int = 0
+    train_epochs: int = 8
+    train_lr: float = 0.1
+    train_batch_size: int = 64
+    weight_decay: float = 5e-4
+    fine_tune_epochs: int = 4
+    fine_tune_lr: float = 0.02
+    joints: tuple[str, ...] = ("linear", "aligned", "bezier")
+    n_points: int = 21
+    epochs: int = 15
+    lr: float = 0.1
+    tolerance: float = 0.1
+    precision: str = "float32"
+    batch_norm: str = "auto"
+    n_jobs: int = 1
 
     def fit(
         self,

@@ -8,6 +8,7 @@ almost zero loss, λ_max, and the barrier on the straight line between seeds aft
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -27,6 +28,7 @@ from ..variants import Variant
 from ._width_result import QUANTITIES, Row, WidthSweepResult, judge_width, summarise_widths
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class WidthSweep(LandscapeEstimator):
     """Train one architecture at several widths from several seeds.
 
@@ -54,40 +56,15 @@ class WidthSweep(LandscapeEstimator):
     result_ : WidthSweepResult
     """
 
-    def __init__(
-        self,
-        *,
-        factors: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0),
-        n_seeds: int = 3,
-        epochs: int = 8,
-        zero_level: float = 0.01,
-        n_points: int = 11,
-        align: str | None = "weights",
-        loss: Any = "cross_entropy",
-        batch_size: int = 512,
-        device: str = "auto",
-        precision: str = "float32",
-        batch_norm: str = "auto",
-        memory: Any = None,
-        n_jobs: int = 1,
-        random_state: int = 0,
-        verbose: int = 0,
-    ) -> None:
-        self.factors = factors
-        self.n_seeds = n_seeds
-        self.epochs = epochs
-        self.zero_level = zero_level
-        self.n_points = n_points
-        self.align = align
-        self.loss = loss
-        self.batch_size = batch_size
-        self.device = device
-        self.precision = precision
-        self.batch_norm = batch_norm
-        self.memory = memory
-        self.n_jobs = n_jobs
-        self.random_state = random_state
-        self.verbose = verbose
+    factors: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+    n_seeds: int = 3
+    epochs: int = 8
+    zero_level: float = 0.01
+    n_points: int = 11
+    align: str | None = "weights"
+    precision: str = "float32"
+    batch_norm: str = "auto"
+    n_jobs: int = 1
 
     def fit(
         self,

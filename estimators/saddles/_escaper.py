@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
@@ -26,7 +28,8 @@ OnPartial = Callable[[EscapeResult], None]
 SEARCH_SHARE = 0.1  # of the progress bar, for the search of a strict saddle
 
 
-class SaddleEscaper(LandscapeEstimator):
+@dataclass(kw_only=True, eq=False, repr=False)
+class SaddleEscaper(TransformerMixin, LandscapeEstimator):
     """Find a saddle, start optimisers on it and beside it, and measure when they leave.
 
     All optimisers start from the same points: at distance r from the saddle in directions drawn once. Only "sgd"
@@ -88,60 +91,26 @@ class SaddleEscaper(LandscapeEstimator):
     >>> est.set_output(transform="pandas").transform(["gd", "sgd"])  # doctest: +SKIP
     """
 
-    result_: EscapeResult
+    result_: EscapeResult = field(init=False)
 
-    def __init__(
-        self,
-        *,
-        saddle: str = "strict",
-        optimizers: str | tuple[str, ...] = "all",
-        n_seeds: int = 10,
-        max_steps: int = 2000,
-        lr: float | str = "auto",
-        adaptive_lr: float = 1e-3,
-        radii: tuple[float, ...] = (0.0, 1e-6, 1e-3),
-        threshold: float = 1e-4,
-        l2: float = 1e-3,
-        sgd_batch: int = 32,
-        index: int = 1,
-        n_starts: int = 20,
-        max_search: int = 150,
-        start_scale: float = 0.5,
-        layer: int = 0,
-        unit: int | None = None,
-        parameters: str | tuple[str, ...] | None = None,
-        loss: Any = "cross_entropy",
-        batch_size: int = 512,
-        device: str = "auto",
-        precision: str = "float64",
-        memory: Any = None,
-        random_state: int = 0,
-        verbose: int = 0,
-    ) -> None:
-        self.saddle = saddle
-        self.optimizers = optimizers
-        self.n_seeds = n_seeds
-        self.max_steps = max_steps
-        self.lr = lr
-        self.adaptive_lr = adaptive_lr
-        self.radii = radii
-        self.threshold = threshold
-        self.l2 = l2
-        self.sgd_batch = sgd_batch
-        self.index = index
-        self.n_starts = n_starts
-        self.max_search = max_search
-        self.start_scale = start_scale
-        self.layer = layer
-        self.unit = unit
-        self.parameters = parameters
-        self.loss = loss
-        self.batch_size = batch_size
-        self.device = device
-        self.precision = precision
-        self.memory = memory
-        self.random_state = random_state
-        self.verbose = verbose
+    saddle: str = "strict"
+    optimizers: str | tuple[str, ...] = "all"
+    n_seeds: int = 10
+    max_steps: int = 2000
+    lr: float | str = "auto"
+    adaptive_lr: float = 1e-3
+    radii: tuple[float, ...] = (0.0, 1e-6, 1e-3)
+    threshold: float = 1e-4
+    l2: float = 1e-3
+    sgd_batch: int = 32
+    index: int = 1
+    n_starts: int = 20
+    max_search: int = 150
+    start_scale: float = 0.5
+    layer: int = 0
+    unit: int | None = None
+    parameters: str | tuple[str, ...] | None = None
+    precision: str = "float64"
 
     def fit(
         self,

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
@@ -76,7 +77,8 @@ class CriticalPointsResult(Result):
     l2: float = 0.0
 
 
-class CriticalPointFinder(LandscapeEstimator):
+@dataclass(kw_only=True, eq=False, repr=False)
+class CriticalPointFinder(TransformerMixin, LandscapeEstimator):
     """Search for critical points of several indices from many random starts, and relate index to loss.
 
     Parameters
@@ -114,36 +116,14 @@ class CriticalPointFinder(LandscapeEstimator):
     >>> finder.spearman_["value"], finder.success_[1]["rate"]  # doctest: +SKIP
     """
 
-    result_: CriticalPointsResult
+    result_: CriticalPointsResult = field(init=False)
 
-    def __init__(
-        self,
-        *,
-        indices: tuple[int, ...] = (0, 1, 2, 3, 4, 5),
-        n_starts: int = 12,
-        tol: float = 1e-9,
-        max_steps: int = 200,
-        start_scale: float = 0.5,
-        l2: float = 1e-3,
-        loss: Any = "cross_entropy",
-        batch_size: int = 512,
-        device: str = "auto",
-        memory: Any = None,
-        random_state: int = 0,
-        verbose: int = 0,
-    ) -> None:
-        self.indices = indices
-        self.n_starts = n_starts
-        self.tol = tol
-        self.max_steps = max_steps
-        self.start_scale = start_scale
-        self.l2 = l2
-        self.loss = loss
-        self.batch_size = batch_size
-        self.device = device
-        self.memory = memory
-        self.random_state = random_state
-        self.verbose = verbose
+    indices: tuple[int, ...] = (0, 1, 2, 3, 4, 5)
+    n_starts: int = 12
+    tol: float = 1e-9
+    max_steps: int = 200
+    start_scale: float = 0.5
+    l2: float = 1e-3
 
     def fit(
         self,

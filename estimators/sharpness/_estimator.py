@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
@@ -26,7 +27,8 @@ __all__ = ["MEASURES", "PRIORS", "SharpnessEstimator", "SharpnessResult"]
 PRIORS = ("auto", "initial", "zero")
 
 
-class SharpnessEstimator(LandscapeEstimator):
+@dataclass(kw_only=True, eq=False, repr=False)
+class SharpnessEstimator(TransformerMixin, LandscapeEstimator):
     """Measure the sharpness of a point in several ways.
 
     ``fit`` measures one model; ``transform`` measures others on the same examples with the same settings and
@@ -101,64 +103,27 @@ class SharpnessEstimator(LandscapeEstimator):
     >>> est.set_output(transform="pandas").transform([model, other])  # doctest: +SKIP
     """
 
-    def __init__(
-        self,
-        *,
-        measures: str | tuple[str, ...] = "all",
-        rho: float = 0.05,
-        norm: str = "l2",
-        adaptive: bool = False,
-        n_steps: int = 30,
-        n_restarts: int = 10,
-        sigma: float = 0.01,
-        noise: str = "plain",
-        n_draws: int = 32,
-        m: int = 128,
-        profile_radii: tuple[float, ...] | None = None,
-        n_lanczos: int = 80,
-        tol: float = 1e-3,
-        n_probes: int = 10,
-        prior: str = "auto",
-        delta: float = 0.05,
-        n_posterior_draws: int = 64,
-        parameters: str | tuple[str, ...] | None = None,
-        loss: Any = "cross_entropy",
-        batch_size: int = 512,
-        device: str = "auto",
-        precision: str = "float32",
-        batch_norm: str = "auto",
-        memory: Any = None,
-        n_jobs: int = 1,
-        random_state: int = 0,
-        verbose: int = 0,
-    ) -> None:
-        self.measures = measures
-        self.rho = rho
-        self.norm = norm
-        self.adaptive = adaptive
-        self.n_steps = n_steps
-        self.n_restarts = n_restarts
-        self.sigma = sigma
-        self.noise = noise
-        self.n_draws = n_draws
-        self.m = m
-        self.profile_radii = profile_radii
-        self.n_lanczos = n_lanczos
-        self.tol = tol
-        self.n_probes = n_probes
-        self.prior = prior
-        self.delta = delta
-        self.n_posterior_draws = n_posterior_draws
-        self.parameters = parameters
-        self.loss = loss
-        self.batch_size = batch_size
-        self.device = device
-        self.precision = precision
-        self.batch_norm = batch_norm
-        self.memory = memory
-        self.n_jobs = n_jobs
-        self.random_state = random_state
-        self.verbose = verbose
+    measures: str | tuple[str, ...] = "all"
+    rho: float = 0.05
+    norm: str = "l2"
+    adaptive: bool = False
+    n_steps: int = 30
+    n_restarts: int = 10
+    sigma: float = 0.01
+    noise: str = "plain"
+    n_draws: int = 32
+    m: int = 128
+    profile_radii: tuple[float, ...] | None = None
+    n_lanczos: int = 80
+    tol: float = 1e-3
+    n_probes: int = 10
+    prior: str = "auto"
+    delta: float = 0.05
+    n_posterior_draws: int = 64
+    parameters: str | tuple[str, ...] | None = None
+    precision: str = "float32"
+    batch_norm: str = "auto"
+    n_jobs: int = 1
 
     def fit(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from ._planes import DIRECTIONS
 from ._work import OnPartial
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class SurfaceMapper(SurfaceAnalysis):
     """Map the loss on a line, plane or volume through the weights of a network.
 
@@ -108,54 +110,22 @@ class SurfaceMapper(SurfaceAnalysis):
     (21, 21)
     """
 
-    def __init__(
-        self,
-        *,
-        directions: str = "random",
-        normalization: str | None = "filter",
-        span: float | tuple | str = 1.0,
-        rise: float = 10.0,
-        resolution: int | tuple = 41,
-        mode: str = "exact",
-        tolerance: float = 0.01,
-        n_dims: int = 2,
-        n_seeds: int = 1,
-        eigenvectors: str = "largest",
-        parameters: str | tuple | None = None,
-        max_points: int = 250_000,
-        loss: Any = "cross_entropy",
-        batch_size: int = 512,
-        device: str = "auto",
-        precision: str = "float32",
-        batch_norm: str = "auto",
-        points_per_pass: int = 1,
-        memory: Any = None,
-        n_jobs: int = 1,
-        random_state: int = 0,
-        verbose: int = 0,
-    ) -> None:
-        self.directions = directions
-        self.normalization = normalization
-        self.span = span
-        self.rise = rise
-        self.resolution = resolution
-        self.mode = mode
-        self.tolerance = tolerance
-        self.n_dims = n_dims
-        self.n_seeds = n_seeds
-        self.eigenvectors = eigenvectors
-        self.parameters = parameters
-        self.max_points = max_points
-        self.loss = loss
-        self.batch_size = batch_size
-        self.device = device
-        self.precision = precision
-        self.batch_norm = batch_norm
-        self.points_per_pass = points_per_pass
-        self.memory = memory
-        self.n_jobs = n_jobs
-        self.random_state = random_state
-        self.verbose = verbose
+    directions: str = "random"
+    normalization: str | None = "filter"
+    span: float | tuple | str = 1.0
+    rise: float = 10.0
+    resolution: int | tuple = 41
+    mode: str = "exact"
+    tolerance: float = 0.01
+    n_dims: int = 2
+    n_seeds: int = 1
+    eigenvectors: str = "largest"
+    parameters: str | tuple | None = None
+    max_points: int = 250_000
+    precision: str = "float32"
+    batch_norm: str = "auto"
+    points_per_pass: int = 1
+    n_jobs: int = 1
 
     # -- fitting ----------------------------------------------------------------------------------------
 

@@ -213,7 +213,7 @@ def test_plane_holds_the_path_and_its_loss(patches):
         ({"tolerance": -0.1}, "tolerance must be 0 or more"),
         ({"plane_resolution": 1}, "plane_resolution must be 0 or"),
         ({"batch_norm": "frozen"}, "batch_norm must be 'recompute' or 'batch' .* got 'frozen'"),
-        ({"batch_norm": "average"}, "batch_norm must be one of"),
+        ({"batch_norm": "average"}, "'batch_norm' parameter of ModeConnector must be a str among"),
     ],
 )
 def test_wrong_settings_are_said(patches, options, message):
