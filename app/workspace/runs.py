@@ -18,6 +18,7 @@ from typing import Any
 from app import workspace
 
 _PACKAGES = ("loss-atlas", "torch", "timm", "numpy", "scikit-learn", "streamlit", "altair")
+_MOVED = {"app.training_jobs": "app.work.training"}  # the app's own results: where they lived, where they live
 
 
 @dataclass(frozen=True)
@@ -121,21 +122,34 @@ def get_run(run_id: str) -> Run:
 
 
 def load_result(run: Run) -> Any:
-    """Read a run's result through the class that wrote it.
+    """Read a run's result.
+
+    The engine's results go by the name of their class, wherever the class lived when the run was kept.
 
     Raises
     ------
     ValueError
         When the file is damaged or was written by a class that is gone.
     """
-    module, _, qualname = str(run.info.get("result", "")).partition(":")
-    if module.split(".")[0] not in ("estimators", "app") or not qualname.isidentifier():
-        raise ValueError(f"result must name a class of this program, got {module}:{qualname}. Compute the run again.")
+    module, _, name = str(run.info.get("result", "")).partition(":")
+    if module.split(".")[0] not in ("estimators", "app") or not name.isidentifier():
+        raise ValueError(f"result must name a class of this program, got {module}:{name}. Compute the run again.")
     try:
-        reader: Callable[[Path], Any] = getattr(importlib.import_module(module), qualname).load
+        reader = _engine_reader() if module.startswith("estimators") else _app_reader(module, name)
         return reader(run.result_path)
     except Exception as error:  # a damaged file fails in ways of its own: a bad ZIP, a broken stream, a short read
         raise ValueError(f"result of {run.title!r} must be readable, got {error}. Compute it again.") from error
+
+
+def _engine_reader() -> Callable[[Path], Any]:
+    """Return what reads every result of the engine, all of whose classes are imported then."""
+    import estimators.experiments
+
+    return estimators.Result.load
+
+
+def _app_reader(module: str, name: str) -> Callable[[Path], Any]:
+    return getattr(importlib.import_module(_MOVED.get(module, module)), name).load
 
 
 def rename_run(run_id: str, title: str) -> None:

@@ -4,6 +4,7 @@ from ._cases_result import CasesResult
 from .batch_size import QUANTITIES, BatchSizeResult, batch_size_experiment
 from .connectivity_cases import ConnectivityCases
 from .swa_comparison import SwaComparisonResult, noisy_digits, swa_experiment
+from .width_sweep import WidthSweep, WidthSweepResult
 
 __all__ = [
     "QUANTITIES",
@@ -11,6 +12,8 @@ __all__ = [
     "CasesResult",
     "ConnectivityCases",
     "SwaComparisonResult",
+    "WidthSweep",
+    "WidthSweepResult",
     "batch_size_experiment",
     "noisy_digits",
     "swa_experiment",
