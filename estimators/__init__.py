@@ -19,7 +19,7 @@ from .progress import Cancelled
 from .results import Result
 from .saddles import CriticalPointFinder, CriticalPointsResult, EscapeResult, SaddleEscaper, pooled_digits, small_net
 from .sharpness import SharpnessEstimator, SharpnessResult
-from .surface import SurfaceMapper, SurfaceResult
+from .surface import SurfaceMapper, SurfaceResult, basins_of, write_mesh
 from .training import TrainingRun, train
 
 __all__ = [
@@ -52,6 +52,7 @@ __all__ = [
     "SurfaceMapper",
     "SurfaceResult",
     "TrainingRun",
+    "basins_of",
     "cache_info",
     "clear_cache",
     "data_settings",
@@ -65,4 +66,5 @@ __all__ = [
     "save_checkpoint",
     "small_net",
     "train",
+    "write_mesh",
 ]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
@@ -22,7 +23,7 @@ from ._work import OnPartial
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class SurfaceMapper(SurfaceAnalysis):
+class SurfaceMapper(TransformerMixin, SurfaceAnalysis):
     """Map the loss on a line, plane or volume through the weights of a network.
 
     ``fit`` chooses the directions and evaluates the grid; ``transform`` gives the coordinates of models in

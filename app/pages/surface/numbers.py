@@ -121,8 +121,7 @@ def _basins(result: Any) -> None:
     if importlib.util.find_spec("gudhi") is None:
         st.caption(text("basins.missing"))
         return
-    import estimators  # noqa: F401  the package first: half a module is seen while the warm-up imports it
-    from estimators.surface import basins_of
+    from estimators import basins_of
 
     depth = st.slider(text("basins.depth"), 0.0, 2.0, 0.1, step=0.05, width=300, **bound(PAGE, "depth"))
     found = basins_of(result, min_persistence=depth)
@@ -227,7 +226,7 @@ def meshes(result: Any, look: dict[str, Any]) -> dict[str, Callable[[], bytes]]:
 
     def make(kind: str) -> Callable[[], bytes]:
         def content() -> bytes:
-            from estimators.surface import write_mesh
+            from estimators import write_mesh
 
             with TemporaryDirectory() as folder:
                 file = Path(folder) / f"surface.{kind}"

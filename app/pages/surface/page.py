@@ -224,8 +224,7 @@ def _open_saved() -> None:
         upload = st.file_uploader(text("open"), type=["npz"], key=f"{PAGE}.open", label_visibility="collapsed")
     if upload is None or recall(PAGE, "opened.file") == upload.file_id:
         return
-    from estimators import Result
-    from estimators.surface import SurfaceResult
+    from estimators import Result, SurfaceResult
 
     with TemporaryDirectory() as folder:
         path = Path(folder) / "surface.npz"

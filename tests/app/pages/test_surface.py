@@ -18,8 +18,7 @@ from app.pages.surface import page as module
 from app.texts import texts
 from app.work import jobs
 from app.workspace import library
-from estimators import Landscape, load_model, save_checkpoint, train
-from estimators.surface._result import SurfaceResult
+from estimators import Landscape, SurfaceResult, load_model, save_checkpoint, train
 
 TEXT = texts("surface")
 
@@ -292,7 +291,7 @@ def test_a_mark_whose_own_loss_is_not_the_colour_under_it_is_shown_with_a_sign()
     import json
 
     from app.charts import surface as charts
-    from estimators.surface._result import SurfaceResult
+    from estimators import SurfaceResult
 
     line = np.linspace(-1.0, 1.0, 3)
     marker = {"x": 0.0, "y": 0.0, "loss": 0.003, "accuracy": 1.0, "distance": 0.0, "map_loss": 33.0}
