@@ -1,4 +1,7 @@
-"""Landscape: the function L(θ) of one model, one fixed set of examples and one loss."""
+"""Landscape: the function L(θ) of one model, one fixed set of examples and one loss.
+
+This file is long because a landscape is one object, and everything that may touch its network goes through it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from . import cache
-from .cache._identity import describe_module
 from .checks import check_choice, check_device, check_integer, check_loss, check_memory_fits
 from .core.network.batchnorm import AUTO, POLICIES, batch_norms, policy_settings, resolved_policy
 from .core.network.copying import cast, private_copy
@@ -260,7 +262,7 @@ class Landscape:
     def fingerprint(self) -> str:
         """SHA-256 of the network with its code, weights and buffers, the data, and what else changes the number."""
         if self._model_fingerprint is None:
-            self._model_fingerprint = describe_module(self._template)
+            self._model_fingerprint = cache.describe_module(self._template)
         origin = self._origin or self
         return cache.fingerprint(
             self._model_fingerprint,

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from .. import cache
-from ..cache._identity import describe_module
+from ..cache import describe_module
 from ..core.planes.map_shape import convex_share
 from ..data import Examples
 from ..landscape import Landscape

@@ -5,6 +5,8 @@ packages count by name and by what was installed; those of Loss Atlas itself by 
 digest of its source; all others by their code, with the defaults, closures, globals and helpers it reads. Any
 other object counts by what pickle would store of it. What has no such description is told apart from everything,
 itself included, and said in a warning.
+
+This file is long because kinds of values refer to each other: one walk describes them all.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..cache._identity import describe_module
+from ..cache import describe_module
 from ..core.alignment.alignment import Alignment, State, align_states
 from ..core.network.batchnorm import batch_norms
 from ..core.paths.paths import PATHS

@@ -14,8 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from ..base import LandscapeEstimator
-from ..cache import fingerprint
-from ..cache._identity import describe_module
+from ..cache import describe_module, fingerprint
 from ..core.alignment.similarity import classical_scaling, connected_groups, features, linear_cka
 from ..core.network.batchnorm import batch_norms
 from ..landscape import Landscape

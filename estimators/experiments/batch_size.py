@@ -16,8 +16,7 @@ from typing import Any, cast
 import numpy as np
 from torch import nn
 
-from ..cache import cached_call, check_memory, fingerprint
-from ..cache._identity import describe_module
+from ..cache import cached_call, check_memory, describe_module, fingerprint
 from ..checks import check_seed
 from ..core.evidence.paired import compare_pairs
 from ..core.evidence.ranking import kendall

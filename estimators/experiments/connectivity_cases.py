@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..base import LandscapeEstimator
-from ..cache._identity import describe_module
+from ..cache import describe_module
 from ..connectivity import ModeConnector
 from ..data import Examples, load_data
 from ..models import load_model, trainable_names

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..averaging import SWAAverager
-from ..cache import cached_call, check_memory, fingerprint
-from ..cache._identity import describe_module
+from ..cache import cached_call, check_memory, describe_module, fingerprint
 from ..checks import check_seed
 from ..core.ball.average_case import average_rise, filter_scale
 from ..core.evidence.paired import compare_pairs

@@ -18,7 +18,7 @@ import numpy as np
 from .. import cache
 from ..architectures import MeasureSettings, RunOutcome, Task, build, run
 from ..base import LandscapeEstimator, run_parallel
-from ..cache._identity import describe_module
+from ..cache import describe_module
 from ..checks import check_integer
 from ..connectivity import ModeConnector
 from ..core.network.batchnorm import policy_settings
