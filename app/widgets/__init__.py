@@ -10,6 +10,8 @@
 - ``settings_line``: what a result was computed with, in one line
 - ``show_chart``: a chart at the width of its column, named for screen readers
 - ``definitions``: what the numbers mean, with the papers
+- ``view_switch``: which view of a page is shown
+- ``take_along``: everything below together
 - ``downloads``: PNG, SVG, PDF, CSV, NPZ, chart JSON; ``copy_as_python``: the script that reproduces the result
 - ``pin_button``, ``pinned``, ``unpin``: keep a result beside the next ones
 - ``go_to``, ``page_link``: to another page by its name
@@ -19,8 +21,8 @@
 from app.widgets.cost import cost
 from app.widgets.form import Form
 from app.widgets.frame import definitions, go_to, page_header, page_link, run_button, settings_line, show_chart, verdict
-from app.widgets.jobs import activity, follow_newest, job_panel
-from app.widgets.outputs import copy_as_python, downloads
+from app.widgets.jobs import activity, job_panel, view_switch
+from app.widgets.outputs import copy_as_python, downloads, take_along
 from app.widgets.pickers import Inputs, data_picker, engine_settings, inputs, point_picker
 from app.widgets.pins import pin_button, pinned, unpin
 
@@ -34,7 +36,6 @@ __all__ = [
     "definitions",
     "downloads",
     "engine_settings",
-    "follow_newest",
     "go_to",
     "inputs",
     "job_panel",
@@ -46,6 +47,8 @@ __all__ = [
     "run_button",
     "settings_line",
     "show_chart",
+    "take_along",
     "unpin",
     "verdict",
+    "view_switch",
 ]

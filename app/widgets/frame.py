@@ -77,10 +77,11 @@ def settings_line(result: Any, **more: Any) -> None:
         st.caption(" · ".join(parts))
 
 
-def definitions(items: Sequence[tuple[str, str, str]], *, label: str | None = None, expanded: bool = False) -> None:
-    """Explain numbers in a fold: ``(term, what it is, paper)`` each."""
-    with st.expander(label or texts("common")("definitions"), icon=":material/menu_book:", expanded=expanded):
-        for term, meaning, source in items:
+def definitions(text: Callable[..., str], names: Sequence[str], *, expanded: bool = False) -> None:
+    """Explain numbers in a fold: term, what it is, and paper, from the texts ``def.NAME.*`` of a page."""
+    with st.expander(texts("common")("definitions"), icon=":material/menu_book:", expanded=expanded):
+        for name in names:
+            term, meaning, source = (text(f"def.{name}.{part}") for part in ("term", "text", "source"))
             st.markdown(f"**{term}.** {meaning}" + (f"  \n:small[:gray[{source}]]" if source else ""))
 
 

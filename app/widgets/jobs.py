@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import streamlit as st
 
-from app.state import key, recall, remember
+from app.state import bound, key, recall, remember
 from app.texts import texts
 from app.work import jobs
 
@@ -133,15 +133,36 @@ def _shown() -> list[jobs.Job]:
     return [job for job in jobs.live() if not job.page.startswith("_")]
 
 
-def follow_newest(page: str, views: Mapping[str, str]) -> bool:
-    """Open the view of a run that was reopened since the last look; tell whether it did.
+def view_switch(page: str, views: Mapping[str, str], options: Sequence[str] = ()) -> str:
+    """Choose one of a page's views; a run that was reopened since the last look opens its own.
 
     Parameters
     ----------
     page : str
+        Its texts name the views: ``view.NAME``.
     views : mapping of str to str
         The page of jobs that belongs to each view.
+    options : sequence of str, optional
+        Views there are, where some have no jobs; all of ``views`` by default.
     """
+    text, names = texts(page), list(options or views)
+    # Streamlit wants either a default or a value set from outside, not both.
+    start_at = {} if _follow_newest(page, views) else {"default": names[0]}
+    chosen = st.segmented_control(
+        text("view"),
+        names,
+        format_func=lambda view: text(f"view.{view}"),
+        required=True,
+        label_visibility="collapsed",
+        width="stretch",
+        **start_at,
+        **bound(page, "view"),
+    )
+    return str(chosen)
+
+
+def _follow_newest(page: str, views: Mapping[str, str]) -> bool:
+    """Open the view of a run that was reopened since the last look; tell whether it did."""
     found = [(job, view) for view, where in views.items() if (job := jobs.latest(where)) is not None]
     if not found:
         return False

@@ -9,6 +9,29 @@ import streamlit as st
 
 from app import export
 from app.texts import texts
+from app.widgets.pins import pin_button
+from app.work import jobs
+
+
+def take_along(page: str, result: Any, chart: Any = None, *, name: str, pin: str = "", **files: Any) -> None:
+    """Write a row of ways to take a page's result along: a pin, files, and the script of the newest job.
+
+    Parameters
+    ----------
+    page : str
+        Whose job made it.
+    result, chart, name, files
+        For :func:`downloads`.
+    pin : str
+        Label to pin the result under; none by default.
+    """
+    with st.container(horizontal=True):
+        if pin:
+            pin_button(page, pin, result)
+        downloads(result, chart, name=name, key=page, **files)
+        job = jobs.latest(page)
+        if job is not None and job.config.get("script"):
+            copy_as_python(job.config["script"], name=name, key=page)
 
 
 def downloads(

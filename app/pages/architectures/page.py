@@ -63,23 +63,16 @@ def render() -> None:
             _comparison_inputs(str(vary), presets(str(architecture))[str(vary)], ready=problem is None)
     with right:
         widgets.job_panel(PAGE, draw)
-        widgets.definitions(
-            [
-                tuple(text(f"def.{name}.{part}") for part in ("term", "text", "source"))
-                for name in ("skips", "gap", "lambda", "sharpness", "basin", "convex", "tau")
-            ]
-        )
+        widgets.definitions(text, ("skips", "gap", "lambda", "sharpness", "basin", "convex", "tau"))
 
 
 def draw(result: Any) -> None:
     """Draw whichever of the two results the newest job has."""
-    job = jobs.latest(PAGE)
-    script = job.config.get("script", "") if job is not None else ""
     if hasattr(result, "factors"):
-        draw_width_sweep(result, PAGE, script)
+        draw_width_sweep(result, PAGE)
     else:
-        total = job.config.get("runs") if job is not None else None
-        draw_comparison(result, PAGE, script, total)
+        job = jobs.latest(PAGE)
+        draw_comparison(result, PAGE, job.config.get("runs") if job is not None else None)
 
 
 def _comparison_inputs(vary: str, offered: tuple[Any, ...], *, ready: bool) -> None:

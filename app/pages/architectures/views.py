@@ -88,7 +88,7 @@ def runs_table(result: Any) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def draw_comparison(result: Any, page: str, script: str = "", total: int | None = None) -> None:
+def draw_comparison(result: Any, page: str, total: int | None = None) -> None:
     """Draw a partial or final comparison.
 
     Parameters
@@ -96,8 +96,6 @@ def draw_comparison(result: Any, page: str, script: str = "", total: int | None 
     result : ComparisonResult
     page : str
         Owner of the widgets.
-    script : str
-        The Python that reproduces it.
     total : int, optional
         Runs there will be.
     """
@@ -129,11 +127,8 @@ def draw_comparison(result: Any, page: str, script: str = "", total: int | None 
     )
     {"maps": _maps, "numbers": _numbers, "rank": _rank, "claims": _claims, "runs": _runs}[str(view)](result, page)
     widgets.settings_line(result)
-    with st.container(horizontal=True):
-        chart = charts.small_multiples(result) if charts.maps(result) else charts.dots(result, "lambda_max")
-        widgets.downloads(result, chart, table=runs_table(result), name="architectures", key=page)
-        if script:
-            widgets.copy_as_python(script, name="architectures", key=page)
+    chart = charts.small_multiples(result) if charts.maps(result) else charts.dots(result, "lambda_max")
+    widgets.take_along(page, result, chart, table=runs_table(result), name="architectures")
 
 
 def _maps(result: Any, page: str) -> None:
@@ -243,7 +238,7 @@ def _runs(result: Any, page: str) -> None:
     st.dataframe(runs_table(result), hide_index=True)
 
 
-def draw_width_sweep(result: Any, page: str, script: str = "") -> None:
+def draw_width_sweep(result: Any, page: str) -> None:
     """Draw a partial or final width sweep.
 
     Parameters
@@ -251,8 +246,6 @@ def draw_width_sweep(result: Any, page: str, script: str = "") -> None:
     result : WidthSweepResult
     page : str
         Owner of the widgets.
-    script : str
-        The Python that reproduces it.
     """
     text = texts(TEXT)
     rows = [
@@ -287,13 +280,4 @@ def draw_width_sweep(result: Any, page: str, script: str = "") -> None:
                 widgets.show_chart(charts.width_sweep(result, quantity))
     _claims(result, page)
     widgets.settings_line(result)
-    with st.container(horizontal=True):
-        widgets.downloads(
-            result,
-            charts.width_sweep(result),
-            table=pd.DataFrame(rows),
-            name="width-sweep",
-            key=f"{page}-width",
-        )
-        if script:
-            widgets.copy_as_python(script, name="width-sweep", key=f"{page}-width")
+    widgets.take_along(page, result, charts.width_sweep(result), table=pd.DataFrame(rows), name="width-sweep")

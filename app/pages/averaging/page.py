@@ -36,18 +36,8 @@ def render() -> None:
     """Draw the page."""
     text = texts(PAGE)
     left, right = widgets.page_header(PAGE, text)
-    start_at = {} if widgets.follow_newest(PAGE, VIEWS) else {"default": "train"}
     with left:
-        view = st.segmented_control(
-            text("view"),
-            list(VIEWS),
-            format_func=lambda v: text("view." + v),
-            required=True,
-            label_visibility="collapsed",
-            width="stretch",
-            **start_at,
-            **bound(PAGE, "view"),
-        )
+        view = widgets.view_switch(PAGE, VIEWS)
     views = {"soup": averaging_soup.render, "seeds": averaging_seeds.render}
     views.get(str(view), _render_training)(left, right)
 
@@ -71,9 +61,7 @@ def _render_training(left: DeltaGenerator, right: DeltaGenerator) -> None:
             start(point, data, {**params, **engine}, {**training, **extras}, keep)
     with right:
         widgets.job_panel(PAGE, draw)
-        widgets.definitions(
-            [tuple(text(f"def.{name}.{part}") for part in ("term", "text", "source")) for name in DEFINITIONS]
-        )
+        widgets.definitions(text, DEFINITIONS)
 
 
 def settings() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], bool]:
@@ -235,11 +223,7 @@ def draw(result: Any) -> None:
     if not result.report:
         return
     widgets.settings_line(result)
-    job = jobs.latest(PAGE)
-    with st.container(horizontal=True):
-        widgets.downloads(result, chart, name="averaging", key=PAGE)
-        if job is not None and job.config.get("script"):
-            widgets.copy_as_python(job.config["script"], name="averaging", key=PAGE)
+    widgets.take_along(PAGE, result, chart, name="averaging")
 
 
 def numbers(result: Any) -> None:

@@ -61,9 +61,7 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
             start(str(name), options, making, float(swa_lr))
     with right:
         widgets.job_panel(PAGE, draw)
-        widgets.definitions(
-            [tuple(text(f"def.{name}.{part}") for part in ("term", "text", "source")) for name in DEFINITIONS]
-        )
+        widgets.definitions(text, DEFINITIONS)
 
 
 def start(name: str, options: dict[str, Any], making: dict[str, Any], swa_lr: float) -> None:
@@ -136,11 +134,7 @@ def draw(result: Any) -> None:
     st.markdown(f"**{text('seeds.summary')}**")
     summary(result)
     widgets.settings_line(result)
-    job = jobs.latest(PAGE)
-    with st.container(horizontal=True):
-        widgets.downloads(result, shown[0], name="averaging-seeds", key=PAGE)
-        if job is not None and job.config.get("script"):
-            widgets.copy_as_python(job.config["script"], name="averaging-seeds", key=PAGE)
+    widgets.take_along(PAGE, result, shown[0], name="averaging-seeds")
 
 
 def claims(result: Any) -> None:

@@ -45,9 +45,7 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
             start(points, data, {**params, **engine}, keep)
     with right:
         widgets.job_panel(PAGE, draw)
-        widgets.definitions(
-            [tuple(text(f"def.{name}.{part}") for part in ("term", "text", "source")) for name in DEFINITIONS]
-        )
+        widgets.definitions(text, DEFINITIONS)
 
 
 def pick() -> list[PointSpec]:
@@ -210,8 +208,4 @@ def draw(result: Any) -> None:
         widgets.show_chart(charts.barriers(result))
     averages.table(result)
     widgets.settings_line(result)
-    job = jobs.latest(PAGE)
-    with st.container(horizontal=True):
-        widgets.downloads(result, chart, name="soup", key=PAGE)
-        if job is not None and job.config.get("script"):
-            widgets.copy_as_python(job.config["script"], name="soup", key=PAGE)
+    widgets.take_along(PAGE, result, chart, name="soup")

@@ -50,9 +50,7 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
             start(point, data, params)
     with right:
         widgets.job_panel(PAGE, draw)
-        widgets.definitions(
-            [tuple(text(f"def.{name}.{part}") for part in ("term", "text", "source")) for name in DEFINITIONS]
-        )
+        widgets.definitions(text, DEFINITIONS)
 
 
 def settings() -> dict[str, Any]:
@@ -148,11 +146,7 @@ def draw(result: Any) -> None:
     widgets.show_chart(charts.case_profiles(result))
     st.dataframe(summary(result), hide_index=True, height="content")
     widgets.settings_line(result)
-    job = jobs.latest(PAGE)
-    with st.container(horizontal=True):
-        widgets.downloads(result, chart, name="cases", key=PAGE)
-        if job is not None and job.config.get("script"):
-            widgets.copy_as_python(job.config["script"], name="cases", key=PAGE)
+    widgets.take_along(PAGE, result, chart, name="cases")
 
 
 def summary(result: Any) -> pd.DataFrame:

@@ -43,9 +43,7 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
             start(points, data, params, engine)
     with right:
         widgets.job_panel(PAGE, draw)
-        widgets.definitions(
-            [tuple(text(f"def.{name}.{part}") for part in ("term", "text", "source")) for name in DEFINITIONS]
-        )
+        widgets.definitions(text, DEFINITIONS)
 
 
 def pick() -> list[PointSpec]:
@@ -178,8 +176,4 @@ def draw(result: Any) -> None:
     grid = charts.matrix(result, quantity=str(quantity))
     widgets.show_chart(grid)
     widgets.settings_line(result)
-    job = jobs.latest(PAGE)
-    with st.container(horizontal=True):
-        widgets.downloads(result, chart if chart is not None else grid, name="minima", key=PAGE)
-        if job is not None and job.config.get("script"):
-            widgets.copy_as_python(job.config["script"], name="minima", key=PAGE)
+    widgets.take_along(PAGE, result, chart if chart is not None else grid, name="minima")

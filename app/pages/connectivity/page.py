@@ -28,18 +28,8 @@ def render() -> None:
     """Draw the page."""
     text = texts(PAGE)
     left, right = widgets.page_header(PAGE, text)
-    start_at = {} if widgets.follow_newest(PAGE, VIEWS) else {"default": "path"}
     with left:
-        view = st.segmented_control(
-            text("view"),
-            list(VIEWS),
-            format_func=lambda v: text("view." + v),
-            required=True,
-            label_visibility="collapsed",
-            width="stretch",
-            **start_at,
-            **bound(PAGE, "view"),
-        )
+        view = widgets.view_switch(PAGE, VIEWS)
     draw_view = {"map": connectivity_map.render, "cases": connectivity_cases.render}.get(str(view), _render_path)
     draw_view(left, right)
 
@@ -63,9 +53,7 @@ def _render_path(left: DeltaGenerator, right: DeltaGenerator) -> None:
             start(chosen, params)
     with right:
         widgets.job_panel(PAGE, draw)
-        widgets.definitions(
-            [tuple(text(f"def.{name}.{part}") for part in ("term", "text", "source")) for name in DEFINITIONS]
-        )
+        widgets.definitions(text, DEFINITIONS)
 
 
 def settings() -> dict[str, Any]:
@@ -182,11 +170,7 @@ def draw(result: Any) -> None:
         with st.expander(text("heading.training"), icon=":material/model_training:"):
             widgets.show_chart(charts.training(result))
     widgets.settings_line(result)
-    job = jobs.latest(PAGE)
-    with st.container(horizontal=True):
-        widgets.downloads(result, chart, name="path", key=PAGE)
-        if job is not None and job.config.get("script"):
-            widgets.copy_as_python(job.config["script"], name="path", key=PAGE)
+    widgets.take_along(PAGE, result, chart, name="path")
 
 
 def _switches(result: Any) -> tuple[str, str, bool]:

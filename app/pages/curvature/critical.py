@@ -35,10 +35,7 @@ def critical_points_panel() -> None:
     """Show the newest search: points as they are found, success rates, spectra, definitions."""
     text = texts("stationary.critical")
     widgets.job_panel(PAGE, draw)
-    widgets.definitions(
-        [tuple(text(f"def.{name}.{part}") for part in ("term", "text", "source")) for name in ("following", "index")],
-        expanded=jobs.latest(PAGE) is None,
-    )
+    widgets.definitions(text, ("following", "index"), expanded=jobs.latest(PAGE) is None)
 
 
 def settings() -> dict[str, Any]:
@@ -141,11 +138,7 @@ def draw(result: Any) -> None:
     st.markdown(f"**{text('heading.spectra')}**")
     widgets.show_chart(charts.spectra(result))
     widgets.settings_line(result)
-    job = jobs.latest(PAGE)
-    with st.container(horizontal=True):
-        widgets.downloads(result, chart, table=table, name="critical-points", key=PAGE)
-        if job is not None and job.config.get("script"):
-            widgets.copy_as_python(job.config["script"], name="critical-points", key=PAGE)
+    widgets.take_along(PAGE, result, chart, table=table, name="critical-points")
 
 
 def success_table(result: Any) -> pd.DataFrame:

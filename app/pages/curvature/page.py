@@ -39,19 +39,8 @@ def render() -> None:
     text = texts(PAGE)
     left, right = widgets.page_header(PAGE, text)
     views = ["point", "training", "random"] + (["critical"] if importlib.util.find_spec(CRITICAL) else [])
-    # Streamlit wants either a default or a value set from outside, not both.
-    start_at = {} if widgets.follow_newest(PAGE, VIEWS) else {"default": "point"}
     with left:
-        view = st.segmented_control(
-            text("view"),
-            views,
-            format_func=lambda v: text("view." + v),
-            required=True,
-            label_visibility="collapsed",
-            width="stretch",
-            **start_at,
-            **bound(PAGE, "view"),
-        )
+        view = widgets.view_switch(PAGE, VIEWS, views)
     if view == "training":
         stationary_training.render(left, right)
     elif view == "random":
@@ -74,9 +63,7 @@ def _render_point(left: Any, right: Any) -> None:
             start(chosen, params)
     with right:
         widgets.job_panel(PAGE, draw)
-        widgets.definitions(
-            [tuple(text(f"def.{name}.{part}") for part in ("term", "text", "source")) for name in DEFINITIONS]
-        )
+        widgets.definitions(text, DEFINITIONS)
 
 
 def settings() -> tuple[dict[str, Any] | None, int]:
@@ -162,7 +149,6 @@ def start(chosen: widgets.Inputs, params: dict[str, Any]) -> None:
 def draw(result: Any) -> None:
     """Draw a partial or final result; runs in a fragment."""
     text = texts(PAGE)
-    job = jobs.latest(PAGE)
     _verdict(result)
     _numbers(result)
     pictures: dict[str, Any] = {}
@@ -208,11 +194,8 @@ def draw(result: Any) -> None:
     method = text("method." + result.method)
     st.caption(text("products", count=result.n_products, method=method, parameters=result.n_parameters))
     widgets.settings_line(result)
-    with st.container(horizontal=True):
-        picture = pictures.get("density") or pictures.get("ends")
-        widgets.downloads(result, picture, table=table, name="curvature", key=PAGE)
-        if job is not None and job.config.get("script"):
-            widgets.copy_as_python(job.config["script"], name="curvature", key=PAGE)
+    picture = pictures.get("density") or pictures.get("ends")
+    widgets.take_along(PAGE, result, picture, table=table, name="curvature")
 
 
 def _verdict(result: Any) -> None:

@@ -37,10 +37,7 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
             start(int(largest), int(samples), float(shift), int(seed))
     with right:
         widgets.job_panel(PAGE, draw)
-        widgets.definitions(
-            [tuple(text(f"def.{name}.{part}") for part in ("term", "text", "source")) for name in ("goe", "index")],
-            expanded=jobs.latest(PAGE) is None,
-        )
+        widgets.definitions(text, ("goe", "index"), expanded=jobs.latest(PAGE) is None)
 
 
 def start(largest: int, samples: int, shift: float, seed: int) -> None:
@@ -66,7 +63,6 @@ def start(largest: int, samples: int, shift: float, seed: int) -> None:
 def draw(result: Any) -> None:
     """Draw the counts so far; runs in a fragment."""
     text = texts(TEXTS)
-    job = jobs.latest(PAGE)
     st.markdown(f"**{text('random.heading')}**")
     _claim(result)
     chart = charts.minimum_probability(result)
@@ -77,10 +73,7 @@ def draw(result: Any) -> None:
         st.caption(text("random.none", count=silent))
     table = numbers(result)
     st.dataframe(table, hide_index=True, height="content")
-    with st.container(horizontal=True):
-        widgets.downloads(result, chart, table=table, name="random-critical-points", key=PAGE)
-        if job is not None and job.config.get("script"):
-            widgets.copy_as_python(job.config["script"], name="random-critical-points", key=PAGE)
+    widgets.take_along(PAGE, result, chart, table=table, name="random-critical-points")
 
 
 def _claim(result: Any) -> None:

@@ -48,12 +48,7 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
             start(entry, data, every, trace, engine)
     with right:
         widgets.job_panel(PAGE, draw)
-        widgets.definitions(
-            [
-                tuple(text(f"def.{name}.{part}") for part in ("term", "text", "source"))
-                for name in ("edge", "lanczos", "traces")
-            ]
-        )
+        widgets.definitions(text, ("edge", "lanczos", "traces"))
 
 
 def choose() -> library.Checkpoint | None:
@@ -149,10 +144,7 @@ def draw(result: Any) -> None:
     for note in result.notes:
         st.caption(f":orange[:material/info:] {note}")
     widgets.settings_line(result)
-    with st.container(horizontal=True):
-        widgets.downloads(result, chart, table=table, name="curvature-through-training", key=PAGE)
-        if job is not None and job.config.get("script"):
-            widgets.copy_as_python(job.config["script"], name="curvature-through-training", key=PAGE)
+    widgets.take_along(PAGE, result, chart, table=table, name="curvature-through-training")
 
 
 def _claim(result: Any, *, final: bool) -> None:

@@ -40,10 +40,7 @@ def render() -> None:
             start(saddle, network, params)
     with right:
         widgets.job_panel(PAGE, draw, empty=text("empty"))
-        widgets.definitions(
-            [tuple(text(f"def.{name}.{part}") for part in ("term", "text", "source")) for name in DEFINITIONS],
-            expanded=jobs.latest(PAGE) is None,
-        )
+        widgets.definitions(text, DEFINITIONS, expanded=jobs.latest(PAGE) is None)
 
 
 def choose_network(saddle: str) -> dict[str, Any]:
@@ -212,11 +209,8 @@ def draw(result: Any) -> None:
         st.markdown(f"**{text('heading.numbers')}**")
         st.dataframe(table, hide_index=True, height="content")
     widgets.settings_line(result)
-    job = jobs.latest(PAGE)
-    with st.container(horizontal=True):
-        widgets.downloads(result, next(iter(pictures.values()), None), table=table, name="saddle-escape", key=PAGE)
-        if job is not None and job.config.get("script"):
-            widgets.copy_as_python(job.config["script"], name="saddle-escape", key=PAGE)
+    picture = next(iter(pictures.values()), None)
+    widgets.take_along(PAGE, result, picture, table=table, name="saddle-escape")
 
 
 def radius_name(radius: float) -> str:

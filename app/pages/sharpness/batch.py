@@ -43,9 +43,7 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
             start(point, data, params)
     with right:
         widgets.job_panel(PAGE, draw)
-        widgets.definitions(
-            [tuple(text(f"def.{name}.{part}") for part in ("term", "text", "source")) for name in DEFINITIONS]
-        )
+        widgets.definitions(text, DEFINITIONS)
 
 
 def settings(data: DataSpec | None) -> dict[str, Any] | None:
@@ -175,11 +173,7 @@ def draw(result: Any) -> None:
     with st.expander(text("batch.runs"), icon=":material/table:"):
         st.dataframe(table, hide_index=True)
     widgets.settings_line(result, random_state=result.settings.get("random_state"))
-    job = jobs.latest(PAGE)
-    with st.container(horizontal=True):
-        widgets.downloads(result, chart, table=table, name="batch-size", key=PAGE)
-        if job is not None and job.config.get("script"):
-            widgets.copy_as_python(job.config["script"], name="batch-size", key=PAGE)
+    widgets.take_along(PAGE, result, chart, table=table, name="batch-size")
 
 
 def effect(claim: dict[str, Any]) -> str:

@@ -46,18 +46,8 @@ def render() -> None:
     text = texts(PAGE)
     left, right = widgets.page_header(PAGE, text)
     # Streamlit wants either a default or a value set from outside, not both.
-    start_at = {} if widgets.follow_newest(PAGE, {"point": PAGE, "batch": BATCH}) else {"default": "point"}
     with left:
-        view = st.segmented_control(
-            text("view"),
-            ["point", "batch"],
-            format_func=lambda v: text("view." + v),
-            required=True,
-            label_visibility="collapsed",
-            width="stretch",
-            **start_at,
-            **bound(PAGE, "view"),
-        )
+        view = widgets.view_switch(PAGE, {"point": PAGE, "batch": BATCH})
     if view == "batch":
         render_batch(left, right)
         return
@@ -73,9 +63,7 @@ def render() -> None:
             start(chosen, params)
     with right:
         widgets.job_panel(PAGE, draw)
-        widgets.definitions(
-            [tuple(text(f"def.{name}.{part}") for part in ("term", "text", "source")) for name in DEFINITIONS]
-        )
+        widgets.definitions(text, DEFINITIONS)
 
 
 def settings() -> dict[str, Any]:
@@ -211,11 +199,8 @@ def draw(result: Any) -> None:
     st.dataframe(table, hide_index=True, height="content")
     st.caption(text("bound_note"))
     widgets.settings_line(result, rho=result.settings.get("rho"))
-    with st.container(horizontal=True):
-        widgets.pin_button(PAGE, label, result)
-        widgets.downloads(result, next(iter(pictures.values()), None), table=table, name="sharpness", key=PAGE)
-        if job is not None and job.config.get("script"):
-            widgets.copy_as_python(job.config["script"], name="sharpness", key=PAGE)
+    picture = next(iter(pictures.values()), None)
+    widgets.take_along(PAGE, result, picture, table=table, name="sharpness", pin=label)
 
 
 def label_of(job: jobs.Job | None) -> str:

@@ -63,9 +63,7 @@ def render() -> None:
             surface_view.draw(saved["result"])
         else:
             widgets.job_panel(PAGE, surface_view.draw)
-        widgets.definitions(
-            [tuple(text(f"def.{name}.{part}") for part in ("term", "text", "source")) for name in DEFINITIONS]
-        )
+        widgets.definitions(text, DEFINITIONS)
 
 
 def settings(kind: str) -> tuple[dict[str, Any], tuple[int, ...]]:

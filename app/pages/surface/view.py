@@ -79,11 +79,14 @@ def draw(result: Any) -> None:
         surface_numbers.analysis(result, mapper)
         surface_numbers.compare(result, job, look)
     widgets.settings_line(result)
-    with st.container(horizontal=True):
-        widgets.downloads(result, chart, table=surface_numbers.table(result), name="surface", key=PAGE,
-                          more=surface_numbers.meshes(result, look))  # fmt: skip
-        if job is not None and job.config.get("script"):
-            widgets.copy_as_python(job.config["script"], name="surface", key=PAGE)
+    widgets.take_along(
+        PAGE,
+        result,
+        chart,
+        table=surface_numbers.table(result),
+        name="surface",
+        more=surface_numbers.meshes(result, look),
+    )
     surface_numbers.mesh_note(result)
 
 
