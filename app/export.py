@@ -111,6 +111,7 @@ def script(
     fit: str = "model, data",
     show: str = "",
     setup: str = "",
+    imports: Sequence[str] = (),
 ) -> str:
     """Return a Python program that reproduces a result.
 
@@ -127,6 +128,8 @@ def script(
         Expression printed at the end, with ``result`` standing for the fitted estimator.
     setup : str
         Lines put before the estimator (for example a list of checkpoints).
+    imports : sequence of str
+        What those lines take from ``estimators``.
 
     Examples
     --------
@@ -134,8 +137,8 @@ def script(
     """
     name = type(estimator).__name__
     listed = ", ".join(f"{key}={value!r}" for key, value in non_defaults(estimator).items())
-    imports = sorted({name, *(["load_model"] if points else []), *(["load_data"] if data or held_out else [])})
-    lines = [f"from estimators import {', '.join(imports)}", ""]
+    names = {name, *imports, *(["load_model"] if points else []), *(["load_data"] if data or held_out else [])}
+    lines = [f"from estimators import {', '.join(sorted(names))}", ""]
     lines += [data.code("data")] if data else []
     lines += [held_out.code("held_out")] if held_out else []
     lines += [spec.code(variable) for variable, spec in points]

@@ -102,6 +102,9 @@ EN = {
     "verdict.not supported": "not supported",
     "verdict.not clear here": "not clear here",
     "verdict.not comparable": "not comparable",
+    "scale": "Scale",
+    "scale.log": "Logarithmic",
+    "scale.linear": "Linear",
     # frame
     "nav.start": "Start",
     "nav.measure": "Measure",

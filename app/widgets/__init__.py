@@ -6,12 +6,14 @@
 - ``Form``: a page's own inputs, a line each
 - ``cost``: points × measured milliseconds, before the run
 - ``run_button``: the one primary button of a page
+- ``start_fit``: queue a fit with the script and the settings that reproduce it
 - ``job_panel``: progress, time left, cancel, partial and final results of the page's newest job
 - ``settings_line``: what a result was computed with, in one line
 - ``show_chart``: a chart at the width of its column, named for screen readers
+- ``heading``, ``show_table``, ``notes``: over and under a picture
 - ``definitions``: what the numbers mean, with the papers
 - ``view_switch``: which view of a page is shown
-- ``take_along``: everything below together
+- ``take_along``: pin, files and script together
 - ``downloads``: PNG, SVG, PDF, CSV, NPZ, chart JSON; ``copy_as_python``: the script that reproduces the result
 - ``pin_button``, ``pinned``, ``unpin``: keep a result beside the next ones
 - ``go_to``, ``page_link``: to another page by its name
@@ -20,8 +22,20 @@
 
 from app.widgets.cost import cost
 from app.widgets.form import Form
-from app.widgets.frame import definitions, go_to, page_header, page_link, run_button, settings_line, show_chart, verdict
-from app.widgets.jobs import activity, job_panel, view_switch
+from app.widgets.frame import (
+    definitions,
+    go_to,
+    heading,
+    notes,
+    page_header,
+    page_link,
+    run_button,
+    settings_line,
+    show_chart,
+    show_table,
+    verdict,
+)
+from app.widgets.jobs import activity, job_panel, start_fit, view_switch
 from app.widgets.outputs import copy_as_python, downloads, take_along
 from app.widgets.pickers import Inputs, data_picker, engine_settings, inputs, point_picker
 from app.widgets.pins import pin_button, pinned, unpin
@@ -37,8 +51,10 @@ __all__ = [
     "downloads",
     "engine_settings",
     "go_to",
+    "heading",
     "inputs",
     "job_panel",
+    "notes",
     "page_header",
     "page_link",
     "pin_button",
@@ -47,6 +63,8 @@ __all__ = [
     "run_button",
     "settings_line",
     "show_chart",
+    "show_table",
+    "start_fit",
     "take_along",
     "unpin",
     "verdict",

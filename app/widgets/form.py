@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import streamlit as st
 
-from app.state import bound
-from app.texts import texts
+from app.state import bound, kept
+from app.texts import Texts, texts
+
+Option = TypeVar("Option")
+Number = TypeVar("Number", int, float)
 
 
 class Form:
     """Write inputs whose label, help and options are looked up by key.
 
     The label of input ``name`` is the text ``name``, its help the text ``name.help`` where there is one, and the
-    words of an option the text ``name.option`` where there is one, otherwise the option itself.
+    words of an option the text ``name.option`` where there is one, otherwise the option itself. A view that has its
+    words among its page's texts (``Form("stationary.random", "stationary")``) looks for ``random.name`` first; what
+    a page does not say (the words of a scale, say) is looked for in the common texts.
+
+    Every method takes ``label`` (the key to look up where it is not ``name``), ``private`` (keep the value for the
+    session, out of the URL: paths, long texts) and what else the widget of Streamlit takes (``width``, ``disabled``).
 
     Parameters
     ----------
@@ -39,86 +47,99 @@ class Form:
         """Give the same form, writing into a column or container."""
         return Form(self.page, self._text, place)
 
-    def columns(self, spec: int | Sequence[float]) -> list[Form]:
+    def columns(self, spec: int | Sequence[float], **layout: Any) -> list[Form]:
         """Give a form for each column of a new row."""
-        return [self.at(column) for column in self._place.columns(spec)]
+        return [self.at(column) for column in self._place.columns(spec, **layout)]
 
-    def integer(
-        self,
-        name: str,
-        value: int,
-        least: int | None = None,
-        most: int | None = None,
-        *,
-        step: int = 1,
-        label: str = "",
-    ) -> int:
+    def integer(self, name: str, value: int, least: int | None = None, most: int | None = None, **more: Any) -> int:
         """Ask for a whole number."""
-        return int(
-            self._place.number_input(value=value, min_value=least, max_value=most, step=step, **self._of(name, label))
-        )
+        return int(self._ask(self._place.number_input, name, value=value, min_value=least, max_value=most, **more))
 
     def real(
-        self,
-        name: str,
-        value: float,
-        least: float | None = None,
-        most: float | None = None,
-        *,
-        step: float | None = None,
-        format: str = "%.4g",
-        label: str = "",
+        self, name: str, value: float, least: float | None = None, most: float | None = None, **more: Any
     ) -> float:
         """Ask for a number."""
-        given = self._place.number_input(
-            value=value, min_value=least, max_value=most, step=step, format=format, **self._of(name, label)
-        )
-        return float(given)
+        limits = {"value": value, "min_value": least, "max_value": most, "format": "%.4g"}
+        return float(self._ask(self._place.number_input, name, **{**limits, **more}))
 
-    def toggle(self, name: str, value: bool = False, *, label: str = "") -> bool:
+    def percent(
+        self, name: str, value: float, least: float | None = 0.0, most: float | None = 100.0, **more: Any
+    ) -> float:
+        """Ask for a share in percent; return it as a share of one."""
+        return self.real(name, value, least, most, **more) / 100
+
+    def slider(self, name: str, value: Number, least: Number, most: Number, **more: Any) -> Number:
+        """Ask for a number between two others."""
+        asked = self._ask(self._place.slider, name, value=value, min_value=least, max_value=most, **more)
+        return type(value)(asked)
+
+    def text(self, name: str, **more: Any) -> str:
+        """Ask for words; blanks around them are dropped."""
+        return str(self._ask(self._place.text_input, name, **more) or "").strip()
+
+    def toggle(self, name: str, value: bool = False, **more: Any) -> bool:
         """Ask yes or no."""
-        return bool(self._place.toggle(value=value, **self._of(name, label)))
+        return bool(self._ask(self._place.toggle, name, value=value, **more))
 
-    def choice(self, name: str, options: Sequence[str], default: str | None = None, *, label: str = "") -> str:
-        """Ask for one of several, in a list that opens."""
-        index = 0 if default is None else list(options).index(default)
-        return str(self._place.selectbox(options=list(options), index=index, **self._of(name, label, choose=True)))
+    def choice(self, name: str, options: Iterable[Option], default: Option | None = None, **more: Any) -> Option:
+        """Ask for one of several, in a list that opens; ``words(option)`` names them where texts cannot."""
+        listed = list(options)
+        index = 0 if default is None else listed.index(default)
+        chosen: Option = self._choose(self._place.selectbox, name, options=listed, index=index, **more)
+        return chosen
 
     def switch(
-        self, name: str, options: Sequence[str], default: str | None = None, *, label: str = "", **layout: Any
-    ) -> str:
-        """Ask for one of a few, all in sight; ``layout`` goes to ``st.segmented_control``."""
-        chosen = self._place.segmented_control(
-            options=list(options),
-            default=default or options[0],
-            required=True,
-            **self._of(name, label, choose=True),
-            **layout,
+        self, name: str, options: Iterable[Option], default: Option | None = None, *, preset: bool = False, **more: Any
+    ) -> Option:
+        """Ask for one of a few, all in sight; ``preset`` says that the session holds a value set from outside."""
+        listed = list(options)
+        # Streamlit wants either a default or a value set from outside, not both.
+        start = {} if preset else {"default": listed[0] if default is None else default}
+        chosen: Option = self._choose(
+            self._place.segmented_control, name, options=listed, required=True, **start, **more
         )
-        return str(chosen)
+        return chosen
+
+    def log(self, name: str = "scale", **more: Any) -> bool:
+        """Ask for a logarithmic or a linear scale; tell whether it is logarithmic."""
+        return self.switch(name, ("log", "linear"), **more) == "log"
 
     def several(
-        self, name: str, options: Sequence[str], default: Sequence[str] | None = None, *, label: str = ""
-    ) -> tuple[str, ...]:
-        """Ask for any number of a few; they come back in the order of ``options``."""
-        chosen = self._place.pills(
-            options=list(options),
-            selection_mode="multi",
-            default=list(options if default is None else default),
-            **self._of(name, label, choose=True),
-        )
-        return tuple(option for option in options if option in (chosen or []))
+        self, name: str, options: Iterable[Option], default: Sequence[Option] | None = None, **more: Any
+    ) -> tuple[Option, ...]:
+        """Ask for any number of a few, all chosen at first; they come back in the order of ``options``."""
+        listed = list(options)
+        start = listed if default is None else list(default)
+        chosen = self._choose(self._place.pills, name, options=listed, selection_mode="multi", default=start, **more)
+        return tuple(option for option in listed if option in (chosen or []))
 
-    def _of(self, name: str, label: str, choose: bool = False) -> dict[str, Any]:
-        text = texts(self._text)
-        label = label or name
+    def many(
+        self, name: str, options: Iterable[Option], default: Sequence[Option] = (), **more: Any
+    ) -> tuple[Option, ...]:
+        """Ask for any number of many, in a list that opens; they come back in the order they were chosen in."""
+        listed = list(options)
+        chosen = self._choose(self._place.multiselect, name, options=listed, default=list(default), **more)
+        return tuple(option for option in chosen if option in listed)
 
-        def words(option: Any) -> str:
-            return text(f"{label}.{option}") if f"{label}.{option}" in text else str(option)
+    def _choose(
+        self, widget: Callable[..., Any], name: str, words: Callable[[Any], str] | None = None, **more: Any
+    ) -> Any:
+        key = more.get("label") or name
+        places = (self._found(key), (texts("common"), key))
 
-        return {
-            "label": text(label),
-            "help": text(f"{label}.help") if f"{label}.help" in text else None,
-            **({"format_func": words} if choose else {}),
-            **bound(self.page, name),
-        }
+        def said(option: Any) -> str:
+            return next((text(f"{full}.{option}") for text, full in places if f"{full}.{option}" in text), str(option))
+
+        return self._ask(widget, name, format_func=words or said, **more)
+
+    def _ask(
+        self, widget: Callable[..., Any], name: str, *, label: str = "", private: bool = False, **more: Any
+    ) -> Any:
+        text, key = self._found(label or name)
+        words = {"label": text(key), "help": text(f"{key}.help") if f"{key}.help" in text else None}
+        return widget(**{**words, **(kept if private else bound)(self.page, name), **more})
+
+    def _found(self, key: str) -> tuple[Texts, str]:
+        """Return the texts that name a key, and its name there."""
+        own, view = texts(self._text), self.page.removeprefix(f"{self._text}.")
+        return next(((own, full) for full in (f"{view}.{key}", key) if full in own), (texts("common"), key))

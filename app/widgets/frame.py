@@ -77,6 +77,22 @@ def settings_line(result: Any, **more: Any) -> None:
         st.caption(" · ".join(parts))
 
 
+def heading(words: str) -> None:
+    """Write the heading of one picture or table."""
+    st.markdown(f"**{words}**")
+
+
+def show_table(table: Any, **options: Any) -> None:
+    """Write a table of numbers, every row in sight."""
+    st.dataframe(table, hide_index=True, height="content", **options)
+
+
+def notes(said: Sequence[str]) -> None:
+    """Write what has to be known to read a result, a line each."""
+    for note in said:
+        st.caption(f":orange[:material/info:] {note}")
+
+
 def definitions(text: Callable[..., str], names: Sequence[str], *, expanded: bool = False) -> None:
     """Explain numbers in a fold: term, what it is, and paper, from the texts ``def.NAME.*`` of a page."""
     with st.expander(texts("common")("definitions"), icon=":material/menu_book:", expanded=expanded):

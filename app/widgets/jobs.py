@@ -7,8 +7,11 @@ from typing import Any
 
 import streamlit as st
 
-from app.state import bound, key, recall, remember
+from app import export
+from app.catalog import DataSpec, PointSpec
+from app.state import key, recall, remember
 from app.texts import texts
+from app.widgets.form import Form
 from app.work import jobs
 
 POLL_SECONDS = 1.0
@@ -73,6 +76,46 @@ def job_panel(
             draw(shown)
 
     panel()
+
+
+def start_fit(
+    page: str,
+    title: str,
+    estimator: Any,
+    *,
+    points: Sequence[tuple[str, PointSpec]] = (),
+    data: DataSpec | None = None,
+    run: Callable[..., Any] | None = None,
+    **program: Any,
+) -> jobs.Job:
+    """Queue a fit, with the script and the settings that reproduce it.
+
+    Parameters
+    ----------
+    page, title : str
+        As for :func:`app.work.jobs.submit`.
+    estimator : LandscapeEstimator
+        Its ``result_`` is the job's.
+    points, data
+        What it is fitted on, and what the script loads.
+    run : callable, optional
+        ``run(on_progress=..., on_partial=...)`` fits it in the worker thread, where nothing of Streamlit may be
+        called; ``estimator.fit(first point, data)`` by default.
+    **program
+        More for :func:`app.export.script`: ``fit``, ``show``, ``setup``, ``held_out``, ``imports``.
+    """
+
+    def work(handle: jobs.Handle) -> Any:
+        report = {"on_progress": handle.progress, "on_partial": handle.partial}
+        if run is not None:
+            run(**report)
+        else:
+            estimator.fit(points[0][1].load(), data.load() if data is not None else None, **report)
+        return estimator.result_
+
+    script = export.script(estimator, points=points, data=data, **program)
+    config = export.config(estimator, points=points, data=data, script=script)
+    return jobs.submit(page, title, work, config=config)
 
 
 def status(job: jobs.Job) -> None:
@@ -145,20 +188,9 @@ def view_switch(page: str, views: Mapping[str, str], options: Sequence[str] = ()
     options : sequence of str, optional
         Views there are, where some have no jobs; all of ``views`` by default.
     """
-    text, names = texts(page), list(options or views)
-    # Streamlit wants either a default or a value set from outside, not both.
-    start_at = {} if _follow_newest(page, views) else {"default": names[0]}
-    chosen = st.segmented_control(
-        text("view"),
-        names,
-        format_func=lambda view: text(f"view.{view}"),
-        required=True,
-        label_visibility="collapsed",
-        width="stretch",
-        **start_at,
-        **bound(page, "view"),
-    )
-    return str(chosen)
+    preset = _follow_newest(page, views)
+    look: dict[str, Any] = {"label_visibility": "collapsed", "width": "stretch"}
+    return Form(page).switch("view", options or views, preset=preset, **look)
 
 
 def _follow_newest(page: str, views: Mapping[str, str]) -> bool:

@@ -13,8 +13,10 @@ from app.widgets.pins import pin_button
 from app.work import jobs
 
 
-def take_along(page: str, result: Any, chart: Any = None, *, name: str, pin: str = "", **files: Any) -> None:
-    """Write a row of ways to take a page's result along: a pin, files, and the script of the newest job.
+def take_along(
+    page: str, result: Any, chart: Any = None, *, name: str, pin: str = "", script: str | None = None, **files: Any
+) -> None:
+    """Write a row of ways to take a page's result along: a pin, files, and the script that makes it.
 
     Parameters
     ----------
@@ -24,14 +26,18 @@ def take_along(page: str, result: Any, chart: Any = None, *, name: str, pin: str
         For :func:`downloads`.
     pin : str
         Label to pin the result under; none by default.
+    script : str, optional
+        That of the page's newest job by default.
     """
     with st.container(horizontal=True):
         if pin:
             pin_button(page, pin, result)
         downloads(result, chart, name=name, key=page, **files)
-        job = jobs.latest(page)
-        if job is not None and job.config.get("script"):
-            copy_as_python(job.config["script"], name=name, key=page)
+        if script is None:
+            job = jobs.latest(page)
+            script = job.config.get("script", "") if job is not None else ""
+        if script:
+            copy_as_python(script, name=name, key=page)
 
 
 def downloads(

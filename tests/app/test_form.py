@@ -51,3 +51,47 @@ def test_choices_reach_the_page():
     values = at.session_state["values"]
     assert (values["n_steps"], values["norm"], values["adaptive"]) == (7, "linf", True)
     assert isinstance(values["n_steps"], int)
+
+
+def view():
+    import streamlit as st
+
+    from app.widgets import Form
+
+    form = Form("stationary.random", "stationary")
+    st.session_state["values"] = {
+        "largest": form.integer("largest", 7, 2, 40),
+        "samples": form.integer("samples", 20, 2),
+        "scale": form.log(),
+        "share": form.percent("shift", 5.0),
+        "depth": form.slider("seed", 0.5, 0.0, 2.0),
+        "filter": form.text("filter", private=True),
+        "kind": form.choice("kind", (1, 2), 2, words=lambda n: f"number {n}"),
+        "many": form.many("view", ("point", "random"), ("random",)),
+    }
+
+
+def test_a_view_takes_its_own_words_first_and_the_shared_ones_last():
+    from app.texts import texts
+
+    text, common = texts("stationary"), texts("common")
+    at = AppTest.from_function(view, default_timeout=60).run()
+    assert not at.exception
+    assert at.session_state["values"] == {
+        "largest": 7,
+        "samples": 20,
+        "scale": True,
+        "share": 0.05,
+        "depth": 0.5,
+        "filter": "",
+        "kind": 2,
+        "many": ("random",),
+    }
+    samples = at.number_input(key="stationary.random.samples")
+    assert samples.label == text("random.samples")
+    assert "samples.help" in common and not samples.help  # explained by who names it
+    assert at.button_group(key="stationary.random.scale").options == [common("scale.log"), common("scale.linear")]
+    assert at.selectbox(key="stationary.random.kind").options == ["number 1", "number 2"]
+    at.text_input(key="stationary.random.filter").set_value("  ^fc ")
+    at.button_group(key="stationary.random.scale").set_value("linear").run()
+    assert (at.session_state["values"]["filter"], at.session_state["values"]["scale"]) == ("^fc", False)
