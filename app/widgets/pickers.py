@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +11,8 @@ import streamlit as st
 
 from app import catalog
 from app.catalog import DataSpec, PointSpec
-from app.state import bound, kept
 from app.texts import texts
+from app.widgets.form import Form
 from app.workspace import library
 
 LIBRARY, TIMM, FILE = "library", "timm", "file"
@@ -100,16 +101,8 @@ def point_picker(
     """
     text = texts("common")
     st.markdown(f"**{label or text('model')}**")
-    source = st.segmented_control(
-        text("from"),
-        [LIBRARY, TIMM, FILE],
-        format_func=lambda s: text("from." + s),
-        required=True,
-        default=default,
-        label_visibility="collapsed",
-        width="stretch",
-        **bound(page, f"{role}.from"),
-    )
+    form = Form(f"{page}.{role}", "common")
+    source = form.switch("from", (LIBRARY, TIMM, FILE), default, label_visibility="collapsed", width="stretch")
     if source == TIMM:
         return _timm_point(page, data, role)
     if source == FILE:
@@ -119,22 +112,12 @@ def point_picker(
 
 def _library_point(page: str, data: DataSpec | None, role: str, epochs: bool) -> PointSpec | None:
     text = texts("common")
-    found = {entry.id: entry for entry in library.list_checkpoints()}
+    found = library.list_checkpoints()
     if not found:
         st.caption(text("library.empty"))
         quick_start(page, role)
         return None
-    options = list(found)
-    start = min(1, len(options) - 1) if role == "b" else 0
-    chosen = st.selectbox(
-        text("library.choose"),
-        options,
-        index=start,
-        format_func=lambda i: found[i].label if i in found else i,
-        label_visibility="collapsed",
-        **bound(page, f"{role}.checkpoint"),
-    )
-    entry = found.get(str(chosen))
+    entry = checkpoint_picker(f"{page}.{role}", found, start=min(1, len(found) - 1) if role == "b" else 0)
     if entry is None:
         st.error(text("library.gone"))
         return None
@@ -142,7 +125,7 @@ def _library_point(page: str, data: DataSpec | None, role: str, epochs: bool) ->
     if epochs and entry.trajectory:
         steps = [path.stem for path in entry.trajectory]
         last = text("library.final")
-        picked = st.selectbox(text("library.epoch"), [last, *reversed(steps)], **bound(page, f"{role}.epoch"))
+        picked = Form(f"{page}.{role}", "common").choice("epoch", [last, *reversed(steps)], label="library.epoch")
         epoch = None if picked == last else picked
     if data is not None:
         classes = len(catalog.class_names(data.source))
@@ -155,24 +138,26 @@ def _library_point(page: str, data: DataSpec | None, role: str, epochs: bool) ->
     return PointSpec.from_checkpoint(entry, epoch)
 
 
+def checkpoint_picker(page: str, entries: Sequence[library.Checkpoint], start: int = 0) -> library.Checkpoint | None:
+    """Choose one checkpoint of several; None when the one in the URL is not there any more."""
+    found = {entry.id: entry for entry in entries}
+    form = Form(page, "common")
+    chosen = form.choice(
+        "checkpoint", found, list(found)[start], label="library.choose", label_visibility="collapsed",
+        words=lambda i: found[i].label if i in found else str(i),
+    )  # fmt: skip
+    return found.get(chosen)
+
+
 def architecture_picker(page: str, role: str = "m") -> str | None:
     """Choose a timm architecture by family and name; a name timm does not know is answered with near ones."""
     text = texts("common")
     with st.spinner(text("starting_engine")) if not catalog.ready() else nullcontext():
         table = catalog.families()
-    family = st.selectbox(
-        text("family"),
-        list(table),
-        format_func=lambda f: f"{f} ({len(table[f])})",
-        **bound(page, f"{role}.family"),
-    )
-    name = st.selectbox(
-        text("architecture"),
-        table.get(str(family), table[catalog.SMALL]),
-        accept_new_options=True,
-        help=text("architecture.help"),
-        **kept(page, f"{role}.architecture"),
-    )
+    form = Form(f"{page}.{role}", "common")
+    family = form.choice("family", table, words=lambda f: f"{f} ({len(table[f])})")
+    names = table.get(family, table[catalog.SMALL])
+    name = form.choice("architecture", names, accept_new_options=True, private=True, words=str)
     problem = catalog.check_architecture(str(name or ""))
     if problem:
         st.error(problem)
@@ -183,23 +168,16 @@ def architecture_picker(page: str, role: str = "m") -> str | None:
 def _timm_point(page: str, data: DataSpec | None, role: str) -> PointSpec | None:
     text = texts("common")
     name = architecture_picker(page, role)
-    weights = st.segmented_control(
-        text("weights"),
-        [catalog.RANDOM, catalog.PRETRAINED],
-        format_func=lambda w: text("weights." + w),
-        default=catalog.RANDOM,
-        required=True,
-        width="stretch",
-        **bound(page, f"{role}.weights"),
-    )
+    form = Form(f"{page}.{role}", "common")
+    weights = form.switch("weights", (catalog.RANDOM, catalog.PRETRAINED), width="stretch")
     seed = 0
     if weights == catalog.PRETRAINED:
         st.caption(text("weights.pretrained.help"))
     else:
-        seed = int(st.number_input(text("seed"), min_value=0, value=0, step=1, **bound(page, f"{role}.seed")) or 0)
+        seed = form.integer("seed", 0, 0)
     if name is None or data is None:
         return None
-    return PointSpec(name, str(weights), len(catalog.class_names(data.source)), data.image_size, seed)
+    return PointSpec(name, weights, len(catalog.class_names(data.source)), data.image_size, seed)
 
 
 def file_point(page: str, data: DataSpec | None, role: str) -> PointSpec | None:
@@ -264,82 +242,40 @@ def data_picker(
     """Choose the examples the loss is measured on; None, with the reason beside it, while that is wrong."""
     text = texts("common")
     st.markdown(f"**{text('data')}**")
-    kind = st.segmented_control(
-        text("data"),
-        ["digits", "folder"],
-        format_func=lambda k: text("data." + k),
-        default="digits",
-        required=True,
-        label_visibility="collapsed",
-        width="stretch",
-        **bound(page, "data"),
-    )
+    form = Form(page, "common")
+    kind = form.switch("data", ("digits", "folder"), label_visibility="collapsed", width="stretch")
     source = "digits"
     if kind == "folder":
-        source = st.text_input(text("data.path"), placeholder="/home/me/pictures", **kept(page, "data.path")).strip()
+        source = form.text("data.path", placeholder="/home/me/pictures", private=True)
         problem = catalog.check_source(source) if source else text("data.path.missing")
         if problem:
             (st.error if source else st.caption)(problem)
-    row = st.columns([1.35, 1, 1])
-    used = row[0].selectbox(
-        text("split"),
-        splits,
-        index=splits.index(split),
-        format_func=lambda s: text("split." + s),
-        **bound(page, "split"),
-    )
-    count = row[1].number_input(
-        text("samples"),
-        min_value=2,
-        value=samples,
-        step=64,
-        help=text("samples.help"),
-        **bound(page, "samples"),
-    )
-    size = row[2].number_input(
-        text("image_size"),
-        min_value=8,
-        max_value=1024,
-        value=32,
-        step=8,
-        help=text("image_size.help"),
-        **bound(page, "image_size"),
-    )
+    left, middle, right = form.columns([1.35, 1, 1])
+    used = left.choice("split", splits, split)
+    count = middle.integer("samples", samples, 2, step=64)
+    size = right.integer("image_size", 32, 8, 1024, step=8)
     if kind == "folder":
         if not source or problem:
             return None
-        missing = catalog.check_source(source, str(used))
+        missing = catalog.check_source(source, used)
         if missing:
             st.error(missing)
             return None
-    there = catalog.available(source, str(used))
+    there = catalog.available(source, used)
     if count > there:
         st.caption(text("samples.all", count=there))
-    return DataSpec(source, str(used), int(count) if count < there else None, int(size))
+    return DataSpec(source, used, count if count < there else None, size)
 
 
 def engine_settings(page: str, policies: tuple[str, ...] = ("auto", "frozen", "recompute", "batch")) -> dict[str, Any]:
     """Choose what every estimator takes: loss, batch-norm policy (of ``policies``), precision, batch size, seed."""
-    text = texts("common")
-    policy = st.selectbox(
-        text("batch_norm"),
-        list(policies),
-        format_func=lambda p: text("batch_norm." + p),
-        help=text("batch_norm.help"),
-        **bound(page, "batch_norm"),
-    )
-    precision = st.selectbox(
-        text("precision"),
-        ["float32", "float64", "bfloat16"],
-        help=text("precision.help"),
-        **bound(page, "precision"),
-    )
-    row = st.columns(2)
-    batch = row[0].number_input(text("batch_size"), min_value=1, value=512, step=64, **bound(page, "batch_size"))
-    seed = row[1].number_input(text("random_state"), min_value=0, value=0, step=1, **bound(page, "seed"))
+    form = Form(page, "common")
+    policy = form.choice("batch_norm", policies)
+    precision = form.choice("precision", ("float32", "float64", "bfloat16"))
+    left, right = form.columns(2)
     return {
-        "batch_norm": str(policy),
-        "precision": str(precision),
-        "batch_size": int(batch),
-        "random_state": int(seed),
+        "batch_norm": policy,
+        "precision": precision,
+        "batch_size": left.integer("batch_size", 512, 1, step=64),
+        "random_state": right.integer("seed", 0, 0, label="random_state"),
     }
