@@ -29,6 +29,7 @@ class Result:
     settings: dict = field(default_factory=dict)
 
     kind: ClassVar[str] = "result"
+    version: ClassVar[int] = 1  # of what the fields mean; kept in the file, see `_upgrade`
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -40,7 +41,7 @@ class Result:
         file.parent.mkdir(parents=True, exist_ok=True)
         arrays: dict[str, np.ndarray] = {}
         plain = {f.name: _pack(getattr(self, f.name), f.name, arrays) for f in fields(self)}
-        header = json.dumps({"class": type(self).__name__, "fields": plain})
+        header = json.dumps({"class": type(self).__name__, "version": self.version, "fields": plain})
         temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
         try:
             with open(temporary, "wb") as handle:
@@ -66,12 +67,18 @@ class Result:
                 header = json.loads(str(archive["__header__"]))
                 arrays = {k: archive[k] for k in archive.files if k != "__header__"}
             cls = REGISTRY[header["class"]]
-            return cls(**{name: _unpack(value, arrays) for name, value in header["fields"].items()})
+            values = {name: _unpack(value, arrays) for name, value in header["fields"].items()}
+            return cls(**cls._upgrade(values, header.get("version", 1)))
         except (OSError, KeyError, ValueError, TypeError, EOFError) as error:
             raise ValueError(
                 f"A result must be an NPZ file saved by Loss Atlas, got {Path(path).name!r}: {error}. "
                 "Export it again from the Runs page or with Result.save."
             ) from error
+
+    @classmethod
+    def _upgrade(cls, values: dict[str, Any], version: int) -> dict[str, Any]:
+        """Give the fields of a file of an earlier `version` the meaning they have now."""
+        return values
 
 
 def _pack(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:

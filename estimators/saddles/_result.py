@@ -31,7 +31,7 @@ class EscapeResult(Result):
     optimizers : tuple of str
         Keys of the n rules run so far.
     radii : ndarray of shape (n_radii,)
-        Distances of the starts from the saddle, in units of ‖θ‖.
+        Distances ‖θ − saddle‖ of the starts, absolute.
     recorded_steps : ndarray of shape (T,)
         Steps at which losses, trajectories and distances are kept.
     losses, distances : ndarray of shape (n, T, n_radii, n_seeds)
@@ -54,13 +54,14 @@ class EscapeResult(Result):
     max_steps : int
         Budget of each run.
     plane : dict
-        x, y (cell centres on the negative and the positive mode) and losses (len(y), len(x)) of the
-        objective.
+        x, y (positions on the negative and the positive mode) and losses (len(x), len(y)) of the objective: the
+        first index runs along the first mode.
     mechanisms : list of dict
         The lecture's claims with measured columns and verdicts.
     """
 
     kind: ClassVar[str] = "escape"
+    version: ClassVar[int] = 2
 
     saddle: dict[str, Any]
     optimizers: tuple[str, ...] = ()
@@ -81,6 +82,12 @@ class EscapeResult(Result):
     max_steps: int = 0
     plane: dict[str, Any] = field(default_factory=dict)
     mechanisms: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def _upgrade(cls, values: dict[str, Any], version: int) -> dict[str, Any]:
+        if version < 2 and values.get("plane"):  # the plane's first index ran along y
+            values["plane"] = {**values["plane"], "losses": values["plane"]["losses"].T}
+        return values
 
 
 def measure_names(radii: np.ndarray) -> list[str]:

@@ -56,7 +56,7 @@ def paths(result: Any, radius: int = 0, shown: Sequence[str] | None = None, *, h
     base = surface.heat_map(
         SimpleNamespace(
             axes=(plane["x"], plane["y"]),
-            losses=np.asarray(plane["losses"]).T,
+            losses=plane["losses"],
             axis_titles=(x_title, y_title),
             settings=result.settings,
         ),

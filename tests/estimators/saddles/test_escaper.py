@@ -1,6 +1,8 @@
 """SaddleEscaper: what it finds, what it runs, and what it says when it cannot."""
 
+import json
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,11 +10,13 @@ import torch
 from sklearn.base import clone
 from torch import nn
 
-from estimators import Cancelled, Result
+from estimators import Cancelled, EscapeResult, Result
 from estimators.saddles._escaper import SaddleEscaper
 from estimators.saddles._mechanisms import MECHANISMS, judge_mechanisms
+from estimators.saddles._race import RaceSettings, SaddleRace
 from estimators.saddles._result import MEASURES
 from estimators.saddles._small_net import pooled_digits, small_net
+from estimators.saddles._start import analytic_saddle
 
 QUICK = {"n_seeds": 2, "max_steps": 40, "n_starts": 6, "max_search": 80, "random_state": 1}
 
@@ -166,6 +170,51 @@ def test_saddles_without_a_negative_eigenvalue_have_no_theory(name):
     assert np.isnan(escaper.theory_steps_).all() and np.isnan(escaper.alignment_).all()
 
 
+def test_the_planes_first_index_runs_along_the_first_mode():
+    escaper = SaddleEscaper(saddle="strict_surface", optimizers=("momentum",), n_seeds=2, max_steps=400).fit()
+    plane, middle = escaper.plane_, 20
+    assert plane["losses"].shape == (len(plane["x"]), len(plane["y"]))
+    down, up = plane["losses"][-1, middle], plane["losses"][middle, -1]
+    assert down < escaper.saddle_["loss"] < up
+
+
+def test_a_plane_of_the_former_version_is_turned_when_it_is_read(tmp_path, monkeypatch):
+    made = SaddleEscaper(saddle="strict_surface", optimizers=("gd",), n_seeds=1, max_steps=5).fit().result_
+    former = replace(made, plane={**made.plane, "losses": made.plane["losses"].T})
+    with monkeypatch.context() as then:
+        then.setattr(EscapeResult, "version", 1)
+        file = former.save(tmp_path / "old.npz")
+    for path in (file, _without_version(file), made.save(tmp_path / "new.npz")):
+        np.testing.assert_array_equal(Result.load(path).plane["losses"], made.plane["losses"])
+    assert Result.load(EscapeResult(saddle={"found": False}).save(tmp_path / "empty.npz")).plane == {}
+
+
+def _without_version(file):
+    """Write the file as it was when files named no version."""
+    with np.load(file) as archive:
+        content = dict(archive)
+    header = json.loads(str(content["__header__"]))
+    del header["version"]
+    np.savez(file, **(content | {"__header__": np.array(json.dumps(header))}))
+    return file
+
+
+def test_a_race_is_handed_its_saddle_and_its_settings():
+    saddle = analytic_saddle("strict_surface", 0)
+    settings = RaceSettings(0.04, 1e-3, 1e-4, (0.0, 1e-3), n_seeds=3, max_steps=400, sgd_batch=8, random_state=0)
+    race = SaddleRace(saddle, settings)
+    empty = race.empty({"seed": 0})
+    assert empty.optimizers == () and empty.losses.shape == (0, 201, 2, 3) and empty.settings == {"seed": 0}
+    np.testing.assert_allclose(race.directions.norm(dim=1), 1.0)
+    result = race.add(empty, "gd", race.run("gd", lambda done, total: None))
+    assert result.optimizers == ("gd",) and np.isinf(result.escape_steps[0, 0]).all()
+    np.testing.assert_allclose(result.escape_steps[0, 1], race.theory("gd")[1], rtol=0.1)
+    estimator = SaddleEscaper(
+        saddle="strict_surface", optimizers="gd", lr=0.04, radii=(0.0, 1e-3), n_seeds=3, max_steps=400, sgd_batch=8
+    ).fit()
+    np.testing.assert_array_equal(estimator.losses_, result.losses)
+
+
 def test_cancel_progress_and_result_file(tmp_path):
     seen = []
 
@@ -202,14 +251,18 @@ def test_it_behaves_like_an_estimator(strict, tmp_path):
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"saddle": "pony"}, "saddle must be one of"),
+        ({"saddle": "pony"}, "The 'saddle' parameter of SaddleEscaper must be a str among .* Got 'pony' instead"),
         ({"optimizers": ("lion",)}, "optimizers must be one of"),
-        ({"n_seeds": 0}, "n_seeds must be an integer of at least 1, got 0"),
-        ({"lr": -1.0}, "lr must be 'auto' or a positive number, got -1.0"),
-        ({"lr": "fast"}, "lr must be 'auto' or a positive number"),
+        ({"n_seeds": 0}, r"'n_seeds' parameter of SaddleEscaper must be an int in the range \[1, inf\). Got 0 instead"),
+        ({"lr": -1.0}, r"'lr' parameter .* {'auto'} or a float in the range \(0.0, inf\). Got -1.0 instead"),
+        ({"lr": "fast"}, r"'lr' parameter .* {'auto'} or a float in the range \(0.0, inf\). Got 'fast' instead"),
+        ({"lr": float("inf")}, "'lr' parameter .* Got inf instead"),
+        ({"adaptive_lr": float("nan")}, "'adaptive_lr' parameter .* Got nan instead"),
+        ({"l2": -1.0}, "'l2' parameter .* Got -1.0 instead"),
+        ({"start_scale": 0.0}, "'start_scale' parameter .* Got 0.0 instead"),
         ({"radii": (-1.0,)}, "radii must be distances of at least 0"),
-        ({"threshold": 0.0}, "threshold must be a positive number"),
-        ({"index": 0}, "index must be an integer of at least 1"),
+        ({"threshold": 0.0}, r"'threshold' parameter .* a float in the range \(0.0, inf\). Got 0.0 instead"),
+        ({"index": 0}, r"'index' parameter .* an int in the range \[1, inf\)"),
         ({"saddle": "strict"}, "model and data must be given for saddle='strict'"),
     ],
 )

@@ -125,9 +125,12 @@ def test_cancel_keeps_the_order_and_results_save(finder, digits3, tmp_path):
         ({"indices": ()}, "indices must be different integers"),
         ({"indices": (1, 1)}, "indices must be different integers"),
         ({"indices": (0, 99)}, "indices must be below the number of parameters"),
-        ({"n_starts": 0}, "n_starts must be an integer of at least 1"),
-        ({"tol": 0.0}, "tol must be a positive number"),
-        ({"l2": -1.0}, "l2 must be at least 0"),
+        (
+            {"n_starts": 0},
+            r"'n_starts' parameter of CriticalPointFinder must be an int in the range \[1, inf\). Got 0 instead",
+        ),
+        ({"tol": 0.0}, r"'tol' parameter .* a float in the range \(0.0, inf\). Got 0.0 instead"),
+        ({"l2": -1.0}, r"'l2' parameter .* a float in the range \[0.0, inf\). Got -1.0 instead"),
     ],
 )
 def test_bad_arguments(parameters, message):
