@@ -11,6 +11,7 @@ from .curvature import (
     CurvatureTracker,
     MinimumProbabilityResult,
     random_critical_points,
+    scheduled_rates,
 )
 from .data import DataList, Examples, data_settings, list_data, load_data
 from .landscape import Evaluation, Landscape
@@ -18,11 +19,13 @@ from .models import load_model, read_checkpoint, save_checkpoint
 from .progress import Cancelled
 from .results import Result
 from .saddles import CriticalPointFinder, CriticalPointsResult, EscapeResult, SaddleEscaper, pooled_digits, small_net
+from .sharpness import MEASURES as SHARPNESS_MEASURES
 from .sharpness import SharpnessEstimator, SharpnessResult
 from .surface import SurfaceMapper, SurfaceResult, basins_of, write_mesh
 from .training import TrainingRun, train
 
 __all__ = [
+    "SHARPNESS_MEASURES",
     "ArchitectureComparer",
     "AverageResult",
     "CacheInfo",
@@ -64,6 +67,7 @@ __all__ = [
     "read_checkpoint",
     "reduce_cache",
     "save_checkpoint",
+    "scheduled_rates",
     "small_net",
     "train",
     "write_mesh",

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import asdict, dataclass, fields, replace
+from numbers import Integral, Real
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import TransformerMixin
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from ..base import LandscapeEstimator
-from ..cache import check_memory
-from ..checks import check_integer
 from ..core.ball.ascent import NORMS
 from ..core.ball.average_case import NOISES
 from ..landscape import Landscape
 from ..progress import OnProgress
-from ._measures import MEASURES, PROFILE_FACTORS
+from ._answers import Answers
+from ._measures import MEASURES, PROFILE_FACTORS, SharpnessSettings
 from ._result import SharpnessResult, notes_on, with_profile
-from ._run import Run, described
 
-__all__ = ["MEASURES", "PRIORS", "SharpnessEstimator", "SharpnessResult"]
-
-PRIORS = ("auto", "initial", "zero")
+__all__ = ["MEASURES", "SharpnessEstimator", "SharpnessResult"]
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -73,7 +71,7 @@ class SharpnessEstimator(TransformerMixin, LandscapeEstimator):
         Draws behind the bound's error.
     parameters : str, tuple of str or None, default=None
         Regular expressions choosing the parameters that may move; the others stay fixed.
-    loss, batch_size, device, precision, batch_norm, memory, n_jobs, random_state, verbose
+    loss, batch_size, device, precision, batch_norm, memory, random_state, verbose
         As everywhere, see `LandscapeEstimator`.
 
     Attributes
@@ -98,9 +96,17 @@ class SharpnessEstimator(TransformerMixin, LandscapeEstimator):
 
     Examples
     --------
-    >>> est = SharpnessEstimator(measures=("sharpness", "lambda_max")).fit(model, data)  # doctest: +SKIP
-    >>> est.sharpness_, est.quadratic_rise_  # doctest: +SKIP
-    >>> est.set_output(transform="pandas").transform([model, other])  # doctest: +SKIP
+    >>> from torch import nn
+    >>> from estimators import SharpnessEstimator, load_data
+    >>> data = load_data("digits", n_samples=32, image_size=8)
+    >>> model, other = (nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 10)) for _ in range(2))
+    >>> est = SharpnessEstimator(measures=("sharpness", "lambda_max"), n_steps=5, n_restarts=2).fit(model, data)
+    >>> bool(est.sharpness_ > 0)
+    True
+    >>> est.transform([model, other]).shape
+    (2, 5)
+    >>> list(est.get_feature_names_out())
+    ['loss', 'sharpness', 'one_step', 'lambda_max', 'quadratic_rise']
     """
 
     measures: str | tuple[str, ...] = "all"
@@ -123,7 +129,26 @@ class SharpnessEstimator(TransformerMixin, LandscapeEstimator):
     parameters: str | tuple[str, ...] | None = None
     precision: str = "float32"
     batch_norm: str = "auto"
-    n_jobs: int = 1
+
+    _parameter_constraints: ClassVar[dict[str, list]] = {
+        "measures": [str, tuple, list],
+        "rho": [Interval(Real, 0, None, closed="neither")],
+        "norm": [StrOptions(set(NORMS))],
+        "adaptive": ["boolean"],
+        "n_steps": [Interval(Integral, 1, None, closed="left")],
+        "n_restarts": [Interval(Integral, 1, None, closed="left")],
+        "sigma": [Interval(Real, 0, None, closed="neither")],
+        "noise": [StrOptions(set(NOISES))],
+        "n_draws": [Interval(Integral, 3, None, closed="left")],
+        "m": [Interval(Integral, 1, None, closed="left")],
+        "profile_radii": ["array-like", None],
+        "n_lanczos": [Interval(Integral, 2, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="neither")],
+        "n_probes": [Interval(Integral, 2, None, closed="left")],
+        "prior": [StrOptions({"auto", "initial", "zero"})],
+        "delta": [Interval(Real, 0, 1, closed="neither")],
+        "n_posterior_draws": [Interval(Integral, 1, None, closed="left")],
+    }
 
     def fit(
         self,
@@ -161,7 +186,7 @@ class SharpnessEstimator(TransformerMixin, LandscapeEstimator):
             without ``initial``.
         """
         self._check()
-        land = self._landscape(model, data, parameters=self.parameters)
+        land = self._landscape(model, data)
         report = self._progress(on_progress, "sharpness")
         result = self._measure(land, initial, report, on_partial)
         self._data = land.data
@@ -175,7 +200,7 @@ class SharpnessEstimator(TransformerMixin, LandscapeEstimator):
         """Measure another model on the examples of ``fit``: all of it, where `transform` gives the values."""
         check_is_fitted(self)
         self._check()
-        land = self._landscape(model, self._data, parameters=self.parameters)
+        land = self._landscape(model, self._data)
         return self._measure(land, initial, self._progress(on_progress, "sharpness"), None)
 
     def transform(self, models: nn.Module | Iterable[nn.Module]) -> np.ndarray:
@@ -202,7 +227,15 @@ class SharpnessEstimator(TransformerMixin, LandscapeEstimator):
         columns = [column for name in self._chosen() for column in MEASURES[name].columns]
         return np.array(["loss", *columns], dtype=object)
 
+    def cost(self) -> int:
+        """Forward passes over all examples that the chosen measures cost, about."""
+        self._check()
+        return sum(MEASURES[name].cost(self._settings()) for name in self._chosen())
+
     # -- inside -----------------------------------------------------------------------------------------
+
+    def _settings(self) -> SharpnessSettings:
+        return SharpnessSettings(**{f.name: getattr(self, f.name) for f in fields(SharpnessSettings)})
 
     def _chosen(self) -> list[str]:
         if isinstance(self.measures, str):
@@ -219,19 +252,6 @@ class SharpnessEstimator(TransformerMixin, LandscapeEstimator):
 
     def _check(self) -> None:
         self._chosen()
-        for name, allowed in (("norm", NORMS), ("noise", NOISES), ("prior", PRIORS)):
-            value = getattr(self, name)
-            if value not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}. Choose one of them.")
-        for name in ("rho", "sigma", "tol"):
-            value = getattr(self, name)
-            if not value > 0 or not np.isfinite(value):
-                raise ValueError(f"{name} must be a finite number > 0, got {value!r}. Use for example 0.05.")
-        if not 0 < self.delta < 1:
-            raise ValueError(f"delta must be between 0 and 1, got {self.delta!r}. Use for example 0.05.")
-        least = {"n_steps": 1, "n_restarts": 1, "n_draws": 3, "m": 1, "n_lanczos": 2, "n_probes": 2}
-        for name, smallest in {**least, "n_posterior_draws": 1}.items():
-            check_integer(name, getattr(self, name), "Raise it.", least=smallest)
         if self.profile_radii is not None and not all(r > 0 and np.isfinite(r) for r in self.profile_radii):
             raise ValueError(
                 f"profile_radii must be finite radii > 0, got {self.profile_radii!r}. "
@@ -267,19 +287,19 @@ class SharpnessEstimator(TransformerMixin, LandscapeEstimator):
                 f"the loss at the model's own weights must be finite, got {loss!r}. "
                 "Check the checkpoint, the input normalisation and the precision."
             )
-        options = self.get_params(deep=False)
-        run = Run(land, options, prior, check_memory(self.memory), chosen, report, self._prior_doubt(initial))
+        settings = self._settings()
+        described = asdict(settings) | {"prior": self.prior, "parameters": self.parameters}
         result = SharpnessResult(
-            settings={**land.settings, **described(options)},
+            settings={**land.settings, **{k: v for k, v in sorted(described.items()) if v is not None}},
             measures=chosen,
             loss=loss,
             accuracy=float(start.accuracies[0]),
             gradient_norm=float(land.gradient().double().norm()),
         )
-        known = set(result.__dataclass_fields__)
+        doubt = self._prior_doubt(initial)
+        answers = Answers(land, settings, chosen, memory=self._memory(), report=report, prior=prior, prior_doubt=doubt)
         for name in chosen:
-            answer = run.answer(name)
-            result = replace(result, **{key: value for key, value in answer.items() if key in known})
+            result = replace(result, **{key: value for key, value in answers[name].items() if not key.startswith("_")})
             if name == "profile":
                 result = with_profile(result, float(self.rho))
             if on_partial is not None:

@@ -1,13 +1,13 @@
 """The measures of sharpness, one function each, and the table `MEASURES` that names them.
 
-A measure takes a `Probe` (a landscape with the estimator's settings) and returns fields of a
-`SharpnessResult`. A new one is one function here and one entry in `MEASURES`; the app reads that table.
+A measure takes a landscape and `SharpnessSettings`, and returns fields of a `SharpnessResult`. A new one is one
+function here and one entry in `MEASURES`; the app reads that table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -24,83 +24,92 @@ from ..core.spectrum.trace import hutchpp
 from ..landscape import Landscape
 
 PROFILE_FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
-GRADIENT_PASSES, PRODUCT_PASSES = (
-    3,
-    10,
-)  # cost of a gradient and of a Hessian-vector product in forward passes
+GRADIENT_PASSES, PRODUCT_PASSES = 3, 10  # cost of a gradient and of a Hessian-vector product in forward passes
+
+Fields = dict[str, Any]
+Spend = Callable[[int], None]  # is told of work done, in forward passes, and may raise `Cancelled`
 
 
-@dataclass
-class Probe:
-    """One landscape, the settings of the measures, and where progress goes.
-
-    Attributes
-    ----------
-    land : Landscape
-    options : mapping
-        The estimator's parameters by name.
-    prior : Tensor of shape (P,) or None
-        Mean of the PAC-Bayes prior; None is 0.
-    spend : callable
-        ``spend(passes)`` reports work in forward passes and may raise `Cancelled`.
-    other : callable
-        ``other(name)`` gives the answer of another measure, from the cache where it is known.
-    prior_doubt : str
-        Why the weights of the prior are not free of the examples, where their history says so.
-    """
-
-    land: Landscape
-    options: Mapping[str, Any]
-    prior: Tensor | None
-    spend: Callable[[int], None]
-    other: Callable[[str], dict[str, Any]]
-    prior_doubt: str = ""
-
-    def scale(self) -> Tensor | None:
-        """Elementwise scaling of the ball: |θ| when adaptive."""
-        return adaptive_scale(self.land.theta) if self.options["adaptive"] else None
-
-    def ascent_options(self) -> dict[str, Any]:
-        """Keyword arguments every ascent of this probe takes."""
-        return {
-            "norm": self.options["norm"],
-            "scale": self.scale(),
-            "random_state": self.options["random_state"],
-            "on_step": lambda: self.spend(GRADIENT_PASSES),
-        }
-
-    def product(self, v: Tensor) -> Tensor:
-        """Hessian-vector product, counted."""
-        self.spend(PRODUCT_PASSES * (1 if v.dim() == 1 else v.shape[1]))
-        return self.land.hvp(v)
+def _unnoticed(passes: int) -> None:
+    """Tell nobody."""
 
 
-def profile_radii(options: Mapping[str, Any]) -> list[float]:
+@dataclass(frozen=True)
+class SharpnessSettings:
+    """How the measures are taken: `SharpnessEstimator` says what each setting means."""
+
+    rho: float = 0.05
+    norm: str = "l2"
+    adaptive: bool = False
+    n_steps: int = 30
+    n_restarts: int = 10
+    sigma: float = 0.01
+    noise: str = "plain"
+    n_draws: int = 32
+    m: int = 128
+    profile_radii: tuple[float, ...] | None = None
+    n_lanczos: int = 80
+    tol: float = 1e-3
+    n_probes: int = 10
+    delta: float = 0.05
+    n_posterior_draws: int = 64
+    random_state: int = 0
+
+    def only(self, names: tuple[str, ...]) -> SharpnessSettings:
+        """Keep the named settings and take the others away: what is not in a measure's key can't change its value."""
+        return replace(self, **{f.name: None for f in fields(self) if f.name not in names})  # type: ignore[arg-type]
+
+
+def _scale(land: Landscape, settings: SharpnessSettings) -> Tensor | None:
+    """Elementwise scaling of the ball: |θ| when adaptive."""
+    return adaptive_scale(land.theta) if settings.adaptive else None
+
+
+def _ball(land: Landscape, settings: SharpnessSettings, spend: Spend) -> dict[str, Any]:
+    """Keyword arguments every ascent takes."""
+    return {
+        "norm": settings.norm,
+        "scale": _scale(land, settings),
+        "random_state": settings.random_state,
+        "on_step": lambda: spend(GRADIENT_PASSES),
+    }
+
+
+def _counted(land: Landscape, spend: Spend) -> Callable[[Tensor], Tensor]:
+    """Hessian-vector product, counted."""
+
+    def product(v: Tensor) -> Tensor:
+        spend(PRODUCT_PASSES * (1 if v.dim() == 1 else v.shape[1]))
+        return land.hvp(v)
+
+    return product
+
+
+def profile_radii(settings: SharpnessSettings) -> list[float]:
     """Radii of the profile in increasing order: those asked for, and ρ itself."""
-    asked = options["profile_radii"]
-    radii = [options["rho"] * f for f in PROFILE_FACTORS] if asked is None else list(asked)
-    return sorted({float(r) for r in radii} | {float(options["rho"])})
+    asked = settings.profile_radii
+    radii = [settings.rho * f for f in PROFILE_FACTORS] if asked is None else list(asked)
+    return sorted({float(r) for r in radii} | {float(settings.rho)})
 
 
-def profile_sigmas(options: Mapping[str, Any]) -> list[float]:
+def profile_sigmas(settings: SharpnessSettings) -> list[float]:
     """Noise levels of the profile: σ times the same factors."""
-    return [float(options["sigma"]) * f for f in PROFILE_FACTORS]
+    return [float(settings.sigma) * f for f in PROFILE_FACTORS]
 
 
-def worst_case(probe: Probe) -> dict[str, Any]:
+def worst_case(land: Landscape, settings: SharpnessSettings, spend: Spend = _unnoticed) -> Fields:
     """Largest rise found inside the ball, the single SAM step, and the first-order rise ρ‖Tg‖ beside them."""
-    land, options = probe.land, probe.options
     loss, gradient = land.loss_and_gradient()
     found = ascend(
         land.loss_and_gradient,
         land.theta,
-        options["rho"],
-        n_steps=options["n_steps"],
-        n_restarts=options["n_restarts"],
+        settings.rho,
+        n_steps=settings.n_steps,
+        n_restarts=settings.n_restarts,
         origin=(loss, gradient),
-        **probe.ascent_options(),
+        **_ball(land, settings, spend),
     )
-    scale = probe.scale()
+    scale = _scale(land, settings)
     return {
         "scaled_gradient_norm": float((gradient if scale is None else gradient * scale).double().norm()),
         "sharpness": found.rise,
@@ -116,33 +125,38 @@ def worst_case(probe: Probe) -> dict[str, Any]:
     }
 
 
-def _profile_steps(options: Mapping[str, Any]) -> int:
+def _profile_steps(settings: SharpnessSettings) -> int:
     """Gradients for each radius of a profile: it starts from its neighbour's answer, so a quarter of them do."""
-    return max(5, options["n_steps"] // 4)
+    return max(5, settings.n_steps // 4)
 
 
-def profile(probe: Probe) -> dict[str, Any]:
+def profile(
+    land: Landscape,
+    settings: SharpnessSettings,
+    spend: Spend = _unnoticed,
+    *,
+    at_rho: Callable[[], Fields] | None = None,
+) -> Fields:
     """Loss rise against the radius (worst case, one step) and against σ (average)."""
-    land, options = probe.land, probe.options
-    at_rho = probe.other("sharpness")
+    found = at_rho() if at_rho is not None else worst_case(land, settings, spend)
     known = Ascent(
-        rho=float(options["rho"]),
-        rise=at_rho["sharpness"],
-        one_step=at_rho["one_step"],
-        epsilon=torch.as_tensor(at_rho["_epsilon"]).to(land.theta),
-        restarts=tuple(at_rho["restarts"]),
+        rho=float(settings.rho),
+        rise=found["sharpness"],
+        one_step=found["one_step"],
+        epsilon=torch.as_tensor(found["_epsilon"]).to(land.theta),
+        restarts=tuple(found["restarts"]),
         n_gradients=0,
         n_nonfinite=0,
     )
     rises = rise_profile(
         land.loss_and_gradient,
         land.theta,
-        profile_radii(options),
+        profile_radii(settings),
         known=[known],
-        n_steps=_profile_steps(options),
-        **probe.ascent_options(),
+        n_steps=_profile_steps(settings),
+        **_ball(land, settings, spend),
     )
-    noise = noise_profile(land.loss, land.theta, profile_sigmas(options), **_noise_options(probe))
+    noise = noise_profile(land.loss, land.theta, profile_sigmas(settings), **_noise(land, settings, spend))
     return {
         "profile_radius": np.array([a.rho for a in rises]),
         "profile_rise": np.array([a.rise for a in rises]),
@@ -155,10 +169,9 @@ def profile(probe: Probe) -> dict[str, Any]:
     }
 
 
-def batch_wise(probe: Probe) -> dict[str, Any]:
+def batch_wise(land: Landscape, settings: SharpnessSettings, spend: Spend = _unnoticed) -> Fields:
     """m-sharpness: mean over disjoint batches of m examples of that batch's own largest rise."""
-    land, options = probe.land, probe.options
-    size = min(int(options["m"]), land.n_examples)
+    size = min(int(settings.m), land.n_examples)
     # Fixed order and whole batches only: a short last one would have another m.
     starts = range(0, land.n_examples - size + 1, size)
     share = GRADIENT_PASSES * size / land.n_examples
@@ -167,7 +180,7 @@ def batch_wise(probe: Probe) -> dict[str, Any]:
     def step() -> None:
         nonlocal owed
         owed += share
-        probe.spend(int(owed))
+        spend(int(owed))
         owed -= int(owed)
 
     data = land.data
@@ -176,32 +189,30 @@ def batch_wise(probe: Probe) -> dict[str, Any]:
         part = land.on((data.inputs[start : start + size], data.targets[start : start + size]))
         return part.loss_and_gradient
 
-    arguments = {**probe.ascent_options(), "on_step": step}
+    arguments = {**_ball(land, settings, spend), "on_step": step}
     mean, stderr, rises = m_sharpness(
         [batch(start) for start in starts],
         land.theta,
-        options["rho"],
-        n_steps=options["n_steps"],
+        settings.rho,
+        n_steps=settings.n_steps,
         **arguments,
     )
     return {"m_sharpness": mean, "m_sharpness_stderr": stderr, "m_rises": rises}
 
 
-def _noise_options(probe: Probe) -> dict[str, Any]:
-    land, options = probe.land, probe.options
-    scale = filter_scale(land.theta, land.shapes, land.names) if options["noise"] == "filter" else None
+def _noise(land: Landscape, settings: SharpnessSettings, spend: Spend) -> dict[str, Any]:
+    scale = filter_scale(land.theta, land.shapes, land.names) if settings.noise == "filter" else None
     return {
-        "n_draws": options["n_draws"],
+        "n_draws": settings.n_draws,
         "scale": scale,
-        "random_state": options["random_state"],
-        "on_step": lambda: probe.spend(1),
+        "random_state": settings.random_state,
+        "on_step": lambda: spend(1),
     }
 
 
-def average_case(probe: Probe) -> dict[str, Any]:
+def average_case(land: Landscape, settings: SharpnessSettings, spend: Spend = _unnoticed) -> Fields:
     """Mean rise under Gaussian weight noise, with its standard error and 95 % interval."""
-    land = probe.land
-    found = average_rise(land.loss, land.theta, probe.options["sigma"], **_noise_options(probe))
+    found = average_rise(land.loss, land.theta, settings.sigma, **_noise(land, settings, spend))
     return {
         "average_sharpness": found.mean,
         "average_sharpness_stderr": found.stderr,
@@ -211,9 +222,9 @@ def average_case(probe: Probe) -> dict[str, Any]:
     }
 
 
-def lambda_max(probe: Probe) -> dict[str, Any]:
+def lambda_max(land: Landscape, settings: SharpnessSettings, spend: Spend = _unnoticed) -> Fields:
     """Largest eigenvalue of the Hessian with its residual; of T H T as well when the ball is scaled by T."""
-    land, options = probe.land, probe.options
+    product = _counted(land, spend)
 
     def largest(product: Callable[[Tensor], Tensor]) -> Any:
         return lanczos_eigenpairs(
@@ -221,27 +232,27 @@ def lambda_max(probe: Probe) -> dict[str, Any]:
             land.n_parameters,
             1,
             ends="largest",
-            tol=options["tol"],
-            max_products=options["n_lanczos"],
-            random_state=options["random_state"],
+            tol=settings.tol,
+            max_products=settings.n_lanczos,
+            random_state=settings.random_state,
             like=land.theta,
         )
 
-    plain = largest(probe.product)
+    plain = largest(product)
     answer: dict[str, Any] = {
         "lambda_max": float(plain.values[0]),
         "lambda_max_residual": float(plain.residuals[0]),
         "lambda_max_converged": bool(plain.converged[0] or plain.negligible[0]),
         "n_products": int(plain.n_products),
     }
-    scale, scaled = probe.scale(), answer["lambda_max"]
+    scale, scaled = _scale(land, settings), answer["lambda_max"]
     if scale is not None:
-        found = largest(lambda v: _rows(scale, v) * probe.product(_rows(scale, v) * v))
+        found = largest(lambda v: _rows(scale, v) * product(_rows(scale, v) * v))
         scaled = float(found.values[0])
         answer["n_products"] += int(found.n_products)
     answer["lambda_max_scaled"] = scaled
     # Only for the Euclidean ball is the largest rise of the quadratic ρ²λ/2.
-    answer["quadratic_rise"] = options["rho"] ** 2 * max(scaled, 0.0) / 2 if options["norm"] == "l2" else float("nan")
+    answer["quadratic_rise"] = settings.rho**2 * max(scaled, 0.0) / 2 if settings.norm == "l2" else float("nan")
     return answer
 
 
@@ -249,90 +260,77 @@ def _rows(scale: Tensor, v: Tensor) -> Tensor:
     return scale if v.dim() == 1 else scale[:, None]
 
 
-def trace(probe: Probe) -> dict[str, Any]:
+def trace(land: Landscape, settings: SharpnessSettings, spend: Spend = _unnoticed) -> Fields:
     """Trace of the Hessian by Hutch++ with its standard error, and σ²·tr(H)/2 for plain noise."""
-    land, options = probe.land, probe.options
-    check_sketch_fits(land.theta, options["n_probes"])
+    check_sketch_fits(land.theta, settings.n_probes)
     found = hutchpp(
-        probe.product,
+        _counted(land, spend),
         land.n_parameters,
-        n_probes=options["n_probes"],
-        random_state=options["random_state"],
+        n_probes=settings.n_probes,
+        random_state=settings.random_state,
         like=land.theta,
     )
-    half = options["sigma"] ** 2 / 2 if options["noise"] == "plain" else float("nan")
+    half = settings.sigma**2 / 2 if settings.noise == "plain" else float("nan")
     return {"trace": found.value, "trace_stderr": found.stderr, "quadratic_average": half * found.value}
 
 
-def pac_bayes(probe: Probe) -> dict[str, Any]:
+def pac_bayes(
+    land: Landscape,
+    settings: SharpnessSettings,
+    spend: Spend = _unnoticed,
+    *,
+    prior: Tensor | None = None,
+    prior_doubt: str = "",
+) -> Fields:
     """McAllester-type bound on the error of the network under noise, with σ searched on a fixed grid.
 
     Where the prior knows the examples there is no bound: ``pac_bayes_bound`` is NaN, and the parts say why.
     """
-    land, options = probe.land, probe.options
     if not np.isfinite(land.accuracy()):
         return {}  # targets that are no classes have no 0-1 error to bound
-    doubt = (
-        "" if probe.prior is None else probe.prior_doubt or doubt_prior(land.accuracy(probe.prior), land.data.targets)
-    )
+    doubt = "" if prior is None else prior_doubt or doubt_prior(land.accuracy(prior), land.data.targets)
     found = pac_bayes_bound(
         lambda theta: 1.0 - land.accuracy(theta),
         land.theta,
-        probe.prior,
+        prior,
         land.n_examples,
-        delta=options["delta"],
-        n_draws=options["n_posterior_draws"],
-        random_state=options["random_state"],
-        on_step=lambda: probe.spend(1),
+        delta=settings.delta,
+        n_draws=settings.n_posterior_draws,
+        random_state=settings.random_state,
+        on_step=lambda: spend(1),
     )
-    names = [
-        "bound",
-        "bound_kl",
-        "vacuous",
-        "sigma",
-        "kl",
-        "error",
-        "error_upper",
-        "delta",
-        "n_examples",
-        "n_draws",
-        "distance",
-    ]
-    names += ["sigma_tolerated", "tolerated"]
+    parts = {name: v.tolist() if isinstance(v, np.ndarray) else v for name, v in asdict(found).items()}
     return {
         "pac_bayes_bound": float("nan") if doubt else found.bound,
         "sigma_tolerated": found.sigma_tolerated,
         "pac_bayes": {
-            **{name: getattr(found, name) for name in names},
-            "prior": "zero" if probe.prior is None else "initial weights",
+            **parts,
+            "prior": "zero" if prior is None else "initial weights",
             "prior_doubt": doubt,
             "uncharged": "batch-norm statistics" if land.has_batch_norm else "",
-            "grid": found.grid.tolist(),
-            "grid_errors": found.grid_errors.tolist(),
-            "grid_bounds": found.grid_bounds.tolist(),
         },
     }
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One measure: how it is computed, which parameters change its value, what it costs, what it adds.
+    """One measure: how it is computed, which settings change its value, what it costs, what it adds.
 
     Attributes
     ----------
     compute : callable
-        ``compute(probe) -> dict`` of result fields.
-    options : tuple of str
-        Parameters that change the value; they and the landscape make up its cache key.
+        ``compute(land, settings, spend) -> dict`` of result fields.
+    settings : tuple of str
+        Settings that change the value; they and the landscape make up its cache key.
     cost : callable
-        ``cost(options) -> `` forward passes over all examples, about.
+        ``cost(settings) -> `` forward passes over all examples, about.
     columns : tuple of str
         Result fields that become columns of the table.
     """
 
-    compute: Callable[[Probe], dict[str, Any]]
-    options: tuple[str, ...]
-    cost: Callable[[Mapping[str, Any]], int]
+    compute: Callable[..., Fields]
+    settings: tuple[str, ...]
+    cost: Callable[[SharpnessSettings], int]
     columns: tuple[str, ...]
 
 
@@ -340,38 +338,38 @@ _BALL = ("rho", "norm", "adaptive", "n_steps", "random_state")
 _NOISE = ("sigma", "noise", "n_draws", "random_state")
 
 
-def _ascent_cost(options: Mapping[str, Any]) -> int:
-    starts = options["n_restarts"]
-    climbs = sum(count * (steps + 2) for count, steps in shared_budget(starts, options["n_steps"]))
+def _ascent_cost(settings: SharpnessSettings) -> int:
+    starts = settings.n_restarts
+    climbs = sum(count * (steps + 2) for count, steps in shared_budget(starts, settings.n_steps))
     return GRADIENT_PASSES * (climbs + (EIGENVECTOR_GRADIENTS if starts > 1 else 0))
 
 
-def _profile_cost(options: Mapping[str, Any]) -> int:
-    climbs = 2 * len(profile_radii(options)) - 3
-    draws = len(PROFILE_FACTORS) * options["n_draws"]
-    return GRADIENT_PASSES * max(climbs, 1) * (_profile_steps(options) + 2) + draws
+def _profile_cost(settings: SharpnessSettings) -> int:
+    climbs = 2 * len(profile_radii(settings)) - 3
+    draws = len(PROFILE_FACTORS) * settings.n_draws
+    return GRADIENT_PASSES * max(climbs, 1) * (_profile_steps(settings) + 2) + draws
 
 
 MEASURES: dict[str, Measure] = {
     "sharpness": Measure(worst_case, (*_BALL, "n_restarts"), _ascent_cost, ("sharpness", "one_step")),
-    "average": Measure(average_case, _NOISE, lambda o: o["n_draws"], ("average_sharpness",)),
+    "average": Measure(average_case, _NOISE, lambda s: s.n_draws, ("average_sharpness",)),
     "lambda_max": Measure(
         lambda_max,
         ("rho", "norm", "adaptive", "tol", "n_lanczos", "random_state"),
-        lambda o: PRODUCT_PASSES * min(o["n_lanczos"], 40) * (2 if o["adaptive"] else 1),
+        lambda s: PRODUCT_PASSES * min(s.n_lanczos, 40) * (2 if s.adaptive else 1),
         ("lambda_max", "quadratic_rise"),
     ),
     "trace": Measure(
         trace,
         ("n_probes", "sigma", "noise", "random_state"),
-        lambda o: PRODUCT_PASSES * 3 * o["n_probes"],
+        lambda s: PRODUCT_PASSES * 3 * s.n_probes,
         ("trace",),
     ),
-    "m_sharpness": Measure(batch_wise, (*_BALL, "m"), lambda o: GRADIENT_PASSES * (o["n_steps"] + 2), ("m_sharpness",)),
+    "m_sharpness": Measure(batch_wise, (*_BALL, "m"), lambda s: GRADIENT_PASSES * (s.n_steps + 2), ("m_sharpness",)),
     "pac_bayes": Measure(
         pac_bayes,
         ("delta", "n_posterior_draws", "random_state"),
-        lambda o: 1 + 4 * len(SIGMA_GRID) + o["n_posterior_draws"],
+        lambda s: 1 + 4 * len(SIGMA_GRID) + s.n_posterior_draws,
         ("pac_bayes_bound", "sigma_tolerated"),
     ),
     "profile": Measure(profile, (*_BALL, "n_restarts", *_NOISE, "profile_radii"), _profile_cost, ()),

@@ -78,8 +78,7 @@ def thinned(entry: library.Checkpoint, every: int) -> list[int]:
 
 def start(entry: library.Checkpoint, data: DataSpec, every: int, trace: bool, engine: dict[str, Any]) -> None:
     """Queue the measurement."""
-    from estimators import CurvatureTracker
-    from estimators.curvature import scheduled_rates
+    from estimators import CurvatureTracker, scheduled_rates
 
     point = PointSpec.from_checkpoint(entry)
     places = thinned(entry, every)

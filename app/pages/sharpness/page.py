@@ -69,11 +69,10 @@ def render() -> None:
 def settings() -> dict[str, Any]:
     """Write the settings of the estimator; return its keyword arguments."""
     with st.spinner(texts("common")("opening")):  # torch, the first time
-        import estimators  # noqa: F401  the package first: half a module is seen while the warm-up imports it
-        from estimators.sharpness import MEASURES
+        from estimators import SHARPNESS_MEASURES
 
     text = texts(PAGE)
-    names = list(MEASURES)
+    names = list(SHARPNESS_MEASURES)
     measures = st.pills(
         text("measures"),
         names,
@@ -138,11 +137,8 @@ def settings() -> dict[str, Any]:
 def passes(params: dict[str, Any]) -> int:
     """Forward passes that the chosen measures cost, about."""
     from estimators import SharpnessEstimator
-    from estimators.sharpness import MEASURES
 
-    options = SharpnessEstimator(**params).get_params(deep=False)
-    names = list(MEASURES) if params["measures"] == "all" else params["measures"]
-    return sum(MEASURES[name].cost(options) for name in names)
+    return SharpnessEstimator(**params).cost()
 
 
 def start(chosen: widgets.Inputs, params: dict[str, Any]) -> None:
