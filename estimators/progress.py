@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import accumulate, pairwise
 
 from tqdm.auto import tqdm
 
@@ -44,3 +45,10 @@ def part(on_progress: OnProgress, start: float, stop: float, message: str = "") 
         on_progress(round(1000 * (start + (stop - start) * share)), 1000, message or text)
 
     return report
+
+
+def shares(on_progress: OnProgress, weights: Sequence[float]) -> list[OnProgress]:
+    """Give each step of a job its part of the whole, in proportion to its cost."""
+    whole = max(sum(weights), 1e-12)
+    edges = [edge / whole for edge in accumulate(weights, initial=0.0)]
+    return [part(on_progress, start, stop) for start, stop in pairwise(edges)]

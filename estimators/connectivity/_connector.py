@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import Any
+from numbers import Integral, Real
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from sklearn.base import TransformerMixin
+from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from ..base import LandscapeEstimator
-from ..core.paths.bends import TrainedBends, train_bends
 from ..core.paths.paths import PATHS, barrier
-from ..core.paths.peaks import Peaks
-from ..landscape import Landscape
-from ..progress import OnProgress, ignore_progress, part
-from ._endpoints import PathEnds, check_settings, prepare_ends
-from ._measures import average_predictions, combine, draw_plane, find_highest, notes_on_heights, summarise_path
+from ..core.paths.peaks import MAX_ADDED, Peaks, find_highest
+from ..progress import OnProgress, ignore_progress, shares
+from ._endpoints import Matching, check_pair, prepare_ends
+from ._path import Path, average_predictions, notes_on_heights
 from ._result import PathResult
+
+_ZERO_OR_MORE_POINTS = [Options(Integral, {0}), Interval(Integral, 2, 201, closed="both")]
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -96,9 +97,18 @@ class ModeConnector(TransformerMixin, LandscapeEstimator):
 
     Examples
     --------
-    >>> connector = ModeConnector(path="bezier").fit((model_a, model_b), data)  # doctest: +SKIP
-    >>> connector.barrier_, connector.straight_barrier_  # doctest: +SKIP
-    (0.03, 2.4)
+    >>> import torch
+    >>> from torch import nn
+    >>> from estimators import ModeConnector, load_data, train
+    >>> data = load_data("digits", image_size=8, n_samples=128)
+    >>> runs = []
+    >>> for seed in (0, 1):
+    ...     _ = torch.manual_seed(seed)
+    ...     net = nn.Sequential(nn.Flatten(), nn.Linear(192, 16), nn.ReLU(), nn.Linear(16, 10))
+    ...     runs.append(train(net, data, epochs=10, random_state=seed).model)
+    >>> connector = ModeConnector(path="bezier", n_points=11, epochs=10).fit(runs, data)
+    >>> bool(connector.barrier_ < connector.straight_barrier_)
+    True
     """
 
     result_: PathResult = field(init=False)
@@ -119,6 +129,22 @@ class ModeConnector(TransformerMixin, LandscapeEstimator):
     precision: str = "float32"
     batch_norm: str = "auto"
     n_jobs: int = 1
+
+    _parameter_constraints: ClassVar[dict[str, list]] = {
+        "path": [StrOptions(set(PATHS))],
+        "n_bends": [Interval(Integral, 1, None, closed="left")],
+        "align": [StrOptions({"weights"}), None],
+        "n_points": [Interval(Integral, 3, None, closed="left")],
+        "epochs": [Interval(Integral, 0, None, closed="left")],
+        "lr": [Interval(Real, 0, None, closed="neither")],
+        "momentum": [Interval(Real, 0, 1, closed="left")],
+        "train_batch_size": [Interval(Integral, 2, None, closed="left")],
+        "tolerance": [Interval(Real, 0, None, closed="left")],
+        "n_restarts": [Interval(Integral, 1, None, closed="left")],
+        "compare": ["boolean"],
+        "plane_resolution": _ZERO_OR_MORE_POINTS,
+        "ensemble_points": _ZERO_OR_MORE_POINTS,
+    }
 
     def fit(
         self,
@@ -153,13 +179,12 @@ class ModeConnector(TransformerMixin, LandscapeEstimator):
             If an argument is not allowed, the networks differ in more than their weights (all differences are
             listed), are the same point, hold non-finite weights, or cannot be aligned.
         """
-        check_settings(self)
-        n_bends = 0 if self.path == "linear" else int(self.n_bends)
         report = self._progress(on_progress, f"{self.path} path")
+        n_bends = 0 if self.path == "linear" else self.n_bends
         lines = self._straight_lines(n_bends)
         n = self.n_points * (1 if held_out is None else 2)
         # in units of one evaluated point: a training step costs about three times its share of one
-        steps = _shares(
+        steps = shares(
             report,
             [
                 0.0 if self.align is None else 0.2 * n,
@@ -169,11 +194,14 @@ class ModeConnector(TransformerMixin, LandscapeEstimator):
                 float(self.plane_resolution**2 + 2 * self.ensemble_points),
             ],
         )
-        ends = prepare_ends(self, models, data, steps.pop(0))
-        land, t = ends.land, np.linspace(0.0, 1.0, int(self.n_points))
+        model, other = check_pair(models)
+        land = self._landscape(model, data, several_networks=True)
+        matching = Matching(int(self.n_restarts), int(self.random_state), self._memory()) if self.align else None
+        ends = prepare_ends(model, other, land, matching, steps.pop(0))
+        t = np.linspace(0.0, 1.0, self.n_points)
         self._land, self._other = land, land if held_out is None else land.on(held_out)
         found: dict[str, Any] = {
-            "settings": self._settings(ends, held_out),
+            "settings": self._settings(held_out is not None),
             "path": self.path,
             "n_bends": n_bends,
             "align": self.align or "",
@@ -182,37 +210,46 @@ class ModeConnector(TransformerMixin, LandscapeEstimator):
             "notes": list(ends.notes),
             **ends.fields,
         }
-        straight = PATHS["linear"](t, 0)
         for name, end in (("straight", ends.b_given), ("aligned", ends.b)):
             if name in lines:
-                line, on_grid, on_peak = torch.stack([ends.a, end]), *_shares(steps.pop(0), [2.0, 1.0])
-                values = self._evaluate(land, line, straight, on_grid)
+                line, on_grid, on_peak = Path("linear", torch.stack([ends.a, end])), *shares(steps.pop(0), [2.0, 1.0])
+                values = self._evaluate(land, line.anchors, line.coefficients(t), on_grid)
                 found[f"{name}_losses"], found[f"{name}_accuracies"] = values.losses, values.accuracies
-                highest = self._highest(line, "linear", t, values.losses, on_peak, look_between=False)
+                highest = self._highest(line, t, values.losses, on_peak, look_between=False)
                 found[f"{name}_barrier"] = barrier(highest.t, highest.values)
                 if on_partial is not None:
                     on_partial(PathResult(**found))
-        bends = self._train(ends, data, n_bends, steps.pop(0), found)
-        anchors = torch.stack([ends.a, *bends, ends.b])
-        self.end_points_ = anchors[[0, -1]].cpu().numpy()
-        self.bends_ = anchors[1:-1].cpu().numpy()
+        on_training, on_path, on_rest = steps
+        path = Path(self.path, torch.stack([ends.a, ends.b]))
+        if n_bends:
+            trainer = self._landscape(model, data, batch_norm="batch")
+            training = {
+                "n_bends": n_bends,
+                "n_examples": trainer.n_examples,
+                "epochs": self.epochs,
+                "batch_size": self.train_batch_size,
+                "lr": float(self.lr),
+                "momentum": float(self.momentum),
+                "random_state": int(self.random_state),
+            }
+            path, fields, notes = path.bent(trainer, training, self._memory(), on_training)
+            found |= fields
+            found["notes"] += notes
+        self.end_points_ = path.anchors[[0, -1]].cpu().numpy()
+        self.bends_ = path.anchors[1:-1].cpu().numpy()
         self.n_features_in_ = land.n_parameters
-        on_path, on_rest = steps
-        self._measure(anchors, found, held_out is not None, on_path)
+        self._measure(path, found, held_out is not None, on_path)
         if on_partial is not None:
             on_partial(PathResult(**found))
         if found["distance"] > 0:
-            found |= draw_plane(
-                lambda plane, points: self._evaluate(land, plane, points, on_rest),
-                anchors,
-                PATHS[self.path](t, n_bends),
-                int(self.plane_resolution),
+            found |= path.in_plane(
+                lambda plane, points: self._evaluate(land, plane, points, on_rest), t, self.plane_resolution
             )
         else:
             found["notes"].append("Matched, both ends are one point: the networks were permutations of each other.")
         if self.ensemble_points:
-            positions = np.linspace(0.0, 1.0, int(self.ensemble_points))
-            averaged = average_predictions(self._other, combine(anchors, self._coefficients(positions)))
+            positions = np.linspace(0.0, 1.0, self.ensemble_points)
+            averaged = average_predictions(self._other, path.points(positions))
             found["ensemble_t"] = positions
             found["ensemble_loss"], found["ensemble_accuracy"] = averaged["loss"], averaged["accuracy"]
         self.history_ = {
@@ -237,8 +274,8 @@ class ModeConnector(TransformerMixin, LandscapeEstimator):
             Loss and accuracy on the examples of ``fit``.
         """
         check_is_fitted(self)
-        anchors = self._anchors()
-        values = self._evaluate(self._land, anchors, self._coefficients(t), ignore_progress)
+        path = self._path()
+        values = self._evaluate(self._land, path.anchors, path.coefficients(t), ignore_progress)
         return np.stack([values.losses, values.accuracies], axis=1)
 
     def fit_transform(self, X: Sequence[Any], y: Any = None, **fit_params: Any) -> np.ndarray:
@@ -258,7 +295,7 @@ class ModeConnector(TransformerMixin, LandscapeEstimator):
             Position in [0, 1]; the weights of 0 and 1 are those of the ends to the last bit.
         """
         check_is_fitted(self)
-        return self._land.state_dict(combine(self._anchors(), self._coefficients(t))[0])
+        return self._land.state_dict(self._path().points(t)[0])
 
     def ensemble(self, t: ArrayLike = (0.0, 0.5, 1.0), data: Any = None) -> dict[str, Any]:
         """Average the predictions of several networks on the path (fast ensembling, Garipov et al. 2018).
@@ -278,7 +315,7 @@ class ModeConnector(TransformerMixin, LandscapeEstimator):
         """
         check_is_fitted(self)
         land = self._other if data is None else self._land.on(data)
-        return average_predictions(land, combine(self._anchors(), self._coefficients(t)))
+        return average_predictions(land, self._path().points(t))
 
     def plane_models(self) -> list[Any]:
         """Give A, B and the first bend (no bend when straight), for `SurfaceMapper` with ``directions="models"``.
@@ -289,7 +326,7 @@ class ModeConnector(TransformerMixin, LandscapeEstimator):
             A as a module, the others as state dicts; the plane through them holds a path of one bend.
         """
         check_is_fitted(self)
-        anchors = self._anchors()
+        anchors = self._path().anchors
         others = [anchors[-1], *anchors[1:-1][:1]]
         return [self._land.model_at(anchors[0]), *(self._land.state_dict(point) for point in others)]
 
@@ -302,92 +339,52 @@ class ModeConnector(TransformerMixin, LandscapeEstimator):
         names = ["straight"] if n_bends or self.align else []
         return [*names, "aligned"] if n_bends and self.align else names
 
-    def _train(self, ends: PathEnds, data: Any, n_bends: int, report: OnProgress, found: dict[str, Any]) -> Tensor:
-        if not n_bends:
-            return ends.a.new_empty(0, len(ends.a))
-        trainer = self._landscape(ends.model, data, batch_norm="batch")
-        options = {
-            "n_bends": n_bends,
-            "n_examples": trainer.n_examples,
-            "epochs": int(self.epochs),
-            "batch_size": int(self.train_batch_size),
-            "lr": float(self.lr),
-            "momentum": float(self.momentum),
-            "random_state": int(self.random_state),
-        }
-
-        def on_epoch(epoch: int, bends: Tensor) -> None:
-            report(epoch, int(self.epochs), f"training the bends, epoch {epoch} of {self.epochs}")
-
-        key = ("bends", trainer.fingerprint, ends.a, ends.b, self.path, options)
-        live = (trainer, ends.a, ends.b, self.path, options, on_epoch)
-        trained: TrainedBends = self._cached(_train_bends, key, *live)
-        found["history_losses"], found["history_learning_rates"] = trained.losses, trained.learning_rates
-        found["diverged_at"] = trained.diverged_at
-        if trained.diverged_at:
-            found["notes"].append(
-                f"Training the bends stopped being finite in epoch {trained.diverged_at}; the bends before "
-                f"that are used. Lower lr (now {self.lr:g})."
-            )
-        return trained.bends.to(ends.a)
-
-    def _measure(self, anchors: Tensor, found: dict[str, Any], held_out: bool, report: OnProgress) -> None:
-        first, second, third = _shares(report, [1.0, 1.0 * held_out, 1.5])
-        coefficients = PATHS[self.path](found["t"], found["n_bends"])
-        values = self._evaluate(self._land, anchors, coefficients, first)
+    def _measure(self, path: Path, found: dict[str, Any], held_out: bool, report: OnProgress) -> None:
+        first, second, third = shares(report, [1.0, 1.0 * held_out, 1.5])
+        coefficients = path.coefficients(found["t"])
+        values = self._evaluate(self._land, path.anchors, coefficients, first)
         found["losses"], found["accuracies"] = values.losses, values.accuracies
         if held_out:
-            outside = self._evaluate(self._other, anchors, coefficients, second)
+            outside = self._evaluate(self._other, path.anchors, coefficients, second)
             found["held_out_losses"], found["held_out_accuracies"] = outside.losses, outside.accuracies
-        highest = self._highest(anchors, self.path, found["t"], values.losses, third)
-        found |= summarise_path(PATHS[self.path], anchors, found["t"], highest, float(self.tolerance))
+        highest = self._highest(path, found["t"], values.losses, third)
+        found |= path.summary(found["t"], highest, float(self.tolerance))
         found["notes"] += notes_on_heights(found, highest)
         if self.path == "linear" and not self.align:
             found["straight_barrier"] = found["barrier"]
 
     def _highest(
-        self, anchors: Tensor, path: str, t: np.ndarray, losses: np.ndarray, report: OnProgress, **options: Any
+        self, path: Path, t: np.ndarray, losses: np.ndarray, report: OnProgress, look_between: bool = True
     ) -> Peaks:
-        def evaluate(positions: np.ndarray, on_progress: OnProgress) -> np.ndarray:
-            return self._evaluate(self._land, anchors, PATHS[path](positions, len(anchors) - 2), on_progress).losses
+        total, n_done = len(t) * look_between + MAX_ADDED, 0
 
-        return find_highest(evaluate, t, losses, report, **options)
+        def ask(positions: np.ndarray) -> np.ndarray:
+            nonlocal n_done
+            start, n_done = n_done, n_done + len(positions)
+            return self._evaluate(
+                self._land,
+                path.anchors,
+                path.coefficients(positions),
+                lambda done, _, message: report(min(start + done, total), total, message),
+            ).losses
 
-    def _anchors(self) -> Tensor:
+        return find_highest(ask, t, losses, look_between=look_between)
+
+    def _path(self) -> Path:
         stacked = np.concatenate([self.end_points_[:1], self.bends_, self.end_points_[1:]])
-        return torch.from_numpy(stacked).to(self._land.theta)
+        return Path(self.path, torch.from_numpy(stacked).to(self._land.theta))
 
-    def _coefficients(self, t: ArrayLike) -> np.ndarray:
-        t = np.atleast_1d(np.asarray(t, dtype=float))
-        if t.ndim != 1 or not ((t >= 0) & (t <= 1)).all():
-            raise ValueError(f"t must be numbers in [0, 1], got {t.tolist()!r}. 0 is A and 1 is B.")
-        return PATHS[self.path](t, len(self.bends_))
-
-    def _settings(self, ends: PathEnds, held_out: Any) -> dict[str, Any]:
-        own = {
-            name: getattr(self, name)
-            for name in (
-                "path",
-                "n_bends",
-                "align",
-                "n_points",
-                "epochs",
-                "lr",
-                "momentum",
-                "train_batch_size",
-            )
+    def _settings(self, held_out: bool) -> dict[str, Any]:
+        return {
+            **self._land.settings,
+            "path": self.path,
+            "n_bends": self.n_bends,
+            "align": self.align,
+            "n_points": self.n_points,
+            "epochs": self.epochs,
+            "lr": self.lr,
+            "momentum": self.momentum,
+            "train_batch_size": self.train_batch_size,
+            **({"held_out": self._other.data.fingerprint[:12]} if held_out else {}),
+            "random_state": self.random_state,
         }
-        outside = {} if held_out is None else {"held_out": self._other.data.fingerprint[:12]}
-        return {**ends.land.settings, **own, **outside, "random_state": self.random_state}
-
-
-def _train_bends(
-    trainer: Landscape, a: Tensor, b: Tensor, path: str, options: dict[str, Any], on_epoch: Callable
-) -> TrainedBends:
-    return train_bends(trainer.minibatch_loss_and_gradient, a, b, PATHS[path], on_epoch=on_epoch, **options)
-
-
-def _shares(report: OnProgress, weights: Sequence[float]) -> list[OnProgress]:
-    """Give each step of a job its part of the whole, in proportion to its cost."""
-    edges = np.concatenate([[0.0], np.cumsum(weights)]) / max(sum(weights), 1e-12)
-    return [part(report, start, stop) for start, stop in pairwise(edges)]

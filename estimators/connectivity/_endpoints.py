@@ -5,25 +5,56 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
+import joblib
 import torch
 from torch import Tensor, nn
 
-from ..cache import describe_module
+from ..cache import cached_call, describe_module, fingerprint
 from ..core.alignment.alignment import Alignment, State, align_states
 from ..core.network.batchnorm import batch_norms
-from ..core.paths.paths import PATHS
 from ..landscape import Landscape
 from ..models import compatible_state_dict, read_checkpoint
 from ..progress import OnProgress
 
-if TYPE_CHECKING:
-    from ._connector import ModeConnector
-
-ALIGNMENTS = (None, "weights")
 N_CHECKED = 32  # examples on which a reordered network has to give the same outputs
+
+
+@dataclass(frozen=True)
+class Matching:
+    """How the units of B are put into the order of A's (see `core.alignment`).
+
+    Attributes
+    ----------
+    n_restarts, random_state : int
+        Starts of the search and their seed.
+    memory : joblib.Memory
+        Where its answer is kept.
+    """
+
+    n_restarts: int
+    random_state: int
+    memory: joblib.Memory
+
+    def apply(
+        self, model: nn.Module, land: Landscape, state_b: State, report: OnProgress
+    ) -> tuple[Tensor, Alignment, float]:
+        """Give B's reordered weights, what was moved, and the largest relative change of its outputs."""
+        state_a = {n: t.detach().cpu() for n, t in model.state_dict().items() if isinstance(t, Tensor)}
+        inputs = land.data.inputs[:N_CHECKED].clone()  # a network may write into them
+        if inputs.dtype == torch.float64:
+            inputs = inputs.to(next(p.dtype for p in model.parameters() if p.is_floating_point()))
+        options = {"n_restarts": self.n_restarts, "random_state": self.random_state}
+
+        def on_progress(done: int, total: int) -> None:
+            report(done, total, f"matching weights, start {done} of {total}")
+
+        caching = self.memory.location is not None
+        key = fingerprint("alignment", describe_module(model), state_b, inputs, options) if caching else ""
+        live = (model, state_a, state_b, inputs, options, on_progress)
+        state, alignment, change = cached_call(self.memory, _matched, key, *live)
+        return land.point(state), alignment, change
 
 
 @dataclass(frozen=True)
@@ -32,10 +63,6 @@ class PathEnds:
 
     Attributes
     ----------
-    model : nn.Module
-        A, the architecture of both.
-    land : Landscape
-        Of A, under the estimator's settings.
     a, b : Tensor of shape (P,)
         The ends of the path; b is reordered where that was asked for.
     b_given : Tensor of shape (P,)
@@ -46,8 +73,6 @@ class PathEnds:
         What a person should know.
     """
 
-    model: nn.Module
-    land: Landscape
     a: Tensor
     b: Tensor
     b_given: Tensor
@@ -55,69 +80,41 @@ class PathEnds:
     notes: tuple[str, ...]
 
 
-def check_settings(estimator: ModeConnector) -> None:
-    """Say what is wrong with the settings before any work is done."""
-
-    def require(ok: bool, name: str, allowed: str, hint: str) -> None:
-        if not ok:
-            raise ValueError(f"{name} must be {allowed}, got {getattr(estimator, name)!r}. {hint}")
-
-    def whole(name: str, low: int, high: float = float("inf")) -> bool:
-        value = getattr(estimator, name)
-        return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(low <= value <= high)
-
-    def number(name: str, low: float, high: float) -> bool:
-        value = getattr(estimator, name)
-        return isinstance(value, int | float | np.number) and bool(low <= value < high)
-
-    inf, doubt = float("inf"), "Use {} when in doubt."
-    require(estimator.path in PATHS, "path", f"one of {', '.join(PATHS)}", "Choose one of these.")
-    require(estimator.align in ALIGNMENTS, "align", "None or 'weights'", "Choose one of these.")
-    require(whole("n_bends", 1), "n_bends", "a whole number from 1", "A path without bends is path='linear'.")
-    require(whole("n_points", 3), "n_points", "a whole number from 3", "Two are the ends alone; 21 is usual.")
-    require(whole("epochs", 0), "epochs", "a whole number from 0", doubt.format(15))
-    require(number("lr", 1e-12, inf), "lr", "a positive number", doubt.format(0.1))
-    require(number("momentum", 0, 1), "momentum", "in [0, 1)", doubt.format(0.9))
-    require(whole("train_batch_size", 2), "train_batch_size", "a whole number from 2", doubt.format(32))
-    require(number("tolerance", 0, inf), "tolerance", "0 or more", "It is a rise in the unit of the loss.")
-    require(whole("n_restarts", 1), "n_restarts", "a whole number from 1", doubt.format(3))
-    for name in ("plane_resolution", "ensemble_points"):
-        ok = whole(name, 0, 0) or whole(name, 2, 201)
-        require(ok, name, "0 or a whole number from 2 to 201", "0 leaves it out.")
-
-
-def prepare_ends(estimator: ModeConnector, models: Sequence[Any], data: Any, report: OnProgress) -> PathEnds:
-    """Read A and B, refuse what cannot be joined, and match B to A where the estimator asks for it.
-
-    Parameters
-    ----------
-    estimator : ModeConnector
-        Its settings are used.
-    models : (A, B)
-        As given to ``fit``.
-    data : examples
-        Those of the loss.
-    report : callable
-        Progress of the matching.
-
-    Returns
-    -------
-    PathEnds
-
-    Raises
-    ------
-    TypeError, ValueError
-        With everything that differs listed.
-    """
+def check_pair(models: Any) -> tuple[nn.Module, Any]:
+    """Refuse what is not a pair of which the first is a module."""
     if isinstance(models, nn.Module | dict | str) or not isinstance(models, Sequence) or len(models) != 2:
         count = len(models) if isinstance(models, Sequence) and not isinstance(models, str) else 1
         raise ValueError(
             f"models must be a pair (A, B), got {count} of them. Give two networks; MinimaMapper takes more than two."
         )
-    model, other = models
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"models[0] must be a torch.nn.Module, got {type(model).__name__}. Use load_model(name).")
-    land = estimator._landscape(model, data, several_networks=True)
+    if not isinstance(models[0], nn.Module):
+        raise TypeError(f"models[0] must be a torch.nn.Module, got {type(models[0]).__name__}. Use load_model(name).")
+    return models[0], models[1]
+
+
+def prepare_ends(
+    model: nn.Module, other: Any, land: Landscape, matching: Matching | None, report: OnProgress
+) -> PathEnds:
+    """Read A and B, refuse what cannot be joined, and match B to A where that is asked for.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A, the architecture of both.
+    other : nn.Module, state dict, path or Tensor
+        B.
+    land : Landscape
+        Of A.
+    matching : Matching or None
+        None leaves B as it is.
+    report : callable
+        Progress of the matching.
+
+    Raises
+    ------
+    ValueError
+        With everything that differs listed.
+    """
     notes = []
     if land.has_batch_norm and land.batch_norm == "frozen":
         raise ValueError(
@@ -145,8 +142,8 @@ def prepare_ends(estimator: ModeConnector, models: Sequence[Any], data: Any, rep
     check_fixed_parts(model, land, state_b)
     fields: dict[str, Any] = {"distance_before": float((a - b).double().norm())}
     moved = b
-    if estimator.align == "weights":
-        moved, alignment, change = _align(estimator, model, land, state_b, report)
+    if matching is not None:
+        moved, alignment, change = matching.apply(model, land, state_b, report)
         fields |= {
             "similarity_before": alignment.similarity_before,
             "similarity_after": alignment.similarity_after,
@@ -155,7 +152,7 @@ def prepare_ends(estimator: ModeConnector, models: Sequence[Any], data: Any, rep
         }
         if not alignment.converged:
             notes.append("Weight matching was still improving when it was stopped.")
-    return PathEnds(model, land, a, moved, b, fields, tuple(notes))
+    return PathEnds(a, moved, b, fields, tuple(notes))
 
 
 def _check_same_layers(a: nn.Module, b: nn.Module) -> None:
@@ -201,35 +198,6 @@ def check_fixed_parts(model: nn.Module, land: Landscape, state_b: State) -> None
 
 def _listed(names: list[str], most: int = 8) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _align(
-    estimator: ModeConnector, model: nn.Module, land: Landscape, state_b: State, report: OnProgress
-) -> tuple[Tensor, Alignment, float]:
-    state_a = {n: t.detach().cpu() for n, t in model.state_dict().items() if isinstance(t, Tensor)}
-    inputs = land.data.inputs[:N_CHECKED].clone()  # a network may write into them
-    if inputs.dtype == torch.float64:
-        inputs = inputs.to(next(p.dtype for p in model.parameters() if p.is_floating_point()))
-    options = {"n_restarts": int(estimator.n_restarts), "random_state": int(estimator.random_state)}
-    key = ("alignment", describe_module(model), state_b, inputs, options)
-
-    def on_progress(done: int, total: int) -> None:
-        report(done, total, f"matching weights, start {done} of {total}")
-
-    live = (model, state_a, state_b, inputs, options, on_progress)
-    state, alignment, change = estimator._cached(_matched, key, *live)
-    return land.point(state), alignment, change
-
-
-def _align_states(
-    model: nn.Module,
-    state_a: State,
-    state_b: State,
-    inputs: Tensor,
-    options: dict[str, Any],
-    on_progress: Any,
-) -> tuple[State, Alignment, float]:
-    return align_states(model, state_a, state_b, inputs, on_progress=on_progress, **options)
 
 
 def _matched(

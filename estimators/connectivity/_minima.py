@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from sklearn.base import TransformerMixin
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
@@ -19,78 +20,16 @@ from ..core.alignment.similarity import classical_scaling, connected_groups, fea
 from ..core.network.batchnorm import batch_norms
 from ..landscape import Landscape
 from ..progress import OnProgress, ignore_progress, part
-from ..results import Result
 from ._connector import ModeConnector
 from ._endpoints import check_fixed_parts, state_of
+from ._result import MapResult
 
-COMPARED = ("features", "outputs", None)
 #: What the picture's distances stand for: name → (m, m) matrix of a result.
 LAYOUTS: dict[str, Callable[[MapResult], np.ndarray]] = {
     "distance": lambda result: result.distances,
     "barrier": lambda result: np.maximum(result.barriers, 0.0),
     "cka": lambda result: np.sqrt(np.maximum(0.0, 1.0 - result.cka)),
 }
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class MapResult(Result):
-    """Pairwise measurements of m networks.
-
-    Attributes
-    ----------
-    names : list of str
-        The networks.
-    losses, accuracies : ndarray of shape (m,)
-        Their own, under the same batch-norm policy as the paths.
-    barriers, rises : ndarray of shape (m, m)
-        Height of the path over the chord and over the worse end, in the unit of the loss; 0 on the diagonal,
-        NaN where not yet computed.
-    distances : ndarray of shape (m, m)
-        Euclidean, in the unit of the weights (after matching, when ``align="weights"``).
-    cka : ndarray of shape (m, m)
-        Linear CKA of features or outputs on the same examples, unbiased: about 0, and then as often below it, where
-        nothing is alike; NaN when not asked for.
-    t, profiles : ndarray of shape (n,) and (m, m, n)
-        Loss along each path.
-    layout : ndarray of shape (m, 2)
-        Coordinates of the picture.
-    layout_of, layout_share : str, float
-        What its distances stand for, and the share of the squared spread it keeps.
-    clusters : ndarray of shape (m,)
-        Groups of networks joined, directly or in steps, by barriers of at most ``tolerance``. (The rise over
-        the worse end would join everything through one untrained network.)
-    tolerance : float
-        In the unit of the loss.
-    """
-
-    names: list[str] = field(default_factory=list)
-    losses: np.ndarray = field(default_factory=lambda: np.empty(0))
-    accuracies: np.ndarray = field(default_factory=lambda: np.empty(0))
-    barriers: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
-    rises: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
-    distances: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
-    cka: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
-    t: np.ndarray = field(default_factory=lambda: np.empty(0))
-    profiles: np.ndarray = field(default_factory=lambda: np.empty((0, 0, 0)))
-    layout: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))
-    layout_of: str = "distance"
-    layout_share: float = float("nan")
-    clusters: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=int))
-    tolerance: float = 0.1
-
-    def table(self) -> list[dict[str, Any]]:
-        """One row a pair."""
-        return [
-            {
-                "a": self.names[i],
-                "b": self.names[j],
-                "barrier": float(self.barriers[i, j]),
-                "rise": float(self.rises[i, j]),
-                "distance": float(self.distances[i, j]),
-                "cka": float(self.cka[i, j]),
-            }
-            for i, j in combinations(range(len(self.names)), 2)
-        ]
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -118,6 +57,20 @@ class MinimaMapper(TransformerMixin, LandscapeEstimator):
         ``cka_``, ``layout_``, ``clusters_``, ...
     n_features_in_ : int
         Number of weights.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from estimators import MinimaMapper, load_data
+    >>> data = load_data("digits", image_size=8, n_samples=64)
+    >>> nets = {}
+    >>> for seed in range(3):
+    ...     _ = torch.manual_seed(seed)
+    ...     nets[f"seed {seed}"] = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.ReLU(), nn.Linear(8, 10))
+    >>> found = MinimaMapper(n_points=5).fit(nets, data)
+    >>> found.barriers_.shape, found.layout_.shape
+    ((3, 3), (3, 2))
     """
 
     result_: MapResult = field(init=False)
@@ -137,6 +90,12 @@ class MinimaMapper(TransformerMixin, LandscapeEstimator):
     precision: str = "float32"
     batch_norm: str = "auto"
     n_jobs: int = 1
+
+    _parameter_constraints: ClassVar[dict[str, list]] = {
+        **ModeConnector._parameter_constraints,
+        "compare": [StrOptions({"features", "outputs"}), None],
+        "layout": [StrOptions(set(LAYOUTS))],
+    }
 
     def fit(
         self,
@@ -249,12 +208,9 @@ class MinimaMapper(TransformerMixin, LandscapeEstimator):
         first = next(iter(named.values()))
         if not isinstance(first, nn.Module):
             raise TypeError(f"models[0] must be a torch.nn.Module, got {type(first).__name__}. Use load_model(name).")
-        if self.compare not in COMPARED:
-            raise ValueError(f"compare must be one of {COMPARED}, got {self.compare!r}. Choose one of these.")
-        if self.layout not in LAYOUTS or (self.layout == "cka" and self.compare is None):
+        if self.layout == "cka" and self.compare is None:
             raise ValueError(
-                f"layout must be one of {', '.join(LAYOUTS)}, got {self.layout!r} with "
-                f"compare={self.compare!r}. 'cka' needs something to compare."
+                "layout must be 'distance' or 'barrier' with compare=None, got 'cka'. 'cka' needs something to compare."
             )
 
     def _likeness(self, land: Landscape, thetas: list[Tensor]) -> np.ndarray:

@@ -1,8 +1,9 @@
-"""What a path between two networks looks like in numbers."""
+"""What a path between two networks, and a map of several, look like in numbers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -124,3 +125,64 @@ class PathResult(Result):
         columns = [kind + quantity for kind in kinds for quantity in ("losses", "accuracies")]
         filled = [c for c in columns if len(getattr(self, c))]
         return [{"t": float(t), **{c: float(getattr(self, c)[i]) for c in filled}} for i, t in enumerate(self.t)]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MapResult(Result):
+    """Pairwise measurements of m networks.
+
+    Attributes
+    ----------
+    names : list of str
+        The networks.
+    losses, accuracies : ndarray of shape (m,)
+        Their own, under the same batch-norm policy as the paths.
+    barriers, rises : ndarray of shape (m, m)
+        Height of the path over the chord and over the worse end, in the unit of the loss; 0 on the diagonal,
+        NaN where not yet computed.
+    distances : ndarray of shape (m, m)
+        Euclidean, in the unit of the weights (after matching, when ``align="weights"``).
+    cka : ndarray of shape (m, m)
+        Linear CKA of features or outputs on the same examples, unbiased: about 0, and then as often below it, where
+        nothing is alike; NaN when not asked for.
+    t, profiles : ndarray of shape (n,) and (m, m, n)
+        Loss along each path.
+    layout : ndarray of shape (m, 2)
+        Coordinates of the picture.
+    layout_of, layout_share : str, float
+        What its distances stand for, and the share of the squared spread it keeps.
+    clusters : ndarray of shape (m,)
+        Groups of networks joined, directly or in steps, by barriers of at most ``tolerance``. (The rise over
+        the worse end would join everything through one untrained network.)
+    tolerance : float
+        In the unit of the loss.
+    """
+
+    names: list[str] = field(default_factory=list)
+    losses: np.ndarray = field(default_factory=_empty)
+    accuracies: np.ndarray = field(default_factory=_empty)
+    barriers: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    rises: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    distances: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    cka: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    t: np.ndarray = field(default_factory=_empty)
+    profiles: np.ndarray = field(default_factory=lambda: np.empty((0, 0, 0)))
+    layout: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))
+    layout_of: str = "distance"
+    layout_share: float = float("nan")
+    clusters: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=int))
+    tolerance: float = 0.1
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row a pair."""
+        return [
+            {
+                "a": self.names[i],
+                "b": self.names[j],
+                "barrier": float(self.barriers[i, j]),
+                "rise": float(self.rises[i, j]),
+                "distance": float(self.distances[i, j]),
+                "cka": float(self.cka[i, j]),
+            }
+            for i, j in combinations(range(len(self.names)), 2)
+        ]

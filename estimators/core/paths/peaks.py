@@ -16,10 +16,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .paths import chord
+
 Array = NDArray[np.float64]
 _INSIDE = 0.15  # of an interval: a new sample keeps this distance from both its ends
 _FINEST = 1e-6  # an interval of this width is not divided again
 _ROUNDING = 1e-6  # of the largest value: what float32 sums leave
+_WIDEST = 1 / 100  # steps of t wider than this are looked into
+MAX_ADDED = 32  # evaluations around the highest points, at most
 _NEAR_ENDS = (1 / 8, 1 / 4, 3 / 4)  # of the first and the last step: the way out of an end is looked at more closely
 
 
@@ -59,7 +63,7 @@ def refine_maxima(
     references: Callable[[Array, Array], Array],
     *,
     tolerance: float = 2e-3,
-    max_added: int = 32,
+    max_added: int = MAX_ADDED,
 ) -> Peaks:
     """Sample a function of one variable where its maximum may be higher than the highest sample.
 
@@ -100,6 +104,35 @@ def refine_maxima(
         new = np.setdiff1d(wanted, t)
         t, values = merge(t, values, new, evaluate(new))
     return Peaks(t, values, np.full(len(references(t, values)), np.nan), len(t) - start)
+
+
+def find_highest(evaluate: Callable[[Array], Array], t: Array, losses: Array, *, look_between: bool = True) -> Peaks:
+    """Look for the highest points of a path between the positions of its grid.
+
+    Parameters
+    ----------
+    evaluate : callable
+        t → losses.
+    t, losses : ndarray of shape (n,)
+        The grid, at least 3 positions.
+    look_between : bool, default=True
+        Also evaluate the middle of each step and positions near both ends, which finds rises that no value of the
+        grid hints at, for as many evaluations as the grid has; without it the search follows the grid alone.
+
+    Returns
+    -------
+    Peaks
+        All positions and losses, those of the grid included; errors of the rise over the straight interpolation
+        and over the worse end. A rise narrower than half a step between evaluated positions can be missed.
+    """
+    between = probes(t, _WIDEST) if look_between else np.empty(0)
+
+    def references(t: Array, values: Array) -> Array:
+        return np.stack([chord(t, values), np.full(len(t), max(values[0], values[-1]))])
+
+    t, losses = merge(t, losses, between, evaluate(between)) if len(between) else (t, losses)
+    peaks = refine_maxima(evaluate, t, losses, references)
+    return Peaks(peaks.t, peaks.values, peaks.errors, peaks.n_added + len(between))
 
 
 def merge(t: Array, values: Array, new_t: Array, new_values: Array) -> tuple[Array, Array]:

@@ -16,9 +16,7 @@ from app.pages.connectivity.minima import unique
 from app.texts import texts
 from app.work import jobs
 from app.workspace import library, runs
-from estimators import save_checkpoint
-from estimators.connectivity._minima import MapResult
-from estimators.connectivity._result import PathResult
+from estimators import MapResult, PathResult, save_checkpoint
 from estimators.experiments._cases_result import CasesResult, judge, summarise
 
 TEXT = texts("connectivity")

@@ -4,10 +4,8 @@ import torch
 from torch import nn
 
 from estimators import ModeConnector
-from estimators.connectivity._measures import find_highest
 from estimators.core.paths.paths import chord
-from estimators.core.paths.peaks import bounds, merge, probes, refine_maxima
-from estimators.progress import ignore_progress
+from estimators.core.paths.peaks import bounds, find_highest, merge, probes, refine_maxima
 
 FINE = np.linspace(0.0, 1.0, 200_001)
 CURVES = {
@@ -25,11 +23,11 @@ def highest(f, n, **options):
     t = np.linspace(0.0, 1.0, n)
     asked = []
 
-    def evaluate(positions, on_progress):
+    def evaluate(positions):
         asked.extend(positions)
         return f(positions)
 
-    found = find_highest(evaluate, t, f(t), ignore_progress, **options)
+    found = find_highest(evaluate, t, f(t), **options)
     assert len(asked) == found.n_added == len(found.t) - n
     return found
 
