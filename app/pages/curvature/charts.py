@@ -196,7 +196,7 @@ def fractions(result: Any, *, height: int = 150) -> alt.LayerChart:
 def traces(result: Any, *, height: int = 150) -> alt.LayerChart:
     """Draw the traces of the four matrices beside each other, with error bars of two standard errors."""
     rows = [
-        (text(f"matrix.{name}"), row["value"], row["value"] - 2 * row["stderr"], row["value"] + 2 * row["stderr"])
+        (text(f"kind.{name}"), row["value"], row["value"] - 2 * row["stderr"], row["value"] + 2 * row["stderr"])
         for name, row in result.traces.items()
     ]
     table = pd.DataFrame(rows, columns=["matrix", "value", "low", "high"])

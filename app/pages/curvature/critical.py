@@ -11,7 +11,6 @@ from streamlit.delta_generator import DeltaGenerator
 
 from app import widgets
 from app.pages.curvature import critical_charts as charts
-from app.state import bound
 from app.texts import texts
 from app.work import jobs
 
@@ -25,7 +24,7 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
     with left:
         chosen = settings()
         ready = chosen["n"] <= LARGEST
-        if widgets.run_button(PAGE, texts("stationary.critical")("run"), ready=ready):
+        if widgets.run_button(PAGE, texts(PAGE)("run"), ready=ready):
             start(chosen)
     with right:
         critical_points_panel()
@@ -33,42 +32,31 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
 
 def critical_points_panel() -> None:
     """Show the newest search: points as they are found, success rates, spectra, definitions."""
-    text = texts("stationary.critical")
+    text = texts(PAGE)
     widgets.job_panel(PAGE, draw)
     widgets.definitions(text, ("following", "index"), expanded=jobs.latest(PAGE) is None)
 
 
 def settings() -> dict[str, Any]:
     """Write the inputs; return them with the number of weights ``n``."""
-    text = texts("stationary.critical")
+    text = texts(PAGE)
     st.caption(text("about"))
-    row = st.columns(3)
-    features = row[0].selectbox(text("side"), list(SIDES), index=1, help=text("side.help"), **bound(PAGE, "features"))
-    hidden = int(row[1].number_input(text("hidden"), 1, 40, 4, **bound(PAGE, "hidden")))
-    classes = int(row[2].number_input(text("classes"), 2, 10, 3, **bound(PAGE, "classes")))
-    n = (int(features) + 1) * hidden + (hidden + 1) * classes
+    form = widgets.Form(PAGE)
+    left, middle, right = form.columns(3)
+    features = left.choice("features", SIDES, 4)
+    hidden = middle.integer("hidden", 4, 1, 40)
+    classes = right.integer("classes", 3, 2, 10)
+    n = (features + 1) * hidden + (hidden + 1) * classes
     st.caption(text("size", n=n))
     if n > LARGEST:
         st.error(text("too_large", n=n))
-    row = st.columns(2)
-    largest = int(
-        row[0].number_input(
-            text("largest"), 0, min(20, n - 1), min(5, n - 1), help=text("largest.help"), **bound(PAGE, "largest")
-        )
-    )
-    starts = int(row[1].number_input(text("starts"), 1, 500, 12, **bound(PAGE, "starts")))
-    row = st.columns(2)
-    l2 = float(
-        row[0].number_input(
-            text("l2"), 0.0, 1.0, 1e-3, step=1e-3, format="%.4g", help=text("l2.help"), **bound(PAGE, "l2")
-        )
-    )
-    seed = int(row[1].number_input(text("seed"), 0, 10**6, 0, **bound(PAGE, "seed")))
-    side = SIDES[int(features)]
-    return {
-        "n": n, "side": side, "hidden": hidden, "classes": classes, "largest": largest, "starts": starts, "l2": l2,
-        "seed": seed,
-    }  # fmt: skip
+    left, right = form.columns(2)
+    chosen = {"n": n, "side": SIDES[features], "hidden": hidden, "classes": classes}
+    chosen["largest"] = left.integer("largest", min(5, n - 1), 0, min(20, n - 1))
+    chosen["starts"] = right.integer("starts", 12, 1, 500)
+    left, right = form.columns(2)
+    l2, seed = left.real("l2", 1e-3, 0.0, 1.0, step=1e-3), right.integer("seed", 0, 0, 10**6)
+    return {**chosen, "l2": l2, "seed": seed}
 
 
 def start(chosen: dict[str, Any]) -> None:
@@ -83,29 +71,19 @@ def start(chosen: dict[str, Any]) -> None:
         memory="default",
     )
 
-    def work(handle: jobs.Handle) -> Any:
-        net = small_net(chosen["side"] ** 2, chosen["hidden"], chosen["classes"], chosen["seed"])
-        data = pooled_digits(chosen["side"], chosen["classes"])
-        finder.fit(net, data, on_progress=handle.progress, on_partial=handle.partial)
-        return finder.result_
-
-    script = (
-        "from estimators import CriticalPointFinder, pooled_digits, small_net\n\n"
-        f"net = small_net({chosen['side'] ** 2}, {chosen['hidden']}, {chosen['classes']}, {chosen['seed']})\n"
-        f"data = pooled_digits({chosen['side']}, {chosen['classes']})\n"
-        f"result = CriticalPointFinder(\n    indices={finder.indices!r}, n_starts={finder.n_starts}, l2={finder.l2!r}, "
-        f"random_state={finder.random_state}\n).fit(net, data)\n"
-        "print(result.success_, result.spearman_)\n"
-    )
-    params = {k: v for k, v in finder.get_params(deep=False).items() if k != "memory"}
-    config = {"estimator": "CriticalPointFinder", "params": params, "script": script}
-    title = texts("stationary.critical")("job", n=chosen["n"], k=chosen["largest"])
-    jobs.submit(PAGE, title, work, config=config)
+    net_of = (chosen["side"] ** 2, chosen["hidden"], chosen["classes"], chosen["seed"])
+    data_of = (chosen["side"], chosen["classes"])
+    widgets.start_fit(
+        PAGE, texts(PAGE)("job", n=chosen["n"], k=chosen["largest"]), finder,
+        run=lambda **report: finder.fit(small_net(*net_of), pooled_digits(*data_of), **report),
+        setup=f"net = small_net{net_of!r}\ndata = pooled_digits{data_of!r}", imports=("pooled_digits", "small_net"),
+        fit="net, data", show="result.success_, result.spearman_",
+    )  # fmt: skip
 
 
 def draw(result: Any) -> None:
     """Draw a partial or final result; runs in a fragment."""
-    text = texts("stationary.critical")
+    text = texts(PAGE)
     if not result.found.any():
         st.info(text("none"))
         return
@@ -122,7 +100,7 @@ def draw(result: Any) -> None:
                 delta_color="off",
                 delta_arrow="off",
             )
-    st.markdown(f"**{text('heading.index')}**")
+    widgets.heading(text("heading.index"))
     chart = charts.index_against_loss(result)
     widgets.show_chart(chart)
     st.caption(text("index.note", tol=result.tol))
@@ -131,11 +109,11 @@ def draw(result: Any) -> None:
         widgets.verdict(state, text("claim", **rho))
     else:
         st.caption(text("claim.few"))
-    st.markdown(f"**{text('heading.success')}**")
+    widgets.heading(text("heading.success"))
     widgets.show_chart(charts.success(result))
     table = success_table(result)
-    st.dataframe(table, hide_index=True, height="content")
-    st.markdown(f"**{text('heading.spectra')}**")
+    widgets.show_table(table)
+    widgets.heading(text("heading.spectra"))
     widgets.show_chart(charts.spectra(result))
     widgets.settings_line(result)
     widgets.take_along(PAGE, result, chart, table=table, name="critical-points")
@@ -143,7 +121,7 @@ def draw(result: Any) -> None:
 
 def success_table(result: Any) -> pd.DataFrame:
     """Return one row an index: searches, successes with their interval, and the range of losses."""
-    text = texts("stationary.critical")
+    text = texts(PAGE)
     rows = []
     for row in result.success:
         losses = result.losses[result.distinct & (result.asked == row["index"])]

@@ -3,8 +3,8 @@
 EN = {
     "about": "A live search for points with zero gradient and a chosen number of negative eigenvalues, in a network small "
     "enough to check each by its whole Hessian.",
-    "side": "Features",
-    "side.help": "Digits of 8 × 8 pixels are averaged to this many features.",
+    "features": "Features",
+    "features.help": "Digits of 8 × 8 pixels are averaged to this many features.",
     "hidden": "Hidden tanh units",
     "classes": "Classes",
     "largest": "Highest index",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import re
 from typing import Any
 
@@ -11,42 +9,31 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app import export, widgets
-from app.pages.curvature import charts
-from app.pages.curvature import random as stationary_random
-from app.pages.curvature import training as stationary_training
-from app.state import bound
+from app import widgets
+from app.pages.curvature import charts, critical, random, training
 from app.texts import texts
 from app.widgets.numbers import plus_minus, share
-from app.work import jobs
 
 PAGE = "stationary"
-CRITICAL = "app.pages.curvature.critical"
 KINDS = ("hessian", "ggn", "fisher", "empirical_fisher")
 DEFINITIONS = ("stationary", "index", "lanczos", "density", "traces", "layers")
 PRODUCT_PASSES = 10  # forward passes a Hessian-vector product costs, about
 EXACT = 2000
-VIEWS = {
-    "point": PAGE,
-    "training": stationary_training.PAGE,
-    "random": stationary_random.PAGE,
-    "critical": "stationary.critical",
-}
+VIEWS = {"point": PAGE, "training": training.PAGE, "random": random.PAGE, "critical": critical.PAGE}
 
 
 def render() -> None:
     """Draw the page."""
     text = texts(PAGE)
     left, right = widgets.page_header(PAGE, text)
-    views = ["point", "training", "random"] + (["critical"] if importlib.util.find_spec(CRITICAL) else [])
     with left:
-        view = widgets.view_switch(PAGE, VIEWS, views)
+        view = widgets.view_switch(PAGE, VIEWS)
     if view == "training":
-        stationary_training.render(left, right)
+        training.render(left, right)
     elif view == "random":
-        stationary_random.render(left, right)
+        random.render(left, right)
     elif view == "critical":
-        importlib.import_module(CRITICAL).render(left, right)
+        critical.render(left, right)
     else:
         _render_point(left, right)
 
@@ -68,55 +55,25 @@ def _render_point(left: Any, right: Any) -> None:
 
 def settings() -> tuple[dict[str, Any] | None, int]:
     """Write the settings of the estimator; return its keyword arguments and about how many products they cost."""
-    text = texts(PAGE)
-    kind = st.selectbox(
-        text("kind"), KINDS, format_func=lambda k: text("matrix." + k), help=text("kind.help"), **bound(PAGE, "kind")
-    )
-    with st.expander(text("more"), icon=":material/tune:"):
-        row = st.columns(3)
-        n_eigenvalues = row[0].number_input(
-            text("n_eigenvalues"), 1, 100, 5, help=text("n_eigenvalues.help"), **bound(PAGE, "n_eigenvalues")
-        )
-        n_probes = row[1].number_input(
-            text("n_probes"), 2, 1000, 4, help=text("n_probes.help"), **bound(PAGE, "n_probes")
-        )
-        n_lanczos = row[2].number_input(
-            text("n_lanczos"), 0, 2000, 40, step=10, help=text("n_lanczos.help"), **bound(PAGE, "n_lanczos")
-        )
-        row = st.columns(2)
-        gradient_tol = row[0].number_input(
-            text("gradient_tol"),
-            min_value=1e-12,
-            value=1e-3,
-            format="%.1e",
-            help=text("gradient_tol.help"),
-            **bound(PAGE, "gradient_tol"),
-        )
-        exact_below = row[1].number_input(
-            text("exact_below"), 0, 20_000, EXACT, step=500, help=text("exact_below.help"), **bound(PAGE, "exact_below")
-        )
-        per_layer = st.toggle(text("per_layer"), help=text("per_layer.help"), **bound(PAGE, "per_layer"))
-        compare = st.toggle(text("compare_traces"), value=True, **bound(PAGE, "compare_traces"))
-        pattern = st.text_input(
-            text("filter"), placeholder=r"^layer4\.", help=text("filter.help"), **bound(PAGE, "filter")
-        ).strip()
+    form = widgets.Form(PAGE)
+    params: dict[str, Any] = {"kind": form.choice("kind", KINDS)}
+    with st.expander(texts(PAGE)("more"), icon=":material/tune:"):
+        left, middle, right = form.columns(3)
+        params["n_eigenvalues"] = left.integer("n_eigenvalues", 5, 1, 100)
+        params["n_probes"] = middle.integer("n_probes", 4, 2, 1000)
+        params["n_lanczos"] = right.integer("n_lanczos", 40, 0, 2000, step=10)
+        left, right = form.columns(2)
+        params["gradient_tol"] = left.real("gradient_tol", 1e-3, 1e-12, format="%.1e")
+        params["exact_below"] = right.integer("exact_below", EXACT, 0, 20_000, step=500)
+        params["per_layer"] = form.toggle("per_layer")
+        params["compare_traces"] = form.toggle("compare_traces", True)
+        pattern = form.text("filter", placeholder=r"^layer4\.")
+        params["parameters"] = pattern or None
         problem = check_pattern(pattern)
         if problem:
             st.error(problem)
-    params = {
-        "kind": str(kind),
-        "n_eigenvalues": int(n_eigenvalues),
-        "n_probes": int(n_probes),
-        "n_lanczos": int(n_lanczos),
-        "gradient_tol": float(gradient_tol),
-        "exact_below": int(exact_below),
-        "per_layer": bool(per_layer),
-        "compare_traces": bool(compare),
-        "parameters": pattern or None,
-    }
-    probes = int(n_probes)
-    ends = 10 * int(n_eigenvalues)
-    products = ends + probes * (int(n_lanczos) + 4 + (6 if compare else 0)) + (300 if per_layer else 0)
+    a_probe = params["n_lanczos"] + 4 + (6 if params["compare_traces"] else 0)
+    products = 10 * params["n_eigenvalues"] + params["n_probes"] * a_probe + (300 if params["per_layer"] else 0)
     return (None if problem else params), products
 
 
@@ -133,17 +90,10 @@ def start(chosen: widgets.Inputs, params: dict[str, Any]) -> None:
     """Queue the measurement."""
     from estimators import CurvatureEstimator
 
-    point, data = chosen.point, chosen.data
     estimator = CurvatureEstimator(**params, memory="default", **chosen.settings)
-
-    def work(handle: jobs.Handle) -> Any:
-        estimator.fit(point.load(), data.load(), on_progress=handle.progress, on_partial=handle.partial)
-        return estimator.result_
-
-    show = "result.eigenvalues_, result.residuals_, result.point_kind_"
-    script = export.script(estimator, points=[("model", point)], data=data, show=show)
-    config = export.config(estimator, points=[("model", point)], data=data, script=script)
-    jobs.submit(PAGE, texts(PAGE)("job", model=point.label), work, config=config)
+    points, show = [("model", chosen.point)], "result.eigenvalues_, result.residuals_, result.point_kind_"
+    title = texts(PAGE)("job", model=chosen.point.label)
+    widgets.start_fit(PAGE, title, estimator, points=points, data=chosen.data, show=show)
 
 
 def draw(result: Any) -> None:
@@ -153,44 +103,32 @@ def draw(result: Any) -> None:
     _numbers(result)
     pictures: dict[str, Any] = {}
     if len(result.eigenvalues):
-        st.markdown(f"**{text('heading.ends')}**")
+        widgets.heading(text("heading.ends"))
         pictures["ends"] = charts.eigenvalue_ends(result)
         widgets.show_chart(pictures["ends"])
     if len(result.density[0]):
         with st.container(horizontal=True, vertical_alignment="bottom"):
-            st.markdown(f"**{text('heading.density')}**")
-            log = (
-                st.segmented_control(
-                    text("scale"),
-                    ["log", "linear"],
-                    format_func=lambda s: text("scale." + s),
-                    default="log",
-                    required=True,
-                    label_visibility="collapsed",
-                    **bound(PAGE, "scale"),
-                )
-                == "log"
-            )
+            widgets.heading(text("heading.density"))
+            log = widgets.Form(PAGE).log(label_visibility="collapsed")
         pictures["density"] = charts.density(result, log=log)
         widgets.show_chart(pictures["density"])
     shares, sums = st.columns(2)
     if np.isfinite(result.fractions).all():
         with shares:
-            st.markdown(f"**{text('heading.fractions')}**")
+            widgets.heading(text("heading.fractions"))
             pictures["fractions"] = charts.fractions(result)
             widgets.show_chart(pictures["fractions"])
     if len(result.traces) > 1:
         with sums:
-            st.markdown(f"**{text('heading.traces')}**")
+            widgets.heading(text("heading.traces"))
             pictures["traces"] = charts.traces(result)
             widgets.show_chart(pictures["traces"])
     if result.layers:
         pictures["layers"] = _layers(result)
     table = ends_table(result)
     if len(table):
-        st.dataframe(table, hide_index=True, height="content")
-    for note in result.notes[1:] if result.point_kind == "not stationary" else result.notes:
-        st.caption(f":orange[:material/info:] {note}")
+        widgets.show_table(table)
+    widgets.notes(result.notes[1:] if result.point_kind == "not stationary" else result.notes)
     method = text("method." + result.method)
     st.caption(text("products", count=result.n_products, method=method, parameters=result.n_parameters))
     widgets.settings_line(result)
@@ -239,21 +177,12 @@ def _numbers(result: Any) -> None:
 
 def _layers(result: Any) -> Any:
     text = texts(PAGE)
-    options = ["trace", "mean"]
-    if any(np.isfinite(row["lambda_max"]) for row in result.layers):
-        options.append("lambda_max")
+    searched = any(np.isfinite(row["lambda_max"]) for row in result.layers)
+    options = ("trace", "mean", "lambda_max") if searched else ("trace", "mean")
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.markdown(f"**{text('heading.layers')}**")
-        what = st.segmented_control(
-            text("layer.what"),
-            options,
-            format_func=lambda w: text("layer." + w),
-            default="trace",
-            required=True,
-            label_visibility="collapsed",
-            **bound(PAGE, "layer"),
-        )
-    chart = charts.layers(result, what=str(what))
+        widgets.heading(text("heading.layers"))
+        what = widgets.Form(PAGE).switch("layer", options, label_visibility="collapsed")
+    chart = charts.layers(result, what=what)
     widgets.show_chart(chart)
     return chart
 

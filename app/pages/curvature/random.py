@@ -11,7 +11,6 @@ from streamlit.delta_generator import DeltaGenerator
 
 from app import widgets
 from app.pages.curvature import charts
-from app.state import bound
 from app.texts import texts
 from app.work import jobs
 
@@ -23,18 +22,15 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
     """Draw the inputs on the left and the live count on the right."""
     text = texts(TEXTS)
     with left:
-        row = st.columns(2)
-        largest = row[0].number_input(text("random.largest"), 2, 40, 7, **bound(PAGE, "largest"))
-        samples = row[1].number_input(
-            text("random.samples"), 100, 1_000_000, 20_000, step=10_000, **bound(PAGE, "samples")
-        )
-        row = st.columns(2)
-        shift = row[0].number_input(
-            text("random.shift"), -3.0, 3.0, 0.0, step=0.5, help=text("random.shift.help"), **bound(PAGE, "shift")
-        )
-        seed = row[1].number_input(text("random.seed"), 0, 10**6, 0, **bound(PAGE, "seed"))
+        form = widgets.Form(PAGE, TEXTS)
+        one, other = form.columns(2)
+        largest = one.integer("largest", 7, 2, 40)
+        samples = other.integer("samples", 20_000, 100, 1_000_000, step=10_000)
+        one, other = form.columns(2)
+        shift = one.real("shift", 0.0, -3.0, 3.0, step=0.5)
+        seed = other.integer("seed", 0, 0, 10**6)
         if widgets.run_button(PAGE, text("random.run")):
-            start(int(largest), int(samples), float(shift), int(seed))
+            start(largest, samples, shift, seed)
     with right:
         widgets.job_panel(PAGE, draw)
         widgets.definitions(text, ("goe", "index"), expanded=jobs.latest(PAGE) is None)
@@ -63,7 +59,7 @@ def start(largest: int, samples: int, shift: float, seed: int) -> None:
 def draw(result: Any) -> None:
     """Draw the counts so far; runs in a fragment."""
     text = texts(TEXTS)
-    st.markdown(f"**{text('random.heading')}**")
+    widgets.heading(text("random.heading"))
     _claim(result)
     chart = charts.minimum_probability(result)
     widgets.show_chart(chart)
@@ -72,7 +68,7 @@ def draw(result: Any) -> None:
     if silent:
         st.caption(text("random.none", count=silent))
     table = numbers(result)
-    st.dataframe(table, hide_index=True, height="content")
+    widgets.show_table(table)
     widgets.take_along(PAGE, result, chart, table=table, name="random-critical-points")
 
 

@@ -9,13 +9,12 @@ import pandas as pd
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from app import export, widgets
+from app import widgets
 from app.catalog import DataSpec, PointSpec
 from app.pages.curvature import charts
-from app.state import bound
 from app.texts import texts
 from app.widgets.numbers import plus_minus
-from app.widgets.pickers import quick_start
+from app.widgets.pickers import checkpoint_picker, quick_start
 from app.work import jobs
 from app.workspace import library
 
@@ -31,13 +30,9 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
     with left:
         entry = choose()
         data = widgets.data_picker(PAGE)
-        row = st.columns(2, vertical_alignment="bottom")
-        every = int(
-            row[0].number_input(
-                text("training.every"), 1, 1000, 1, help=text("training.every.help"), **bound(PAGE, "every")
-            )
-        )
-        trace = row[1].toggle(text("training.trace"), value=True, **bound(PAGE, "trace"))
+        number, switch = widgets.Form(PAGE, TEXTS).columns(2, vertical_alignment="bottom")
+        every = number.integer("every", 1, 1, 1000)
+        trace = switch.toggle("trace", True)
         with st.expander(texts("common")("engine"), icon=":material/tune:"):
             engine = widgets.engine_settings(PAGE)
         ready = entry is not None and data is not None
@@ -54,20 +49,13 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
 def choose() -> library.Checkpoint | None:
     """Choose a training whose epochs were kept."""
     text = texts(TEXTS)
-    st.markdown(f"**{text('training.checkpoint')}**")
-    found = {entry.id: entry for entry in library.list_checkpoints() if len(entry.trajectory) > 1}
+    widgets.heading(text("training.checkpoint"))
+    found = [entry for entry in library.list_checkpoints() if len(entry.trajectory) > 1]
     if not found:
         st.caption(text("training.none"))
         quick_start(PAGE)
         return None
-    chosen = st.selectbox(
-        text("training.checkpoint"),
-        list(found),
-        format_func=lambda i: found[i].label if i in found else i,
-        label_visibility="collapsed",
-        **bound(PAGE, "checkpoint"),
-    )
-    return found.get(str(chosen))
+    return checkpoint_picker(PAGE, found)
 
 
 def thinned(entry: library.Checkpoint, every: int) -> list[int]:
@@ -87,17 +75,9 @@ def start(entry: library.Checkpoint, data: DataSpec, every: int, trace: bool, en
     known = bool(entry.meta.get("training")) and bool(np.isfinite(rates).all())
     tracker = CurvatureTracker(trace=trace, memory="default", **engine)
 
-    def work(handle: jobs.Handle) -> Any:
-        tracker.fit(
-            paths,
-            data.load(),
-            model=point.load(),
-            lr=rates if known else None,
-            momentum=momentum if known else None,
-            on_progress=handle.progress,
-            on_partial=handle.partial,
-        )
-        return tracker.result_
+    def run(**report: Any) -> None:
+        schedule = {"lr": rates, "momentum": momentum} if known else {}
+        tracker.fit(paths, data.load(), model=point.load(), **schedule, **report)
 
     listed = ",\n    ".join(repr(str(path)) for path in paths)
     setup = f"checkpoints = [\n    {listed},\n]"
@@ -105,11 +85,10 @@ def start(entry: library.Checkpoint, data: DataSpec, every: int, trace: bool, en
     if known:
         setup += f"\nrates = {[float(f'{rate:.6g}') for rate in rates]!r}"
         fit += f", lr=rates, momentum={momentum!r}"
-    script = export.script(
-        tracker, points=[("model", point)], data=data, fit=fit, setup=setup, show="result.lambda_max_, result.edge_"
-    )
-    config = export.config(tracker, points=[("model", point)], data=data, script=script)
-    jobs.submit(PAGE, texts(TEXTS)("training.job", model=entry.name), work, config=config)
+    widgets.start_fit(
+        PAGE, texts(TEXTS)("training.job", model=entry.name), tracker, points=[("model", point)], data=data, run=run,
+        fit=fit, setup=setup, show="result.lambda_max_, result.edge_",
+    )  # fmt: skip
 
 
 def draw(result: Any) -> None:
@@ -120,28 +99,16 @@ def draw(result: Any) -> None:
         return
     _claim(result, final=job is not None and not job.live)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.markdown(f"**{text('training.heading')}**")
-        log = (
-            st.segmented_control(
-                text("scale"),
-                ["log", "linear"],
-                format_func=lambda s: text("scale." + s),
-                default="log",
-                required=True,
-                label_visibility="collapsed",
-                **bound(PAGE, "scale"),
-            )
-            == "log"
-        )
+        widgets.heading(text("training.heading"))
+        log = widgets.Form(PAGE, TEXTS).log(label_visibility="collapsed")
     chart = charts.through_training(result, log=log)
     widgets.show_chart(chart)
     if np.isfinite(result.traces).any():
-        st.markdown(f"**{text('training.heading.trace')}**")
+        widgets.heading(text("training.heading.trace"))
         widgets.show_chart(charts.trace_through_training(result))
     table = numbers(result)
-    st.dataframe(table, hide_index=True, height="content")
-    for note in result.notes:
-        st.caption(f":orange[:material/info:] {note}")
+    widgets.show_table(table)
+    widgets.notes(result.notes)
     widgets.settings_line(result)
     widgets.take_along(PAGE, result, chart, table=table, name="curvature-through-training")
 
@@ -160,7 +127,7 @@ def _claim(result: Any, *, final: bool) -> None:
         state = "supported" if low <= last <= high else "not supported" if highest < low else "not clear here"
         widgets.verdict(state, text("training.claim", ratio=last, highest=highest))
     if result.settings.get("batch_norm") == "frozen":
-        st.caption(f":orange[:material/info:] {text('training.batch_norm')}")
+        widgets.notes([text("training.batch_norm")])
     st.caption(text("training.over", count=int((ratio[usable] > 1).sum()), total=int(usable.sum())))
 
 
