@@ -1,23 +1,27 @@
-"""The grid of a map while it fills up: its nodes, what is known of them, what a picture shows meanwhile."""
+"""The grid of a map: its nodes, what is known of them, how they are filled, what a picture shows meanwhile."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..core.planes.interpolation import fill
 from ..core.planes.lattice import coarse_to_fine
-from ..core.planes.refinement import Refinement
+from ..core.planes.refinement import Refinement, refine
 from ._planes import Plane
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
-LOSSES = ("losses", "held_out_losses")
-ACCURACIES = ("accuracies", "held_out_accuracies")
+Measure = Callable[[Plane, Array], dict[str, Array]]  # (plane, coordinates (n, k)) -> n values of each quantity
+
+_FIRST_BLOCK = 9  # points of the first picture of an exact map, which should be there at once
+_EXPECTED_ADAPTIVE = 220  # evaluations an adaptive map usually needs, for the progress bar
 _LARGEST_FILL = 700  # nodes up to which a picture in progress is interpolated; more would hold the work up
 
 
@@ -70,39 +74,107 @@ def panels_of(
     return sizes, [Panel(planes[0], lattice, middle, every[:, k], mesh[every[:, k]]) for k in slices]
 
 
-class Canvas:
-    """What is known of a grid so far."""
+class Grid:
+    """What is known of a map so far, and the two ways to fill it.
 
-    def __init__(self, shape: tuple[int, ...], quantities: Sequence[str]) -> None:
-        size = int(np.prod(shape))
-        self.shape = shape
+    Parameters
+    ----------
+    planes : sequence of Plane
+        One; several for the profiles of several seeds.
+    axes : sequence of ndarray
+        Coordinates along each direction.
+    centre : sequence of float
+        Coordinates the map is centred on, a node.
+    quantities : sequence of str
+        What is measured at a node; "losses" and "accuracies" are among them.
+
+    Attributes
+    ----------
+    exact, shown : dict of ndarray of shape (n_nodes,)
+        Values of each quantity: evaluated ones, and those completed by interpolation.
+    evaluated, error : ndarray of shape (n_nodes,)
+        Where values are exact; the estimated |error| of the log-losses, NaN before it is known.
+    largest_error, converged, roughness
+        Of the whole map, see :class:`SurfaceResult` and :class:`Refinement`.
+    expected : int
+        Nodes that will probably have been evaluated in the end.
+    """
+
+    def __init__(
+        self, planes: Sequence[Plane], axes: Sequence[Array], centre: Sequence[float], quantities: Sequence[str]
+    ) -> None:
+        self.axes, self.centre = tuple(axes), tuple(centre)
+        self.shape, self.panels = panels_of(planes, axes, centre)
+        size = int(np.prod(self.shape))
         self.exact = {name: np.full(size, np.nan) for name in quantities}
         self.shown = {name: np.full(size, np.nan) for name in quantities}
         self.evaluated = np.zeros(size, dtype=bool)
         self.error = np.full(size, np.nan)
+        self.largest_error, self.converged, self.roughness = float("nan"), False, float("nan")
+        self.expected = size
+        self._unfinished: Panel | None = None  # the panel whose rest a picture has to interpolate
 
     @property
     def n_evaluated(self) -> int:
         """Nodes evaluated."""
         return int(self.evaluated.sum())
 
-    def add(self, nodes: Indices, values: dict[str, Array]) -> None:
-        """Take in exact values."""
-        for name, column in values.items():
-            self.exact[name][nodes] = column
-            self.shown[name][nodes] = column
-        self.evaluated[nodes] = True
-        self.error[nodes] = 0.0
+    # -- filling it -------------------------------------------------------------------------------------
 
-    def sketch(self, panel: Panel) -> None:
-        """Interpolate what a picture in progress shows of the rest of a panel."""
-        known = self.evaluated[panel.nodes].reshape(panel.shape)
-        if known.all() or not 9 <= known.sum() <= _LARGEST_FILL:
-            return
-        for name in self.exact:
-            self._show(panel, name, _complete(name, self.exact[name][panel.nodes].reshape(panel.shape), known))
+    def fill_exactly(self, measure: Measure, block: int) -> Iterator[None]:
+        """Evaluate every node, coarse to fine, in blocks; pauses where a new picture is there."""
+        self.expected = self.evaluated.size
+        for panel in self.panels:
+            order = panel.order()
+            cuts = [0, *range(min(_FIRST_BLOCK, len(order)), len(order), block), len(order)]
+            for start, stop in pairwise(cuts):
+                local = order[start:stop]
+                if not self.evaluated[panel.nodes[local]].all():
+                    self._ask(panel, local, measure)
+                    self._unfinished = panel
+                    yield
+        self.largest_error, self.converged = 0.0, True
 
-    def refine(self, panel: Panel, state: Refinement) -> None:
+    def fill_adaptively(self, measure: Measure, tolerance: float) -> Iterator[None]:
+        """Evaluate where interpolants disagree; pauses where a new picture is there."""
+        self.expected = min(self.evaluated.size, _EXPECTED_ADAPTIVE * len(self.panels))
+        errors: list[float] = []
+        converged = True
+        for number, panel in enumerate(self.panels):
+            rounds = refine(
+                lambda indices, p=panel: self._ask(p, np.ravel_multi_index(indices.T, p.shape), measure),  # type: ignore[misc]
+                panel.shape,
+                centre=panel.centre,
+                tolerance=tolerance,
+            )
+            state = None
+            for state in rounds:
+                self._take_over(panel, state)
+                self.largest_error = max([*errors, state.largest_error])
+                if state.rough:
+                    self.roughness = float(np.nanmax([self.roughness, state.roughness]))
+                left = (len(self.panels) - number - 1) * min(len(panel.nodes), _EXPECTED_ADAPTIVE)
+                here = len(panel.nodes) if state.exhaustive else max(_EXPECTED_ADAPTIVE, state.n_evaluated + 10)
+                here = min(len(panel.nodes), here)
+                self.expected = self.n_evaluated + left + (0 if state.converged else here - state.n_evaluated)
+                yield
+            assert state is not None
+            errors.append(state.largest_error)
+            converged &= state.converged
+        self.converged = converged
+
+    def _ask(self, panel: Panel, local: Indices, measure: Measure) -> Array:
+        """Evaluate those nodes of a panel that are not known yet; give the losses of all asked for."""
+        nodes = panel.nodes[local]
+        new = ~self.evaluated[nodes]
+        if new.any():
+            for name, column in measure(panel.plane, panel.coordinates[local[new]]).items():
+                self.exact[name][nodes[new]] = self.shown[name][nodes[new]] = column
+            self.evaluated[nodes[new]] = True
+            self.error[nodes[new]] = 0.0
+        return self.exact["losses"][nodes]
+
+    def _take_over(self, panel: Panel, state: Refinement) -> None:
         """Take over one round of refinement: its values, its errors and the other quantities filled in."""
         self._show(panel, "losses", state.values)
         self.error[panel.nodes] = state.error_estimate.reshape(-1)
@@ -111,20 +183,63 @@ class Canvas:
             return  # the rest follows exactly, and fits through this many points would hold it up
         for name in self.exact:
             if name != "losses":
-                grid = _complete(name, self.exact[name][panel.nodes].reshape(panel.shape), state.evaluated)
-                self._show(panel, name, np.where(lost, np.nan, grid))
+                self._show(panel, name, np.where(lost, np.nan, self._completed(panel, name)))
+
+    # -- showing it -------------------------------------------------------------------------------------
+
+    def sketch(self) -> None:
+        """Interpolate what a picture of an exact map in progress shows of the rest of its panel."""
+        panel = self._unfinished
+        if panel is None:
+            return
+        known = self.evaluated[panel.nodes]
+        if not known.all() and 9 <= known.sum() <= _LARGEST_FILL:
+            for name in self.exact:
+                self._show(panel, name, self._completed(panel, name))
+
+    def spread_nodes(self, count: int) -> tuple[Plane, Array, Array]:
+        """Pick evaluated nodes spread over the first panel: its plane, their coordinates (n, k) and losses (n,)."""
+        panel = self.panels[0]
+        losses = self.exact["losses"][panel.nodes]
+        known = np.flatnonzero(self.evaluated[panel.nodes] & np.isfinite(losses))
+        local = known[np.linspace(0, len(known) - 1, min(count, len(known))).round().astype(int)]
+        return panel.plane, panel.coordinates[local], losses[local]
+
+    def first_losses(self) -> Array:
+        """Losses as shown, over the axes: of the first seed where there are several."""
+        losses = self.shown["losses"].reshape(self.shape)
+        return losses[0] if losses.ndim > len(self.axes) else losses
+
+    def as_fields(self) -> dict[str, Any]:
+        """Give what a `SurfaceResult` says of the grid, in arrays of its own."""
+        first = self.panels[0]
+        centre = first.nodes[np.ravel_multi_index(first.centre, first.shape)]
+        known = self.evaluated | np.isfinite(self.error)
+        return {
+            "axes": self.axes,
+            **{name: values.reshape(self.shape).copy() for name, values in self.shown.items()},
+            "evaluated": self.evaluated.reshape(self.shape).copy(),
+            "error_estimate": self.error.reshape(self.shape).copy(),
+            "largest_error": float(self.largest_error),
+            "converged": bool(self.converged),
+            "n_evaluated": self.n_evaluated,
+            "n_not_finite": int((~np.isfinite(self.shown["losses"]) & known).sum()),
+            "loss": float(self.exact["losses"][centre]),
+            "accuracy": float(self.exact["accuracies"][centre]),
+        }
 
     def _show(self, panel: Panel, name: str, grid: Array) -> None:
         missing = ~self.evaluated[panel.nodes]
         self.shown[name][panel.nodes[missing]] = grid.reshape(-1)[missing]
 
-
-def _complete(name: str, values: Array, known: NDArray[np.bool_]) -> Array:
-    """Interpolate the log of losses, and accuracies without overshooting [0, 1]."""
-    if name in ACCURACIES:
-        return np.clip(fill(values, known, smooth=False), 0.0, 1.0)
-    usable = known & np.isfinite(values)
-    if not usable.any() or values[usable].min() <= 0:
-        return fill(values, known)
-    logs = np.log(values, where=usable, out=np.full(values.shape, np.nan))
-    return np.where(known, values, np.exp(np.minimum(fill(logs, known), 700.0)))
+    def _completed(self, panel: Panel, name: str) -> Array:
+        """Interpolate the log of losses, and accuracies without overshooting [0, 1]."""
+        values = self.exact[name][panel.nodes].reshape(panel.shape)
+        known = self.evaluated[panel.nodes].reshape(panel.shape)
+        if name.endswith("accuracies"):
+            return np.clip(fill(values, known, smooth=False), 0.0, 1.0)
+        usable = known & np.isfinite(values)
+        if not usable.any() or values[usable].min() <= 0:
+            return fill(values, known)
+        logs = np.log(values, where=usable, out=np.full(values.shape, np.nan))
+        return np.where(known, values, np.exp(np.minimum(fill(logs, known), 700.0)))

@@ -1,19 +1,17 @@
-"""What a map is asked for: one model, several, trajectories or files; and each one's own loss."""
+"""What a map is asked for: one model, several, trajectories or files."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..core.network.copying import private_copy
 from ..core.network.working_copy import free_memory
-from ..core.planes.directions import Frame
 from ..landscape import Landscape
 from ..models import compatible_state_dict, read_checkpoint
 
@@ -111,77 +109,3 @@ def read_points(land: Landscape, members: Sequence[Any]) -> Tensor:
             f"{size / 2**30:.1f} GiB, with {available / 2**30:.1f} GiB free. Give fewer checkpoints."
         )
     return torch.stack([land.point(m) for m in members]) if members else land.theta.new_empty((0, land.n_parameters))
-
-
-def place(group: Group, land: Landscape, frame: Frame) -> dict[str, list[float]]:
-    """Give the coordinates of a group's members in the plane and their distances from it, one column each."""
-    points = read_points(land, group.members)
-    coordinates, distances = frame.project(points).numpy(), frame.residual(points).numpy()
-    names = ("x", "y", "z")[: coordinates.shape[1]]
-    columns = {name: [float(v) for v in coordinates[:, k]] for k, name in enumerate(names)}
-    unknown = [float("nan")] * len(points)
-    columns |= {"loss": unknown, "accuracy": unknown, "distance": [float(d) for d in distances]}
-    return {**columns, "map_loss": unknown, "differs": [False] * len(points)}
-
-
-def own_losses(
-    group: Group, land: Landscape, template: nn.Module, build: Callable[[nn.Module], Landscape]
-) -> dict[str, list[float]]:
-    """Measure the loss and accuracy of each member of a group.
-
-    They are taken with the member's own batch-norm buffers, which is what a checkpoint scores, whatever the policy of
-    the map. A vector has none: its loss is that of the map's landscape.
-    """
-    found: dict[str, list[float]] = {"loss": [], "accuracy": []}
-    for member in group.members:
-        has_buffers = land.has_batch_norm and not isinstance(member, Tensor)
-        where = build(module_of(member, template)) if has_buffers else land
-        theta = None if has_buffers else land.point(member)
-        found["loss"].append(where.loss(theta))
-        found["accuracy"].append(where.accuracy(theta))
-    return found
-
-
-def colours_under(
-    columns: dict[str, list[Any]], axes: Sequence[np.ndarray], losses: np.ndarray, tolerance: float
-) -> dict[str, list[Any]]:
-    """Read off the map what lies under each mark, and whether its own loss would have another colour.
-
-    Parameters
-    ----------
-    columns : dict
-        Of :func:`place` and :func:`own_losses`.
-    axes : sequence of ndarray
-    losses : ndarray of shape (R1, ...)
-    tolerance : float
-        Largest difference of the log-losses, as a share of the range of the map's finite ones (of the losses
-        themselves where some are not positive).
-
-    Returns
-    -------
-    dict
-        ``map_loss``, the value at the nearest node (NaN outside the map), and ``differs``.
-    """
-    finite = losses[np.isfinite(losses)]
-    positive = bool(finite.size) and finite.min() > 0
-    shade = (lambda v: np.log(max(v, 1e-300))) if positive else (lambda v: v)
-    allowed = tolerance * (shade(finite.max()) - shade(finite.min())) + 1e-6 if finite.size else 0.0
-    under, differs = [], []
-    for *place, own in zip(*(columns[name] for name in ("x", "y", "z")[: len(axes)]), columns["loss"], strict=True):
-        steps = [float(axis[1] - axis[0]) for axis in axes]
-        inside = all(a[0] - h / 2 <= v <= a[-1] + h / 2 for a, v, h in zip(axes, place, steps, strict=True))
-        node = tuple(int(np.abs(axis - v).argmin()) for axis, v in zip(axes, place, strict=True))
-        here = float(losses[node]) if inside else float("nan")
-        under.append(here)
-        if np.isfinite(own) and np.isfinite(here):
-            differs.append(bool(abs(shade(own) - shade(here)) > allowed))
-        else:
-            differs.append(inside and bool(np.isfinite(own) != np.isfinite(here)))
-    return {"map_loss": under, "differs": differs}
-
-
-def entry_of(group: Group, columns: dict[str, list[Any]]) -> dict[str, Any]:
-    """Give what a result says about a group: lists for a trajectory, single values for a model."""
-    if group.is_trajectory:
-        return {"label": group.label, **columns}
-    return {"label": group.label, **{name: values[0] for name, values in columns.items()}}

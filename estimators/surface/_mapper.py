@@ -1,29 +1,45 @@
-"""Surface: the loss on a line, plane or volume through the weights."""
+"""Surface: the loss on a line, plane or volume through the weights.
+
+Long because one class answers every question about a map, each with its documentation; the grid, the planes, the marks
+and the analysis beside this file do the work.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from numbers import Integral, Real
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from sklearn.base import TransformerMixin
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from ..core.planes.directions import largest_cosine
-from ..progress import OnProgress
-from ._analysis import SurfaceAnalysis
+from ..base import CHUNK, LandscapeEstimator
+from ..core.planes.directions import NORMALIZATIONS, largest_cosine
+from ..landscape import Evaluation, Landscape
+from ..progress import Cancelled, OnProgress, ignore_progress
+from . import _analysis as analysis
+from . import _marks as marks
+from ._grid import Grid
 from ._inputs import groups_of, module_of, read_points, template_of
-from ._planes import DIRECTIONS
-from ._work import OnPartial
+from ._planes import DIRECTIONS, EIGENVECTORS, Plane, Request, axes_of, grown_spans
+from ._result import SurfaceResult
+
+OnPartial = Callable[[SurfaceResult], None]
+_N_PICTURES = 32  # of an exact map on the way
+_CHECKED_NODES = 9  # of a bfloat16 map, evaluated in float32 as well
+_LOWEST_RISE_FROM = 0.1  # a loss below this counts as this when "auto" looks for a rise
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class SurfaceMapper(TransformerMixin, SurfaceAnalysis):
+class SurfaceMapper(TransformerMixin, LandscapeEstimator):
     """Map the loss on a line, plane or volume through the weights of a network.
 
     ``fit`` chooses the directions and evaluates the grid; ``transform`` gives the coordinates of models in
@@ -36,7 +52,7 @@ class SurfaceMapper(TransformerMixin, SurfaceAnalysis):
         checkpoints (through the last one); the plane through three models (line through two, volume through
         four); the straight line between two models (0 and 1 are the models; needs ``n_dims=1``).
     normalization : {"filter", "layer", "model", None}, default="filter"
-        Scale of random directions, see :func:`estimators.core.directions.random_directions`.
+        Scale of random directions, see :func:`estimators.core.planes.directions.random_directions`.
     span : float, (float, ...) or "auto", default=1.0
         Half-width of the map along each direction, in lengths of the direction. With "trajectory", "models"
         and "linear" it multiplies the window that frames the models. "auto" grows each half-width until the
@@ -48,9 +64,9 @@ class SurfaceMapper(TransformerMixin, SurfaceAnalysis):
         grid passes one end of the span by a step.
     mode : {"exact", "adaptive"}, default="exact"
         Evaluate every point, or only where two interpolants would disagree
-        (:mod:`estimators.core.refinement`). Features narrower than about five steps of the grid that no evaluated
-        point touches can be missed. A loss that jumps from point to point (rounded weights or activations) can't be
-        interpolated: it is recognised, every point is evaluated, and ``notes_`` and ``settings`` say so.
+        (:mod:`estimators.core.planes.refinement`). Features narrower than about five steps of the grid that no
+        evaluated point touches can be missed. A loss that jumps from point to point (rounded weights or activations)
+        can't be interpolated: it is recognised, every point is evaluated, and ``notes_`` and ``settings`` say so.
     tolerance : float, default=0.01
         Of adaptive maps: largest error as a share of the range of the finite log-losses.
     n_dims : {1, 2, 3}, default=2
@@ -106,9 +122,15 @@ class SurfaceMapper(TransformerMixin, SurfaceAnalysis):
 
     Examples
     --------
-    >>> mapper = SurfaceMapper(resolution=21, mode="adaptive").fit(model, data)  # doctest: +SKIP
-    >>> mapper.losses_.shape  # doctest: +SKIP
-    (21, 21)
+    >>> from estimators import SurfaceMapper, load_data, load_model
+    >>> model, data = load_model("test_resnet", num_classes=10), load_data("digits", n_samples=16)
+    >>> mapper = SurfaceMapper(resolution=5).fit(model, data)
+    >>> mapper.losses_.shape
+    (5, 5)
+    >>> bool(mapper.losses_[2, 2] == mapper.loss_)
+    True
+    >>> mapper.transform([model]).shape
+    (1, 2)
     """
 
     directions: str = "random"
@@ -127,6 +149,21 @@ class SurfaceMapper(TransformerMixin, SurfaceAnalysis):
     batch_norm: str = "auto"
     points_per_pass: int = 1
     n_jobs: int = 1
+    result_: SurfaceResult = field(init=False)
+
+    _parameter_constraints: ClassVar[dict[str, list]] = {
+        "directions": [StrOptions(set(DIRECTIONS))],
+        "normalization": [StrOptions(set(NORMALIZATIONS)), None],
+        "span": [Real, "array-like", StrOptions({"auto"})],
+        "rise": [Interval(Real, 0, None, closed="neither")],
+        "resolution": [Real, "array-like"],
+        "mode": [StrOptions({"exact", "adaptive"})],
+        "tolerance": [Interval(Real, 0, 1, closed="neither")],
+        "n_dims": [Interval(Integral, 1, 3, closed="both")],
+        "n_seeds": [Interval(Integral, 1, None, closed="left")],
+        "eigenvectors": [StrOptions(set(EIGENVECTORS))],
+        "max_points": [Interval(Integral, 1, None, closed="left")],
+    }
 
     # -- fitting ----------------------------------------------------------------------------------------
 
@@ -168,46 +205,49 @@ class SurfaceMapper(TransformerMixin, SurfaceAnalysis):
         sizes = self._check()
         progress = self._progress(on_progress, "surface")
         groups = groups_of(model, self.directions)
-        template = template_of(model, groups, architecture)
-        self._template = template
-        if self.directions == "trajectory":
-            paths = [g for g in groups if g.is_trajectory] or groups
-            centre = module_of(paths[0].members[-1], template)
-        else:
-            centre = module_of(groups[0].members[0], template)
         members = [m for g in groups for m in g.members]
-        several = len(members) > 1 or marked is not None
-        self._land = self._landscape(centre, data, parameters=self.parameters, several_networks=several)
-        self._held_out = None if held_out is None else self._land.on(held_out)
+        self._template = template_of(model, groups, architecture)
+        if self.directions == "trajectory":
+            middle = next((g for g in groups if g.is_trajectory), groups[0]).members[-1]
+        else:
+            middle = groups[0].members[0]
+        land = self._landscape(
+            module_of(middle, self._template), data, several_networks=len(members) > 1 or marked is not None
+        )
+        self._land, self._held_out = land, None if held_out is None else land.on(held_out)
         self._refuse_costly(sizes)
-        points = read_points(self._land, members if self.directions in ("trajectory", "models", "linear") else [])
-        self._planes = [
-            DIRECTIONS[self.directions](self._request(points, len(groups) == 1, seed, progress))
-            for seed in range(self.n_seeds)
-        ]
-        self._groups = [*groups, *([] if marked is None else groups_of(marked))]
-        if self.directions in ("random", "hessian") and len(members) == 1:
-            self._groups = self._groups[1:]
-        self._axis_values = self._axes(sizes, progress)
-        self._centre = (0.0,) * self.n_dims
-        self._place()
-        self._lay_out()
-        directions = torch.cat([p.directions for p in self._planes])
-        self.directions_ = directions.cpu().numpy()
-        self.origin_ = self._land.theta.detach().cpu().numpy().copy()
-        self.n_features_out_ = self.n_dims
+        request = Request(
+            land=land,
+            points=read_points(land, members if self.directions in ("trajectory", "models", "linear") else []),
+            one_path=len(groups) == 1,
+            n_dims=self.n_dims,
+            normalization=self.normalization,
+            eigenvectors=self.eigenvectors,
+            random_state=self.random_state,
+            on_progress=progress,
+        )
+        seeds = range(self.random_state, self.random_state + self.n_seeds)
+        self._planes = [DIRECTIONS[self.directions](replace(request, random_state=seed)) for seed in seeds]
+        self._settings = self._described()
+        plane = self._planes[0]
+        alone = self.directions in ("random", "hessian") and len(members) == 1
+        shown = [*groups[alone:], *([] if marked is None else groups_of(marked))]
+        self._marks = [marks.place(group, land, plane.frame) for group in shown]
+        self.directions_ = torch.cat([p.directions for p in self._planes]).cpu().numpy()
         self._cosine = max(largest_cosine(p.directions) for p in self._planes)
-        self._fill(progress, on_partial)
-        self._measure_models(progress)
+        self.origin_ = land.theta.detach().cpu().numpy().copy()
+        self._lay_out(axes_of(plane, sizes, self._spans(plane, progress)), (0.0,) * self.n_dims)
+        self._fill(self.mode, progress, on_partial)
+        self._measure_marks(progress)
         return self
 
     def finish(self, *, on_progress: OnProgress | None = None, on_partial: OnPartial | None = None) -> SurfaceMapper:
         """Evaluate exactly what was interpolated, or what a cancelled `fit` left."""
         check_is_fitted(self, "result_")
         progress = self._progress(on_progress, "surface")
-        self._run(self._evaluate_all(), progress, on_partial)
-        if any(np.isnan(value) for columns in self._columns for value in columns["loss"]):
-            self._measure_models(progress)
+        self._fill("exact", progress, on_partial)
+        if not all(mark.is_measured for mark in self._marks):
+            self._measure_marks(progress)
         return self
 
     def look_closer(
@@ -233,17 +273,14 @@ class SurfaceMapper(TransformerMixin, SurfaceAnalysis):
             Another fitted mapper with the same directions; this one stays as it is.
         """
         check_is_fitted(self, "result_")
-        centre = self._coordinates(np.asarray(at, dtype=float)[None] if self.n_dims > 1 else at)[0]
+        centre = self._one_point(at)[0]
         if not factor > 0:
             raise ValueError(f"factor must be positive, got {factor!r}. Use 4.0.")
         closer = copy.copy(self)
-        closer._axis_values = [c + a / factor for c, a in zip(centre, self._axis_values, strict=True)]
-        closer._centre = tuple(float(c) for c in centre)
-        closer._lay_out()
-        closer._fill(self._progress(on_progress, "surface"), on_partial)
-        if closer._groups:
-            closer._compare_marks()
-            closer._publish(closer._freeze())
+        axes = [c + a / factor for c, a in zip(centre, self._grid.axes, strict=True)]
+        closer._lay_out(axes, tuple(float(c) for c in centre))
+        closer._fill(self.mode, self._progress(on_progress, "surface"), on_partial)
+        closer._compare_marks()
         return closer
 
     # -- using the plane --------------------------------------------------------------------------------
@@ -261,27 +298,295 @@ class SurfaceMapper(TransformerMixin, SurfaceAnalysis):
     def inverse_transform(self, coordinates: ArrayLike) -> list[dict[str, Tensor]]:
         """State dicts of the networks at coordinates (n, n_dims); buffers follow the batch-norm policy."""
         check_is_fitted(self, "result_")
-        plane = self._planes[0]
-        weights = torch.as_tensor(plane.coefficients(self._coordinates(coordinates)))
-        points = weights.to(self._land.theta) @ plane.anchors()
-        return [self._land.state_dict(point) for point in points]
+        return [self._land.state_dict(point) for point in self._planes[0].points(self._coordinates(coordinates))]
 
     def evaluate(self, coordinates: ArrayLike, *, on_progress: OnProgress | None = None) -> np.ndarray:
         """Exact losses (n,) at coordinates (n, n_dims), on the grid or off it."""
         check_is_fitted(self, "result_")
-        plane = self._planes[0]
-        weights = plane.coefficients(self._coordinates(coordinates))
         progress = self._progress(on_progress, "points")
-        return np.asarray(self._evaluate(self._land, plane.anchors(), weights, progress).losses)
+        return self._at(self._land, self._planes[0], self._coordinates(coordinates), progress).losses
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Names of the coordinates that `transform` gives."""
         check_is_fitted(self, "result_")
         return np.array([f"direction{k + 1}" for k in range(self.n_dims)], dtype=object)
 
+    # -- reading the map --------------------------------------------------------------------------------
+
+    def convexity(self, resolution: int = 5, *, tol: float = 0.02, on_progress: OnProgress | None = None) -> dict:
+        """Map |λ_min / λ_max| of the whole Hessian over the plane.
+
+        Parameters
+        ----------
+        resolution : int, default=5
+            Points along each axis, spread over the map; each costs up to 120 Hessian-vector products.
+        tol : float, default=0.02
+            Relative accuracy of the eigenvalues.
+
+        Returns
+        -------
+        dict
+            `axes` (two arrays), `ratio`, `lambda_min`, `lambda_max`, `residual`, each (resolution,
+            resolution). The ratio is 0 where the loss is convex; NaN where it is not finite.
+
+        References
+        ----------
+        Li et al. 2018, section 6.1.
+        """
+        check_is_fitted(self, "result_")
+        if self.n_dims != 2:
+            raise ValueError(f"n_dims must be 2 for a map of convexity, got {self.n_dims}. Fit a plane.")
+        picked = [a[np.unique(np.linspace(0, len(a) - 1, resolution).round().astype(int))] for a in self._grid.axes]
+        return analysis.eigenvalue_ratios(
+            self._land,
+            self._planes[0],
+            picked,
+            tol=tol,
+            random_state=self._settings["random_state"],
+            on_progress=self._progress(on_progress, "convexity"),
+        )
+
+    def basin_width(
+        self,
+        level: float | None = None,
+        *,
+        n_rays: int = 16,
+        largest: float | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> dict[str, Any]:
+        """How far the loss stays below a level along random rays from the centre.
+
+        Parameters
+        ----------
+        level : float, optional
+            Above the loss at the centre; default: the loss at the centre plus 1.
+        n_rays : int, default=16
+            Random rays on this estimator's normalization.
+        largest : float, optional
+            Farthest radius looked at, in the unit of the rays; rays that stay below the level have an
+            infinite radius. By default 10 for rays on the scale of the weights, 10 ‖θ‖ otherwise.
+
+        Returns
+        -------
+        dict
+            `radii` (n_rays,), their `median`, and `level`.
+        """
+        check_is_fitted(self, "result_")
+        centre, progress = self._grid.as_fields()["loss"], self._progress(on_progress, "rays")
+        level = centre + 1.0 if level is None else float(level)
+        if not level > centre:
+            raise ValueError(f"level must lie above the loss at the centre ({centre:.4g}), got {level!r}. Raise it.")
+        found = analysis.basin_radii(
+            self._land,
+            lambda anchors, weights: self._evaluate(self._land, anchors, weights, progress).losses,
+            level,
+            n_rays=n_rays,
+            normalization=self.normalization,
+            largest=largest,
+            random_state=self._settings["random_state"],
+        )
+        return {"radii": found, "median": float(np.median(found)), "level": level}
+
+    def basins(self, *, min_persistence: float = 0.05, log: bool = True) -> list[dict[str, Any]]:
+        """Basins of the map's sublevel sets, deepest first (extra ``topology``); see :func:`basins_of`."""
+        check_is_fitted(self, "result_")
+        return analysis.basins_of(self.result_, min_persistence=min_persistence, log=log)
+
+    def probe(self, at: Sequence[float]) -> dict[str, float]:
+        """Measure one point of the plane exactly.
+
+        Parameters
+        ----------
+        at : sequence of n_dims floats
+            Coordinates.
+
+        Returns
+        -------
+        dict
+            `loss`, `accuracy`, `gradient_norm` (of the whole gradient) and `slope` (its part in the plane).
+        """
+        check_is_fitted(self, "result_")
+        return analysis.probe(self._land, self._planes[0], self._one_point(at))
+
+    # -- steps ------------------------------------------------------------------------------------------
+
+    def _check(self) -> tuple[int, ...]:
+        """Check what the settings ask of each other; give the points along each direction."""
+        if self.n_seeds > 1 and (self.n_dims > 1 or self.directions != "random"):
+            raise ValueError(
+                "n_seeds must be 1, or more with directions='random' and n_dims=1, got "
+                f"{self.n_seeds!r}. Fit one map for each random_state instead."
+            )
+        if not isinstance(self.span, str) and min(self._per_axis("span", self.span)) <= 0:
+            raise ValueError(f"span must be positive, got {self.span!r}. Use 1.0 or 'auto'.")
+        sizes = self._per_axis("resolution", self.resolution)
+        if any(int(n) != n or n < 3 for n in sizes):
+            raise ValueError(f"resolution must be whole numbers from 3, got {self.resolution!r}. Use 21 or (31, 11).")
+        return tuple(int(n) for n in sizes)
+
+    def _per_axis(self, name: str, value: Any) -> list[float]:
+        values: list[Any] = [value] * self.n_dims if isinstance(value, Real) else list(value)
+        if len(values) != self.n_dims or not all(isinstance(v, Real) for v in values):
+            raise ValueError(
+                f"{name} must be one number or {self.n_dims} (one for each direction), got {value!r}. "
+                f"Give {self.n_dims} or change n_dims."
+            )
+        return values
+
+    def _refuse_costly(self, sizes: tuple[int, ...]) -> None:
+        """Say what a grid costs before anything of its size is made."""
+        total = int(np.prod([float(n) for n in sizes])) * self.n_seeds
+        if total <= self.max_points:
+            return
+        started = time.perf_counter()
+        self._land.loss()
+        hours = total * (time.perf_counter() - started) / 3600
+        raise ValueError(
+            f"resolution must give at most max_points = {self.max_points:,} points, got {self.resolution!r}: "
+            f"{total:,} points, about {hours:,.1f} hours here. Lower resolution, or raise max_points."
+        )
+
+    def _spans(self, plane: Plane, progress: OnProgress) -> list[float]:
+        """Give a half-width (a factor of one, where models frame the map) for each direction."""
+        if not isinstance(self.span, str):
+            return self._per_axis("span", self.span)
+        if not plane.is_free:
+            return [1.0] * self.n_dims
+        level = self.rise * max(self._land.loss(), _LOWEST_RISE_FROM)
+        return grown_spans(plane, level, lambda where: self._at(self._land, plane, where, progress).losses)
+
+    def _lay_out(self, axes: Sequence[np.ndarray], centre: tuple[float, ...]) -> None:
+        """Make an empty grid over the axes."""
+        names = ["losses", "accuracies"]
+        if self._held_out is not None:
+            names += ["held_out_losses", "held_out_accuracies"]
+        self._grid = Grid(self._planes, axes, centre, names)
+        self._deviation: float | None = None
+
+    def _fill(self, mode: str, progress: OnProgress, on_partial: OnPartial | None) -> None:
+        """Fill the grid, hand on pictures, and publish the last one even when cancelled."""
+        grid, land, other = self._grid, self._land, self._held_out
+
+        def tick(done: int, out_of: int, message: str) -> None:
+            progress(min(grid.n_evaluated + done, grid.expected), grid.expected, "points")
+
+        def measure(plane: Plane, coordinates: np.ndarray) -> dict[str, np.ndarray]:
+            found = self._at(land, plane, coordinates, tick)
+            values = {"losses": found.losses, "accuracies": found.accuracies}
+            if other is not None:
+                found = self._at(other, plane, coordinates, tick)
+                values |= {"held_out_losses": found.losses, "held_out_accuracies": found.accuracies}
+            return values
+
+        if mode == "exact":
+            chunks = max(2, -(-grid.evaluated.size // (_N_PICTURES * CHUNK))) * max(1, abs(int(self.n_jobs or 1)))
+            work = grid.fill_exactly(measure, chunks * CHUNK)
+        else:
+            work = grid.fill_adaptively(measure, self.tolerance)
+        try:
+            for _ in work:
+                progress(min(grid.n_evaluated, grid.expected), max(grid.expected, 1), "points")
+                if on_partial is not None:
+                    grid.sketch()
+                    on_partial(self._freeze())
+        except Cancelled:
+            grid.sketch()
+            self._publish(self._freeze())
+            raise
+        if land.precision == "bfloat16":
+            self._deviation = self._deviation_from_float32()
+        self._publish(self._freeze())
+
+    def _deviation_from_float32(self) -> float:
+        """Largest relative difference from the float32 loss at nodes spread over the first panel."""
+        land = self._land
+        exact = self._landscape(land.model_at(), land.data, precision="float32", batch_norm=land.batch_norm)
+        plane, coordinates, losses = self._grid.spread_nodes(_CHECKED_NODES)
+        found = self._at(exact, plane, coordinates).losses
+        return float(np.max(np.abs(losses - found) / np.abs(found), initial=0.0))
+
+    def _measure_marks(self, progress: OnProgress) -> None:
+        """Measure the models on the map, each with its own buffers, and publish the map once more."""
+        land, total = self._land, len(self._marks)
+        for k, mark in enumerate(self._marks):
+            progress(k, total, "models on the map")
+            self._marks[k] = marks.measure(
+                mark, land, self._template, lambda module: self._landscape(module, land.data, batch_norm="frozen")
+            )
+        if self._marks:
+            progress(total, total, "models on the map")
+        self._compare_marks()
+
+    def _compare_marks(self) -> None:
+        """Set each mark beside the colour under it, and publish the map with them."""
+        land, plane, losses = self._land, self._planes[0], self._grid.first_losses()
+        tolerance = max(self.tolerance, marks.SAME_COLOUR)
+
+        def loss_at(where: np.ndarray) -> np.ndarray:
+            return self._at(land, plane, where).losses
+
+        self._marks = [marks.compare(m, land, self._grid.axes, losses, tolerance, loss_at) for m in self._marks]
+        if self._marks:
+            self._publish(self._freeze())
+
+    def _freeze(self) -> SurfaceResult:
+        """Give the map as it is."""
+        grid, plane = self._grid, self._planes[0]
+        settings = {**self._settings, "points": int(grid.evaluated.size)}
+        notes = list(plane.notes)
+        if self._deviation is not None:
+            settings["bfloat16_deviation"] = self._deviation
+        if np.isfinite(grid.roughness):
+            settings["fallback"] = "exact"
+            notes.append(
+                "The loss jumps from one point to the next, by "
+                f"{grid.roughness:.2%} of the range of its logarithm: interpolation cannot reach the tolerance, and "
+                "every point was evaluated instead of an adaptive choice."
+            )
+        if any(grid.centre):
+            settings["centre"] = list(grid.centre)
+        return SurfaceResult(
+            settings=settings,
+            **grid.as_fields(),
+            chosen=settings["directions"],
+            axis_titles=list(plane.titles),
+            cosine=self._cosine,
+            explained_variance_ratio=plane.explained_variance_ratio,
+            random_walk_variance_ratio=plane.random_walk_variance_ratio,
+            eigenvalues=plane.eigenvalues,
+            markers=[m.entry() for m in self._marks if not m.group.is_trajectory],
+            trajectories=[m.entry() for m in self._marks if m.group.is_trajectory],
+            notes=[*notes, *(m.note for m in self._marks if m.note)],
+        )
+
+    def _described(self) -> dict[str, Any]:
+        """Describe the map itself, for its provenance, as it was asked for."""
+        own = {
+            "directions": self.directions,
+            "normalization": self.normalization,
+            "span": np.asarray(self.span).tolist(),
+            "resolution": np.asarray(self.resolution).tolist(),
+            "mode": self.mode,
+            "tolerance": self.tolerance,
+            "n_dims": self.n_dims,
+            "n_seeds": self.n_seeds,
+            "eigenvectors": self.eigenvectors,
+            "random_state": self.random_state,
+        }
+        if self._held_out is not None:
+            own["held_out"] = f"{self._held_out.data.name}, {self._held_out.data.split}"
+        return self._land.settings | own
+
+    def _at(
+        self, land: Landscape, plane: Plane, coordinates: np.ndarray, on_progress: OnProgress = ignore_progress
+    ) -> Evaluation:
+        return self._evaluate(land, plane.anchors(), plane.coefficients(coordinates), on_progress)
+
     def _read(self, models: Any) -> Tensor:
-        groups = groups_of(models)
-        return read_points(self._land, [m for g in groups for m in g.members])
+        return read_points(self._land, [m for g in groups_of(models) for m in g.members])
+
+    def _one_point(self, at: Sequence[float]) -> np.ndarray:
+        return self._coordinates(np.asarray(at, dtype=float).reshape(1, -1))
 
     def _coordinates(self, coordinates: ArrayLike) -> np.ndarray:
         table = np.asarray(coordinates, dtype=np.float64)

@@ -1,11 +1,11 @@
-"""Where a map lies: the directions of a line, plane or volume, its window, and what its axes mean.
+"""Where a map lies: the directions of a line, plane or volume, how far it reaches, and what its axes mean.
 
 A new kind of direction is one function here and one entry in :data:`DIRECTIONS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,12 +20,13 @@ from ..core.planes.directions import (
     random_walk_ratio,
     spanning_directions,
 )
-from ..core.planes.lattice import window
+from ..core.planes.lattice import axis_through_zero, axis_through_zero_and_one, window
 from ..core.spectrum.lanczos import lanczos_eigenpairs
 from ..landscape import Landscape
 from ..progress import OnProgress
 
 MARGIN = 0.2  # share of the box around the models that is added on each side
+_LINE_MARGIN = 0.25  # of a straight line beyond its two models
 _AFFINE = {1: "line", 2: "plane", 3: "volume"}
 
 
@@ -37,8 +38,8 @@ class Plane:
     ----------
     origin : Tensor of shape (P,)
     directions : Tensor of shape (k, P)
-    window : list of (low, high), or None
-        What the models in it ask for, per direction; None where `span` decides.
+    framed : ndarray of shape (n, k), or None
+        Coordinates of the models it has to show; None where `span` decides.
     titles : list of str
     explained_variance_ratio, random_walk_variance_ratio, eigenvalues : ndarray
     end : Tensor or None
@@ -49,12 +50,17 @@ class Plane:
     origin: Tensor
     directions: Tensor
     titles: list[str]
-    window: list[tuple[float, float]] | None = None
+    framed: NDArray[np.float64] | None = None
     explained_variance_ratio: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     random_walk_variance_ratio: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     eigenvalues: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     end: Tensor | None = None
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nothing in it says how far it should reach."""
+        return self.framed is None and self.end is None
 
     @property
     def frame(self) -> Frame:
@@ -70,6 +76,11 @@ class Plane:
         """Weights (n, 1 + k) of the anchors at coordinates (n, k)."""
         first = np.ones((len(coordinates), 1)) if self.end is None else 1.0 - coordinates
         return np.hstack([first, coordinates])
+
+    def points(self, coordinates: NDArray[np.float64]) -> Tensor:
+        """Return its points (n, P) at coordinates (n, k)."""
+        anchors = self.anchors()
+        return torch.as_tensor(self.coefficients(coordinates)).to(anchors) @ anchors
 
 
 @dataclass(frozen=True)
@@ -145,15 +156,15 @@ def trajectory_plane(request: Request) -> Plane:
             f"many steps hold {100 * float(walk.sum()):.1f} %: the share and the shape of the path in this plane are "
             "no sign of preferred directions (Antognini & Sohl-Dickstein 2018)."
         )
-    plane = Plane(
+    return Plane(
         request.land.theta,
         directions,
         [f"Component {k + 1}: {100 * float(r):.1f} % of variance (distance)" for k, r in enumerate(ratio)],
         explained_variance_ratio=ratio.numpy(),
         random_walk_variance_ratio=walk.numpy(),
+        framed=_coordinates(request.land.theta, directions, request.points),
         notes=notes,
     )
-    return _framed(plane, request.points)
 
 
 def model_plane(request: Request) -> Plane:
@@ -169,7 +180,7 @@ def model_plane(request: Request) -> Plane:
     directions = spanning_directions(torch.stack([origin, *others]))
     titles = ["Toward the second model (distance)"]
     titles += [f"Across, toward model {k + 3} (distance)" for k in range(request.n_dims - 1)]
-    return _framed(Plane(origin, directions, titles), request.points)
+    return Plane(origin, directions, titles, framed=_coordinates(origin, directions, request.points))
 
 
 def straight_line(request: Request) -> Plane:
@@ -186,9 +197,8 @@ def straight_line(request: Request) -> Plane:
     return Plane(request.land.theta, step[None], ["Position (0 = first model, 1 = second)"], end=end)
 
 
-def _framed(plane: Plane, points: Tensor) -> Plane:
-    coordinates = plane.frame.project(points).numpy()
-    return Plane(**{**plane.__dict__, "window": window(coordinates, MARGIN)})
+def _coordinates(origin: Tensor, directions: Tensor, points: Tensor) -> NDArray[np.float64]:
+    return np.asarray(Frame(origin, directions).project(points))
 
 
 DIRECTIONS: dict[str, Callable[[Request], Plane]] = {
@@ -199,3 +209,52 @@ DIRECTIONS: dict[str, Callable[[Request], Plane]] = {
     "linear": straight_line,
 }
 EIGENVECTORS = ("largest", "extremes")
+
+
+def axes_of(plane: Plane, sizes: Sequence[int], spans: Sequence[float]) -> list[NDArray[np.float64]]:
+    """Lay coordinates along each direction: half-widths `spans`, or that many times what its models ask for."""
+    if plane.end is not None:
+        return [axis_through_zero_and_one(_LINE_MARGIN * spans[0], sizes[0])]
+    ends = [(-s, s) for s in spans] if plane.framed is None else window(plane.framed, MARGIN, spans)
+    return [axis_through_zero(*end, n) for end, n in zip(ends, sizes, strict=True)]
+
+
+def grown_spans(
+    plane: Plane, level: float, losses: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+) -> list[float]:
+    """Find the smallest half-width along each direction, to a tenth, at whose ends the loss has risen to a level.
+
+    Parameters
+    ----------
+    plane : Plane
+    level : float
+    losses : callable
+        Losses (n,) at coordinates (n, k); one that is not finite has risen, too.
+    """
+    smallest = 0.01 * max(float(plane.origin.norm()), 1e-3)
+    found = []
+    for k, direction in enumerate(plane.directions):
+        ends = np.zeros((2, len(plane.directions)))
+        ends[:, k] = -1.0, 1.0
+        found.append(_grown(ends, level, losses, smallest / (float(direction.norm()) or 1.0)))
+    return found
+
+
+def _grown(
+    ends: NDArray[np.float64],
+    level: float,
+    losses: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    high: float,
+) -> float:
+    def has_risen(span: float) -> bool:
+        return not bool((losses(span * ends) < level).all())
+
+    for _ in range(16):
+        if has_risen(high):
+            break
+        high *= 2.0
+    low = high / 2.0
+    for _ in range(3):
+        middle = (low + high) / 2
+        low, high = (low, middle) if has_risen(middle) else (middle, high)
+    return high

@@ -61,6 +61,14 @@ class SurfaceResult(Result):
         The same for sequences of checkpoints: label, and lists x, y, loss, accuracy, distance.
     notes : list of str
         What a reader has to know.
+
+    Examples
+    --------
+    >>> from estimators import SurfaceMapper, load_data, load_model
+    >>> model, data = load_model("test_resnet", num_classes=10), load_data("digits", n_samples=16)
+    >>> result = SurfaceMapper(n_dims=1, resolution=5).fit(model, data).result_
+    >>> result.losses.shape, result.axis_titles
+    ((5,), ['Random direction (filter norms)'])
     """
 
     kind: ClassVar[str] = "surface"

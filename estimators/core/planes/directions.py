@@ -136,7 +136,7 @@ def _orthogonal_rows(rows: Tensor, basis: Sequence[Tensor]) -> Tensor:
     return torch.where(has_room, rows / after.clamp_min(torch.finfo(rows.dtype).tiny), torch.zeros_like(rows))
 
 
-def gram(rows: Tensor, others: Tensor | None = None) -> Tensor:
+def inner_products(rows: Tensor, others: Tensor | None = None) -> Tensor:
     """Inner products of rows in float64, (n, m), accumulated over blocks of columns."""
     others = rows if others is None else others
     total = torch.zeros((len(rows), len(others)), dtype=torch.float64)
@@ -150,7 +150,7 @@ def largest_cosine(directions: Tensor) -> float:
     """Return the largest absolute cosine between two of the directions; 0 for a single one."""
     if len(directions) < 2:
         return 0.0
-    inner = gram(directions)
+    inner = inner_products(directions)
     norms = inner.diagonal().sqrt().clamp_min(torch.finfo(torch.float64).tiny)
     cosines = (inner / norms[:, None] / norms[None, :]).abs()
     cosines.fill_diagonal_(0.0)
@@ -179,7 +179,7 @@ def principal_directions(points: Tensor, n_directions: int = 2) -> tuple[Tensor,
         When the points span fewer directions than asked for.
     """
     centred = points - points.mean(dim=0, keepdim=True)
-    values, vectors = torch.linalg.eigh(gram(centred))
+    values, vectors = torch.linalg.eigh(inner_products(centred))
     values, vectors = values.flip(0).clamp_min(0.0), vectors.flip(1)
     rank = int((values > 1e-10 * values[:1].clamp_min(torch.finfo(torch.float64).tiny)).sum())
     if rank < n_directions:
@@ -250,13 +250,13 @@ class Frame:
 
     def __init__(self, origin: Tensor, directions: Tensor) -> None:
         self.origin, self.directions = origin, directions
-        inner = gram(directions)
+        inner = inner_products(directions)
         self._scale = inner.diagonal().sqrt().clamp_min(torch.finfo(torch.float64).tiny)
         self._inverse = torch.linalg.pinv(inner / self._scale[:, None] / self._scale[None, :], hermitian=True)
 
     def project(self, points: Tensor) -> Tensor:
         """Coordinates of the nearest points of the plane, float64 (n, k), in lengths of the directions."""
-        right = gram(points - self.origin, self.directions)
+        right = inner_products(points - self.origin, self.directions)
         return (right / self._scale) @ self._inverse / self._scale
 
     def residual(self, points: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -16,7 +15,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Convexity:
+class EigenvalueRatio:
     """Extreme curvature at one point.
 
     Attributes
@@ -36,7 +35,7 @@ class Convexity:
     residual: float
 
 
-def convexity(
+def eigenvalue_ratio(
     matvec: Callable[[Tensor], Tensor],
     size: int,
     *,
@@ -44,7 +43,7 @@ def convexity(
     max_products: int = 120,
     random_state: int = 0,
     like: Tensor | None = None,
-) -> Convexity:
+) -> EigenvalueRatio:
     """Measure |λ_min / λ_max| by Lanczos at both ends of the spectrum.
 
     Parameters
@@ -78,7 +77,7 @@ def convexity(
     top, bottom = float(pairs.values[0]), float(pairs.values[-1])
     is_negative = bottom < 0 and not bool(pairs.negligible[-1])
     ratio = abs(bottom / top) if is_negative and top > 0 else (np.inf if is_negative else 0.0)
-    return Convexity(bottom, top, ratio, float(np.max(pairs.residuals)))
+    return EigenvalueRatio(bottom, top, ratio, float(np.max(pairs.residuals)))
 
 
 def radii_to_level(
@@ -132,9 +131,3 @@ def radii_to_level(
 
 def _above(values: Array, level: float) -> NDArray[np.bool_]:
     return ~(np.asarray(values) < level)
-
-
-def unit_rays(size: int, n_rays: int, generator: torch.Generator, like: Tensor) -> Tensor:
-    """Draw directions uniform on the sphere of R^size, (n_rays, size)."""
-    rays = torch.randn((n_rays, size), dtype=torch.float64, generator=generator)
-    return (rays / rays.norm(dim=1, keepdim=True)).to(like)

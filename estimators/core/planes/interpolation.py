@@ -1,4 +1,4 @@
-"""Radial-basis interpolation of a lattice from some of its points, with leave-one-out errors."""
+"""Radial-basis interpolation of a lattice from part of its points, with leave-one-out errors."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def fit_lattice(coordinates: Array, nodes: Indices, values: Array, kernels: tupl
     used = np.ptp(known, axis=0) > 0  # a lattice of one row is a one-dimensional problem
     points, known = coordinates[:, used], known[:, used]
     between = cdist(known, known)
-    solved = [_solve(KERNELS[k](between), _tail(k, known), values) for k in kernels]
+    solved = [_solve(KERNELS[k](between), _polynomial(k, known), values) for k in kernels]
     smooth = [errors for k, (_, _, errors) in zip(kernels, solved, strict=True) if k != "linear"]
     left = np.abs(np.mean(smooth or [solved[0][2]], axis=0))
     np.fill_diagonal(between, np.inf)
@@ -72,8 +72,8 @@ def fit_lattice(coordinates: Array, nodes: Indices, values: Array, kernels: tupl
     for a in range(0, len(points), step):
         part = slice(a, a + step)
         distance = cdist(points[part], known)
-        for row, (kernel, (weights, tail, _)) in enumerate(zip(kernels, solved, strict=True)):
-            members[row, part] = KERNELS[kernel](distance) @ weights + _tail(kernel, points[part]) @ tail
+        for row, (kernel, (weights, polynomial, _)) in enumerate(zip(kernels, solved, strict=True)):
+            members[row, part] = KERNELS[kernel](distance) @ weights + _polynomial(kernel, points[part]) @ polynomial
     apart, near = cKDTree(known).query(points, list(range(1, min(_NEIGHBOURS, len(known)) + 1)))
     nearest = apart[:, 0]
     left_out = np.sqrt(np.square(left[near]).mean(axis=1))
@@ -83,17 +83,17 @@ def fit_lattice(coordinates: Array, nodes: Indices, values: Array, kernels: tupl
     return Fit(members, left_out, nearest, skill, float(np.median(left)))
 
 
-def _tail(kernel: str, points: Array) -> Array:
+def _polynomial(kernel: str, points: Array) -> Array:
     """Polynomial part that makes a kernel well posed: a constant for the linear one, affine for the others."""
     ones = np.ones((len(points), 1))
     return ones if kernel == "linear" else np.hstack([ones, points])
 
 
-def _solve(kernel: Array, tail: Array, values: Array) -> tuple[Array, Array, Array]:
-    """Weights, tail coefficients, leave-one-out errors (Rippa 1999: weight / diagonal of the inverse)."""
-    n, m = tail.shape
+def _solve(kernel: Array, polynomial: Array, values: Array) -> tuple[Array, Array, Array]:
+    """Weights, polynomial coefficients, leave-one-out errors (Rippa 1999: weight / diagonal of the inverse)."""
+    n, m = polynomial.shape
     system = np.zeros((n + m, n + m))
-    system[:n, :n], system[:n, n:], system[n:, :n] = kernel, tail, tail.T
+    system[:n, :n], system[:n, n:], system[n:, :n] = kernel, polynomial, polynomial.T
     inverse = np.linalg.inv(system)
     solution = inverse[:, :n] @ values
     return solution[:n], solution[n:], solution[:n] / np.diag(inverse)[:n]

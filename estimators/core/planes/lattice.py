@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 
@@ -40,7 +40,7 @@ def axis_through_zero_and_one(margin: float, n: int) -> Array:
     return (np.arange(n) - before) / inside
 
 
-def window(coordinates: Array, margin: float, scale: float = 1.0) -> list[tuple[float, float]]:
+def window(coordinates: Array, margin: float, scale: ArrayLike = 1.0) -> list[tuple[float, float]]:
     """Frame points (n, k) and the origin: their bounding box, widened on each side by a share of its size.
 
     Parameters
@@ -48,14 +48,15 @@ def window(coordinates: Array, margin: float, scale: float = 1.0) -> list[tuple[
     coordinates : ndarray of shape (n, k)
     margin : float
         Share of the box's size added on each side.
-    scale : float, default=1
+    scale : float or array-like of shape (k,), default=1
         Multiplies the framed window about its middle; the origin stays inside.
     """
     frame = []
-    for column in coordinates.T:
+    scales = np.broadcast_to(np.asarray(scale, dtype=float), coordinates.shape[1]).tolist()
+    for column, factor in zip(coordinates.T, scales, strict=True):
         low, high = min(float(column.min()), 0.0), max(float(column.max()), 0.0)
         size = (high - low) or 1.0
-        middle, half = (low + high) / 2, scale * size * (0.5 + margin)
+        middle, half = (low + high) / 2, factor * size * (0.5 + margin)
         frame.append((min(middle - half, 0.0), max(middle + half, 0.0)))
     return frame
 

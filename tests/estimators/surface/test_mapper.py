@@ -495,14 +495,14 @@ def test_scikit_learn_behaviours(tiny, tmp_path):
         ({"resolution": (5, 5, 5)}, "resolution must be one number or 2"),
         ({"resolution": 10_000}, r"at most max_points = 250,000 points, got 10000: 100,000,000 points, about .* hours"),
         ({"span": 0.0}, "span must be positive"),
-        ({"span": "wide"}, "span must be a number"),
-        ({"directions": "up"}, "directions must be one of"),
-        ({"normalization": "filters"}, "normalization must be one of"),
-        ({"mode": "fast"}, "mode must be one of"),
-        ({"tolerance": 0.0}, "tolerance must lie between 0 and 1"),
-        ({"n_dims": 4}, "n_dims must be one of"),
+        ({"span": "wide"}, "'span' parameter of SurfaceMapper must be .*'auto'"),
+        ({"directions": "up"}, "'directions' parameter of SurfaceMapper must be a str among"),
+        ({"normalization": "filters"}, "'normalization' parameter of SurfaceMapper must be a str among"),
+        ({"mode": "fast"}, "'mode' parameter of SurfaceMapper must be a str among"),
+        ({"tolerance": 0.0}, r"'tolerance' parameter of SurfaceMapper must be a float in the range \(0.0, 1.0\)"),
+        ({"n_dims": 4}, r"'n_dims' parameter of SurfaceMapper must be an int in the range \[1, 3\]"),
         ({"n_seeds": 3}, "n_seeds must be 1"),
-        ({"eigenvectors": "all"}, "eigenvectors must be one of"),
+        ({"eigenvectors": "all"}, "'eigenvectors' parameter of SurfaceMapper must be a str among"),
     ],
 )
 def test_wrong_settings_say_what_is_allowed(tiny, wrong, message):
@@ -564,3 +564,17 @@ def test_a_quantised_network_is_mapped_exactly_with_a_word(tiny):
     assert found.result_.settings["fallback"] == "exact"
     assert "fallback" not in exact.result_.settings
     assert len(partial) >= 8
+
+
+def test_a_fresh_seed_is_kept_for_all_that_follows_a_fit(tiny):
+    """`random_state=None` draws one seed for a map; what is read off it later, and its provenance, use the same."""
+    model, data = tiny
+    fitted = mapper(mode="adaptive", random_state=None).fit(model, data)
+    width = fitted.basin_width(n_rays=2)
+    repeated = mapper(mode="adaptive", random_state=fitted.random_state_).fit(model, data)
+    assert np.array_equal(repeated.losses_, fitted.losses_)
+    assert np.array_equal(repeated.basin_width(n_rays=2)["radii"], width["radii"])
+    fitted.finish()
+    assert fitted.result_.settings["random_state"] == fitted.random_state_
+    assert fitted.look_closer((0.1, 0.1)).result_.settings["random_state"] == fitted.random_state_
+    assert fitted.random_state is None

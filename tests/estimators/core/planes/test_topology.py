@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from estimators.core.planes.eigenvalue_ratio import convexity, radii_to_level, unit_rays
+from estimators.core.planes.directions import random_directions
+from estimators.core.planes.eigenvalue_ratio import eigenvalue_ratio, radii_to_level
 from estimators.core.planes.topology import basins
 
 
@@ -50,11 +51,11 @@ def test_missing_library_names_the_extra(monkeypatch):
 
 def test_convexity_ratio_of_a_known_matrix():
     values = torch.linspace(-2.0, 5.0, 40, dtype=torch.float64)
-    found = convexity(lambda v: torch.diag(values) @ v, 40, tol=1e-6)
+    found = eigenvalue_ratio(lambda v: torch.diag(values) @ v, 40, tol=1e-6)
     assert found.ratio == pytest.approx(0.4, rel=1e-6)
     assert found.residual < 1e-4
     positive = values.abs() + 0.1
-    assert convexity(lambda v: torch.diag(positive) @ v, 40, tol=1e-6).ratio == 0.0
+    assert eigenvalue_ratio(lambda v: torch.diag(positive) @ v, 40, tol=1e-6).ratio == 0.0
 
 
 def test_radius_to_a_level_of_a_quadratic_bowl():
@@ -74,8 +75,11 @@ def test_a_loss_that_is_not_finite_is_above_every_level():
 
 
 def test_rays_are_unit_vectors_that_repeat():
-    like = torch.zeros(1)
-    rays = unit_rays(50, 3, torch.Generator().manual_seed(0), like)
-    assert rays.dtype == torch.float32
-    torch.testing.assert_close(rays.norm(dim=1), torch.ones(3))
-    assert torch.equal(rays, unit_rays(50, 3, torch.Generator().manual_seed(0), like))
+    like = torch.zeros(50)
+    first, again = (
+        torch.cat([random_directions(like, [(50,)], ["weight"], generator, 1, None) for _ in range(3)])
+        for generator in (torch.Generator().manual_seed(0), torch.Generator().manual_seed(0))
+    )
+    assert first.dtype == torch.float32
+    torch.testing.assert_close(first.norm(dim=1), torch.ones(3))
+    assert torch.equal(first, again)
