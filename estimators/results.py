@@ -6,11 +6,29 @@ import json
 import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
 REGISTRY: dict[str, type[Result]] = {}
+Kind = Literal["stderr", "residual", "bracket", "estimate"]
+
+
+class Uncertainty(NamedTuple):
+    """What a field of a result says about how well another is known.
+
+    Attributes
+    ----------
+    kind : {"stderr", "residual", "bracket", "estimate"}
+        "stderr", the standard error over draws; "residual", ‖Av − λv‖, which bounds the distance to an eigenvalue;
+        "bracket", the lower and the upper end, as two fields, or its half-width, as one; "estimate", how far off the
+        value may be, by a rule and without a guarantee.
+    of : str
+        The field it speaks of; "rows.loss" is the column or key "loss" of the rows or the dict in the field "rows".
+    """
+
+    kind: Kind
+    of: str
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -24,16 +42,63 @@ class Result:
     ----------
     settings : dict
         Model, data, samples, batch-norm policy, seed, versions: what makes the numbers reproducible.
+    uncertainties : dict of str to Uncertainty
+        Of the class: its fields that say how well another one is known; see `uncertainty_of`.
+
+    Examples
+    --------
+    >>> from estimators import CurvatureResult
+    >>> CurvatureResult(trace=12.0, trace_stderr=0.5).uncertainty_of("trace")
+    ('stderr', 0.5)
     """
 
     settings: dict = field(default_factory=dict)
 
     kind: ClassVar[str] = "result"
+    uncertainties: ClassVar[dict[str, Uncertainty]] = {}
     version: ClassVar[int] = 1  # of what the fields mean; kept in the file, see `_upgrade`
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         REGISTRY[cls.__name__] = cls
+
+    def uncertainty_of(self, name: str, kind: Kind | None = None) -> tuple[Kind, Any] | None:
+        """Tell how well a field is known.
+
+        Parameters
+        ----------
+        name : str
+            The field, or "rows.loss" for the column "loss" of the rows in the field "rows".
+        kind : {"stderr", "residual", "bracket", "estimate"} or None, default=None
+            Which uncertainty, where there are several; None takes the first that the class declares.
+
+        Returns
+        -------
+        tuple of (kind, value) or None
+            The value is a number or an array as the field is, and (low, high) for a bracket. None where the result
+            states no such uncertainty.
+        """
+        told = [(own, u.kind) for own, u in self.uncertainties.items() if u.of == name and kind in (None, u.kind)]
+        if not told:
+            return None
+        first = told[0][1]
+        values = [self._column(own) for own, k in told if k == first]
+        if first != "bracket":
+            return first, values[0]
+        if len(values) == 1:
+            middle = self._column(name)
+            return first, (middle - values[0], middle + values[0])
+        return first, (values[0], values[1])
+
+    def _column(self, name: str) -> Any:
+        """Give a field, or a column of the rows in it."""
+        own, _, column = name.partition(".")
+        value = getattr(self, own)
+        if not column:
+            return value
+        if isinstance(value, dict):
+            return value[column]
+        return np.array([row.get(column) for row in value], dtype=float)
 
     def save(self, path: str | os.PathLike) -> Path:
         """Write the result to `path` (.npz), whole or not at all."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from ..results import Result
+from ..results import Result, Uncertainty
 
 MEASURED = (
     "train_loss",
@@ -55,6 +55,14 @@ class ComparisonResult(Result):
     claims : list of dict
         The lecture's statements and what these rows say about them.
     """
+
+    uncertainties: ClassVar[dict[str, Uncertainty]] = {
+        "table.lambda_max_residual": Uncertainty("residual", "table.lambda_max"),
+        "table.trace_stderr": Uncertainty("stderr", "table.trace"),
+        "table.average_sharpness_stderr": Uncertainty("stderr", "table.average_sharpness"),
+        "correlations.low": Uncertainty("bracket", "correlations.tau"),
+        "correlations.high": Uncertainty("bracket", "correlations.tau"),
+    }
 
     table: list[dict[str, Any]]
     summary: list[dict[str, Any]]

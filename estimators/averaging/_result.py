@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from ..results import Result
+from ..results import Result, Uncertainty
 
 
 def _no_matrix() -> np.ndarray:
@@ -58,6 +58,11 @@ class AverageResult(Result):
     notes : list of str
         What a person should know before believing the numbers.
     """
+
+    uncertainties: ClassVar[dict[str, Uncertainty]] = {
+        "sharpness.average_sharpness_stderr": Uncertainty("stderr", "sharpness.average_sharpness"),
+        "sharpness.lambda_max_residual": Uncertainty("residual", "sharpness.lambda_max"),
+    }
 
     method: str = "swa"
     n_averaged: int = 0

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from ..results import Result
+from ..results import Result, Uncertainty
 
 
 def _empty() -> np.ndarray:
@@ -72,6 +72,11 @@ class PathResult(Result):
     notes : list of str
         What a person should know before believing the numbers.
     """
+
+    uncertainties: ClassVar[dict[str, Uncertainty]] = {
+        "barrier_error": Uncertainty("estimate", "barrier"),
+        "rise_error": Uncertainty("estimate", "rise_over_endpoints"),
+    }
 
     path: str = "linear"
     n_bends: int = 0

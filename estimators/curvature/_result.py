@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
-from ..results import Result
+from ..results import Result, Uncertainty
 
 _NAN = float("nan")
 POINT_KINDS = ("minimum", "maximum", "saddle", "degenerate", "not stationary", "undecided")
@@ -79,6 +80,20 @@ class CurvatureResult(Result):
         What a reader has to know: what has not converged, what is only an estimate.
     """
 
+    uncertainties: ClassVar[dict[str, Uncertainty]] = {
+        "residuals": Uncertainty("residual", "eigenvalues"),
+        "lambda_max_residual": Uncertainty("residual", "lambda_max"),
+        "lambda_min_residual": Uncertainty("residual", "lambda_min"),
+        "trace_stderr": Uncertainty("stderr", "trace"),
+        "fractions_stderr": Uncertainty("stderr", "fractions"),
+        "fractions_spread": Uncertainty("stderr", "fractions"),
+        "fractions_bracket": Uncertainty("bracket", "fractions"),
+        "saddle_index_stderr": Uncertainty("stderr", "saddle_index"),
+        "density_stderr": Uncertainty("stderr", "density"),
+        "layers.trace_stderr": Uncertainty("stderr", "layers.trace"),
+        "layers.lambda_max_residual": Uncertainty("residual", "layers.lambda_max"),
+    }
+
     matrix: str = "hessian"
     method: str = "iterative"
     n_parameters: int = 0
@@ -149,6 +164,11 @@ class CurvatureHistoryResult(Result):
     notes : list of str
     """
 
+    uncertainties: ClassVar[dict[str, Uncertainty]] = {
+        "lambda_max_residuals": Uncertainty("residual", "lambda_max"),
+        "trace_stderrs": Uncertainty("stderr", "traces"),
+    }
+
     matrix: str = "hessian"
     steps: np.ndarray = field(default_factory=_empty)
     labels: list = field(default_factory=list)
@@ -184,6 +204,11 @@ class MinimumProbabilityResult(Result):
         Mean and deviation of the share of negative eigenvalues.
     shift, confidence : float
     """
+
+    uncertainties: ClassVar[dict[str, Uncertainty]] = {
+        "low": Uncertainty("bracket", "probability"),
+        "high": Uncertainty("bracket", "probability"),
+    }
 
     dimensions: np.ndarray = field(default_factory=_empty)
     n_samples: np.ndarray = field(default_factory=_empty)

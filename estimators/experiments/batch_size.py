@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from torch import nn
@@ -25,7 +25,7 @@ from ..data import Examples
 from ..landscape import Landscape
 from ..models import trainable_names
 from ..progress import OnProgress, ignore_progress, part
-from ..results import Result
+from ..results import Result, Uncertainty
 from ..sharpness import SharpnessEstimator, SharpnessResult
 from ..training import train
 
@@ -82,6 +82,14 @@ class BatchSizeResult(Result):
     notes : list of str
         What limits the comparison.
     """
+
+    uncertainties: ClassVar[dict[str, Uncertainty]] = {
+        "rows.lambda_max_residual": Uncertainty("residual", "rows.lambda_max"),
+        "rows.trace_stderr": Uncertainty("stderr", "rows.trace"),
+        "rows.average_sharpness_stderr": Uncertainty("stderr", "rows.average_sharpness"),
+        "claims.low": Uncertainty("bracket", "claims.effect"),
+        "claims.high": Uncertainty("bracket", "claims.effect"),
+    }
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     claims: list[dict[str, Any]] = field(default_factory=list)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from ..data import Examples, load_data
 from ..landscape import Landscape
 from ..models import trainable_names
 from ..progress import OnProgress, ignore_progress, part
-from ..results import Result
+from ..results import Result, Uncertainty
 
 PLAIN, SWA, EMA = "sgd", "swa", "ema"
 GROUPS = (PLAIN, SWA, EMA)
@@ -77,6 +77,13 @@ class SwaComparisonResult(Result):
     notes : list of str
         What limits the comparison.
     """
+
+    uncertainties: ClassVar[dict[str, Uncertainty]] = {
+        "rows.lambda_max_residual": Uncertainty("residual", "rows.lambda_max"),
+        "rows.average_sharpness_stderr": Uncertainty("stderr", "rows.average_sharpness"),
+        "claims.low": Uncertainty("bracket", "claims.effect"),
+        "claims.high": Uncertainty("bracket", "claims.effect"),
+    }
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     claims: list[dict[str, Any]] = field(default_factory=list)

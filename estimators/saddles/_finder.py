@@ -19,7 +19,7 @@ from ..core.evidence.intervals import spearman, wilson_interval
 from ..core.saddles.critical import CriticalPoint, find_critical_points, signature
 from ..core.saddles.objectives import Objective
 from ..progress import OnProgress
-from ..results import Result
+from ..results import Result, Uncertainty
 from ._small_net import pooled_digits, small_net
 from ._start import DENSE_LIMIT, check_smooth, landscape_objective
 
@@ -58,6 +58,13 @@ class CriticalPointsResult(Result):
     tol, l2 : float
         Gradient norm asked for; the objective is L + l2/2 · ‖θ‖².
     """
+
+    uncertainties: ClassVar[dict[str, Uncertainty]] = {
+        "success.low": Uncertainty("bracket", "success.rate"),
+        "success.high": Uncertainty("bracket", "success.rate"),
+        "spearman.low": Uncertainty("bracket", "spearman.value"),
+        "spearman.high": Uncertainty("bracket", "spearman.value"),
+    }
 
     kind: ClassVar[str] = "critical_points"
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from ..results import Result
+from ..results import Result, Uncertainty
 from ._measures import MEASURES
 
 _NAN = float("nan")
@@ -69,6 +69,18 @@ class SharpnessResult(Result):
         What a person should know before believing the numbers.
     """
 
+    uncertainties: ClassVar[dict[str, Uncertainty]] = {
+        "lambda_max_residual": Uncertainty("residual", "lambda_max"),
+        "trace_stderr": Uncertainty("stderr", "trace"),
+        "average_sharpness_stderr": Uncertainty("stderr", "average_sharpness"),
+        "average_sharpness_low": Uncertainty("bracket", "average_sharpness"),
+        "average_sharpness_high": Uncertainty("bracket", "average_sharpness"),
+        "m_sharpness_stderr": Uncertainty("stderr", "m_sharpness"),
+        "noise_stderr": Uncertainty("stderr", "noise_average"),
+        "noise_low": Uncertainty("bracket", "noise_average"),
+        "noise_high": Uncertainty("bracket", "noise_average"),
+    }
+
     measures: list[str] = field(default_factory=list)
     loss: float = _NAN
     accuracy: float = _NAN
@@ -129,16 +141,14 @@ class SharpnessResult(Result):
 
     def table(self) -> list[dict[str, Any]]:
         """One row a measured number, with its uncertainty: what a CSV holds."""
-        errors = {
-            "lambda_max": self.lambda_max_residual,
-            "trace": self.trace_stderr,
-            "average_sharpness": self.average_sharpness_stderr,
-            "m_sharpness": self.m_sharpness_stderr,
-        }
         names = ["loss", "accuracy", "gradient_norm"]
         names += [column for name in self.measures for column in MEASURES[name].columns]
         return [
-            {"measure": name, "value": float(getattr(self, name)), "uncertainty": errors.get(name, _NAN)}
+            {
+                "measure": name,
+                "value": float(getattr(self, name)),
+                "uncertainty": (self.uncertainty_of(name) or ("", _NAN))[1],
+            }
             for name in names
         ]
 

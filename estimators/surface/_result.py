@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..results import Result
+from ..results import Result, Uncertainty
 
 
 def _empty() -> np.ndarray:
@@ -70,6 +70,11 @@ class SurfaceResult(Result):
     >>> result.losses.shape, result.axis_titles
     ((5,), ['Random direction (filter norms)'])
     """
+
+    uncertainties: ClassVar[dict[str, Uncertainty]] = {
+        "error_estimate": Uncertainty("estimate", "losses"),
+        "largest_error": Uncertainty("estimate", "losses"),
+    }
 
     kind: ClassVar[str] = "surface"
 

@@ -1,11 +1,23 @@
 import pickle
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, fields
+from typing import get_args
 
 import numpy as np
 import pytest
 
-from estimators import Result
+import estimators.experiments  # all results are known then
+from estimators import (
+    AverageResult,
+    CriticalPointsResult,
+    CurvatureResult,
+    PathResult,
+    Result,
+    SharpnessResult,
+    SurfaceResult,
+)
 from estimators.progress import part, progress_bar
+from estimators.results import REGISTRY, Kind
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -71,3 +83,55 @@ def test_progress_maps_parts_and_draws_a_bar(capsys):
     bar(1, 2, "a")
     bar(2, 2, "b")
     assert "points: 100%" in capsys.readouterr().err
+
+
+TELLING = re.compile(r"(^|_)(stderrs?|residuals?|error|error_estimate|low|high|bracket)$")
+
+
+def results_of_the_engine():
+    assert estimators.experiments.CasesResult in REGISTRY.values()
+    return [cls for cls in REGISTRY.values() if cls.__module__.startswith("estimators.")]
+
+
+@pytest.mark.parametrize("cls", results_of_the_engine(), ids=lambda cls: cls.__name__)
+def test_every_uncertainty_is_declared_and_of_something(cls):
+    names = {f.name for f in fields(cls)}
+    assert {name for name in names if TELLING.search(name)} <= set(cls.uncertainties)
+    for own, told in cls.uncertainties.items():
+        assert told.kind in get_args(Kind)
+        assert own.partition(".")[0] in names and told.of.partition(".")[0] in names and own != told.of
+    ends = [told.of for own, told in cls.uncertainties.items() if told.kind == "bracket" and "bracket" not in own]
+    assert sorted(ends[::2]) == sorted(ends[1::2])  # both ends of each
+
+
+def test_an_uncertainty_comes_with_its_kind():
+    sharp = SharpnessResult(
+        lambda_max_residual=0.1, average_sharpness_stderr=0.2, average_sharpness_low=1.0, average_sharpness_high=3.0
+    )
+    assert sharp.uncertainty_of("lambda_max") == ("residual", 0.1)
+    assert sharp.uncertainty_of("average_sharpness") == ("stderr", 0.2)
+    assert sharp.uncertainty_of("average_sharpness", "bracket") == ("bracket", (1.0, 3.0))
+    assert sharp.uncertainty_of("loss") is None and sharp.uncertainty_of("trace", "bracket") is None
+    assert PathResult(barrier_error=0.01).uncertainty_of("barrier") == ("estimate", 0.01)
+    kind, values = SurfaceResult(error_estimate=np.ones((2, 3))).uncertainty_of("losses")
+    assert kind == "estimate" and values.shape == (2, 3)
+    curved = CurvatureResult(
+        fractions=np.array([0.2, 0.3, 0.5]), fractions_stderr=np.full(3, 0.2), fractions_bracket=np.full(3, 0.1)
+    )
+    kind, (low, high) = curved.uncertainty_of("fractions", "bracket")
+    assert kind == "bracket"
+    np.testing.assert_allclose([low, high], [[0.1, 0.2, 0.4], [0.3, 0.4, 0.6]])
+    assert curved.uncertainty_of("fractions")[0] == "stderr"
+
+
+def test_uncertainties_in_rows_and_dicts_are_told_too():
+    rows = [{"name": "a", "lambda_max": 2.0, "lambda_max_residual": 0.5}, {"name": "b", "lambda_max_residual": None}]
+    kind, values = AverageResult(sharpness=rows).uncertainty_of("sharpness.lambda_max")
+    assert kind == "residual"
+    np.testing.assert_array_equal(values, [0.5, np.nan])
+    nothing = np.empty(0)
+    points = CriticalPointsResult(
+        **{f.name: nothing for f in fields(CriticalPointsResult) if f.name not in ("settings", "spearman", "success")},
+        spearman={"value": 0.5, "low": 0.1, "high": 0.8, "n": 9},
+    )
+    assert points.uncertainty_of("spearman.value") == ("bracket", (0.1, 0.8))

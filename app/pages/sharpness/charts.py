@@ -23,16 +23,16 @@ BEST, ONE_STEP, QUADRATIC = "best", "one_step", "quadratic"
 DASHES = {BEST: [1, 0], ONE_STEP: [6, 3], QUADRATIC: [2, 3]}
 GROUP_COLORS = {"small": theme.CATEGORICAL[2], "large": theme.CATEGORICAL[1]}
 
-# Measures in the order of the panels: the field, its error, and how many errors the bar reaches.
 PANELS = (
-    ("lambda_max", "lambda_max_residual", 1),
-    ("trace", "trace_stderr", 2),
-    ("sharpness", None, 0),
-    ("average_sharpness", "average_sharpness_stderr", 2),
-    ("m_sharpness", "m_sharpness_stderr", 2),
-    ("sigma_tolerated", None, 0),
-    ("pac_bayes_bound", None, 0),
+    "lambda_max",
+    "trace",
+    "sharpness",
+    "average_sharpness",
+    "m_sharpness",
+    "sigma_tolerated",
+    "pac_bayes_bound",
 )
+REACH = {"stderr": 2, "residual": 1}  # how many of its uncertainties the bar of a measure reaches
 EXPERIMENT_PANELS = (
     "train_loss",
     "lambda_max",
@@ -157,9 +157,9 @@ def measures(results: Labelled, *, columns: int = 2, width: int = 220) -> alt.Co
     """Draw every measure as dots with error bars: a panel a measure, a row a model."""
     labels = [label for label, _ in results]
     panels, shown = [], []
-    for name, error, reach in PANELS:
+    for name in PANELS:
         rows = [
-            (label, float(getattr(result, name)), 0.0 if error is None else float(getattr(result, error)))
+            (label, float(getattr(result, name)), *(result.uncertainty_of(name) or ("", 0.0)))
             for label, result in results
             if np.isfinite(getattr(result, name))
         ]
@@ -167,8 +167,8 @@ def measures(results: Labelled, *, columns: int = 2, width: int = 220) -> alt.Co
             continue
         title = text(f"panel.{name}")
         shown.append(title)
-        table = pd.DataFrame(rows, columns=["model", "value", "error"])
-        bar = reach * table["error"].fillna(0.0)
+        table = pd.DataFrame(rows, columns=["model", "value", "kind", "error"])
+        bar = table["kind"].map(REACH).fillna(0) * table["error"].fillna(0.0)
         table = table.assign(low=table["value"] - bar, high=table["value"] + bar)
         y = alt.Y("model:N", title=None, sort=labels, axis=alt.Axis(labelLimit=130, grid=True, ticks=False))
         scale = alt.Scale(zero=bool((table["low"] >= 0).all()))
@@ -178,7 +178,7 @@ def measures(results: Labelled, *, columns: int = 2, width: int = 220) -> alt.Co
             alt.Tooltip("model:N", title=text("model")),
             alt.Tooltip("value:Q", title=title, format=".4g"),
         ]
-        if error is not None:
+        if table["kind"].any():
             tooltip.append(alt.Tooltip("error:Q", title=text(f"error.{name}"), format=".2g"))
         dots = (
             alt.Chart(table).mark_point(filled=True, size=80, opacity=1).encode(x=x, y=y, color=color, tooltip=tooltip)

@@ -21,23 +21,23 @@ from app.work import jobs
 PAGE = "sharpness"
 DEFINITIONS = ("worst", "adaptive", "m", "average", "curvature", "pac")
 # Rows of the table: text key and the field, its error, or a function of the result where it is not a field.
-ROWS: tuple[tuple[str, str | None], ...] = (
-    ("loss", None),
-    ("accuracy", None),
-    ("gradient_norm", None),
-    ("sharpness", None),
-    ("one_step", None),
-    ("first_order", None),
-    ("quadratic_rise", None),
-    ("lambda_max", "lambda_max_residual"),
-    ("trace", "trace_stderr"),
-    ("average_sharpness", "average_sharpness_stderr"),
-    ("quadratic_average", None),
-    ("m_sharpness", "m_sharpness_stderr"),
-    ("pac_bayes_bound", None),
-    ("pac_bayes_kl", None),
-    ("pac_bayes_parts", None),
-    ("sigma_tolerated", None),
+ROWS = (
+    "loss",
+    "accuracy",
+    "gradient_norm",
+    "sharpness",
+    "one_step",
+    "first_order",
+    "quadratic_rise",
+    "lambda_max",
+    "trace",
+    "average_sharpness",
+    "quadratic_average",
+    "m_sharpness",
+    "pac_bayes_bound",
+    "pac_bayes_kl",
+    "pac_bayes_parts",
+    "sigma_tolerated",
 )
 
 
@@ -186,7 +186,7 @@ def draw(result: Any) -> None:
         st.markdown(f"**{text('heading.noise')}**")
         pictures["noise"] = charts.noise_profile(results, log=log)
         widgets.show_chart(pictures["noise"])
-    if any(np.isfinite(getattr(r, name)) for _, r in results for name, _, _ in charts.PANELS):
+    if any(np.isfinite(getattr(r, name)) for _, r in results for name in charts.PANELS):
         st.markdown(f"**{text('heading.measures')}**")
         pictures["measures"] = charts.measures(results)
         widgets.show_chart(pictures["measures"])
@@ -209,14 +209,14 @@ def numbers(results: list[tuple[str, Any]]) -> pd.DataFrame:
     """Return the table: a row a measure, a column a model, uncertainties beside the values."""
     text = texts(PAGE)
     rows = []
-    for name, error in ROWS:
-        cells = [cell(result, name, error) for _, result in results]
+    for name in ROWS:
+        cells = [cell(result, name) for _, result in results]
         if any(cells):
             rows.append([text(f"row.{name}"), *(c or "–" for c in cells)])
     return pd.DataFrame(rows, columns=[text("row"), *(label for label, _ in results)])
 
 
-def cell(result: Any, name: str, error: str | None) -> str:
+def cell(result: Any, name: str) -> str:
     """Return one number with its uncertainty; empty when it was not measured."""
     text = texts(PAGE)
     parts = result.pac_bayes
@@ -235,5 +235,5 @@ def cell(result: Any, name: str, error: str | None) -> str:
     shown = f"{value:.1%}" if name == "accuracy" else short(value)
     if name == "pac_bayes_bound" and parts.get("vacuous"):
         return text("vacuous", value=shown)
-    spread = float(getattr(result, error)) if error else float("nan")
+    _, spread = result.uncertainty_of(name) or ("", np.nan)
     return f"{shown} ± {short(spread, 2)}" if np.isfinite(spread) else shown

@@ -149,7 +149,7 @@ def test_every_measure_claim_and_row_has_its_words():
         assert TEXT("measure." + name)
     for claim in experiment_result().claims:
         assert TEXT("claim." + claim["key"]).endswith(".")
-    for name, _ in page_module.ROWS:
+    for name in page_module.ROWS:
         assert TEXT("row." + name)
 
 
