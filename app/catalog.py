@@ -295,6 +295,11 @@ class PointSpec:
         origin = f"random, seed {self.seed}" if self.weights == RANDOM else self.weights
         return self.name or f"{self.architecture} ({origin})"
 
+    def meta(self, data: DataSpec) -> dict[str, Any]:
+        """Return what the library notes of a network of this kind that learnt from ``data``."""
+        shape = {"architecture": self.architecture, "num_classes": self.num_classes, "image_size": self.image_size}
+        return {**shape, "data": data.as_dict()}
+
     def _arguments(self) -> dict[str, Any]:
         arguments: dict[str, Any] = {"num_classes": self.num_classes, "image_size": self.image_size}
         if self.checkpoint is not None:

@@ -15,7 +15,7 @@ from .curvature import (
 )
 from .data import DataList, Examples, data_settings, list_data, load_data
 from .landscape import Evaluation, Landscape
-from .models import load_model, read_checkpoint, save_checkpoint
+from .models import count_parameters, load_model, read_checkpoint, save_checkpoint
 from .progress import Cancelled
 from .results import Result
 from .saddles import CriticalPointFinder, CriticalPointsResult, EscapeResult, SaddleEscaper, pooled_digits, small_net
@@ -58,6 +58,7 @@ __all__ = [
     "basins_of",
     "cache_info",
     "clear_cache",
+    "count_parameters",
     "data_settings",
     "list_data",
     "load_data",

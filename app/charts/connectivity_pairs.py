@@ -162,7 +162,7 @@ def _case(name: str) -> str:
 
 
 def _joint(name: str) -> str:
-    return text(f"cases.joint.{name}")
+    return text(f"cases.joints.{name}")
 
 
 def _joint_scale(result: Any) -> alt.Scale:

@@ -3,6 +3,7 @@
 - ``page_header``: title, the question the page answers, and two columns: inputs, picture
 - ``inputs``: model(s), data and engine settings, with every message beside its input; gives ``Inputs``
 - ``point_picker``, ``data_picker``, ``engine_settings``: the parts of ``inputs`` alone
+- ``points_picker``: several checkpoints of one kind, or the epochs of one
 - ``Form``: a page's own inputs, a line each
 - ``cost``: points × measured milliseconds, before the run
 - ``run_button``: the one primary button of a page
@@ -39,6 +40,7 @@ from app.widgets.jobs import activity, job_panel, start_fit, view_switch
 from app.widgets.outputs import copy_as_python, downloads, take_along
 from app.widgets.pickers import Inputs, data_picker, engine_settings, inputs, point_picker
 from app.widgets.pins import pin_button, pinned, unpin
+from app.widgets.several import points_picker
 
 __all__ = [
     "Form",
@@ -60,6 +62,7 @@ __all__ = [
     "pin_button",
     "pinned",
     "point_picker",
+    "points_picker",
     "run_button",
     "settings_line",
     "show_chart",

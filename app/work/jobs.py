@@ -133,6 +133,11 @@ class Handle:
         """Hand on what is known so far; the page draws it while the work goes on."""
         self.job.partial = result
 
+    @property
+    def reports(self) -> dict[str, Callable[..., None]]:
+        """What ``fit`` takes to report here: ``on_progress`` and ``on_partial``."""
+        return {"on_progress": self.progress, "on_partial": self.partial}
+
     def part(self, start: float, stop: float) -> Handle:
         """Return a handle whose 0–1 covers ``start``–``stop`` of this one, for work of several stages."""
         width = self._stop - self._start

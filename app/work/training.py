@@ -60,9 +60,8 @@ def train(handle: jobs.Handle, name: str, point: PointSpec, data: DataSpec, sett
     settings : dict
         Keyword arguments of :func:`estimators.train`.
     """
-    from estimators import Cancelled, Landscape, save_checkpoint
+    from estimators import Cancelled, Landscape, count_parameters, save_checkpoint
     from estimators import train as fit
-    from estimators.models import count_parameters
 
     held_out_spec = data.held_out(None)
     examples, held_out = data.load(), held_out_spec.load()
@@ -70,10 +69,7 @@ def train(handle: jobs.Handle, name: str, point: PointSpec, data: DataSpec, sett
     rows: list[dict[str, float]] = []
     meta = {
         "name": name,
-        "architecture": point.architecture,
-        "num_classes": point.num_classes,
-        "image_size": point.image_size,
-        "data": data.as_dict(),
+        **point.meta(data),
         "training": settings,
         "start": point.as_dict(),
         "parameters": count_parameters(model),

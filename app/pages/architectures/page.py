@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import streamlit as st
@@ -9,8 +10,8 @@ import streamlit as st
 from app import export, widgets
 from app.catalog import DataSpec, PointSpec, check_architecture, class_names
 from app.pages.architectures.views import draw_comparison, draw_width_sweep
-from app.state import bound
 from app.texts import texts
+from app.widgets import Form
 from app.work import jobs
 
 PAGE = "architectures"
@@ -39,28 +40,16 @@ def render() -> None:
     text = texts(PAGE)
     left, right = widgets.page_header(PAGE, text)
     with left:
-        known = list(presets())
-        vary = st.selectbox(
-            text("vary"),
-            [*known, WIDTH_SWEEP],
-            format_func=lambda name: text(f"preset.{name}"),
-            help=text("vary.help"),
-            **bound(PAGE, "vary"),
-        )
-        architecture = st.selectbox(
-            text("architecture"),
-            ARCHITECTURES,
-            accept_new_options=True,
-            help=text("architecture.help"),
-            **bound(PAGE, "architecture"),
-        )
-        problem = check_architecture(str(architecture or ""))
+        form = Form(PAGE)
+        vary = form.choice("vary", (*presets(), WIDTH_SWEEP), words=lambda name: text(f"preset.{name}"))
+        architecture = str(form.choice("architecture", ARCHITECTURES, accept_new_options=True) or "")
+        problem = check_architecture(architecture)
         if problem:
             st.error(problem)
         if vary == WIDTH_SWEEP:
-            _width_inputs(str(architecture), ready=problem is None)
+            _width_inputs(architecture, ready=problem is None)
         else:
-            _comparison_inputs(str(vary), presets(str(architecture))[str(vary)], ready=problem is None)
+            _comparison_inputs(vary, presets(architecture)[vary], ready=problem is None)
     with right:
         widgets.job_panel(PAGE, draw)
         widgets.definitions(text, ("skips", "gap", "lambda", "sharpness", "basin", "convex", "tau"))
@@ -88,16 +77,9 @@ def _comparison_inputs(vary: str, offered: tuple[Any, ...], *, ready: bool) -> N
     variants = [variant for variant in offered if variant.name in chosen]
     if not variants:
         st.error(text("variants.none"))
-    row = st.columns(3)
-    seeds = int(row[0].number_input(text("seeds"), 1, 20, 3, help=text("seeds.help"), **bound(PAGE, "seeds")))
-    epochs = int(row[1].number_input(text("epochs"), 1, 200, 8, help=text("epochs.help"), **bound(PAGE, "epochs")))
-    side = int(
-        row[2].number_input(
-            text("resolution"), 3, 101, 21, step=2, help=text("resolution.help"), **bound(PAGE, "resolution")
-        )
-    )
-    if seeds == 1:
-        st.caption(text("one_seed"))
+    row = Form(PAGE).columns(3)
+    seeds, epochs = _budget(row)
+    side = row[2].integer("resolution", 21, 3, 101, step=2)
     data, settings = _data_and_engine()
     if data is None or not variants or not ready:
         widgets.run_button(PAGE, text("run"), ready=False)
@@ -117,11 +99,7 @@ def _width_inputs(architecture: str, *, ready: bool) -> None:
         format_func=lambda f: f"× {f:g}",
         key=f"{PAGE}.factors",
     )
-    row = st.columns(2)
-    seeds = int(row[0].number_input(text("seeds"), 1, 20, 3, help=text("seeds.help"), **bound(PAGE, "seeds")))
-    epochs = int(row[1].number_input(text("epochs"), 1, 200, 8, help=text("epochs.help"), **bound(PAGE, "epochs")))
-    if seeds == 1:
-        st.caption(text("one_seed"))
+    seeds, epochs = _budget(Form(PAGE).columns(2))
     data, settings = _data_and_engine()
     ready = ready and data is not None and len(chosen) > 0
     if ready and data is not None:
@@ -131,6 +109,14 @@ def _width_inputs(architecture: str, *, ready: bool) -> None:
         widgets.cost(points, _point(architecture, data), data, settings)
     if widgets.run_button(PAGE, text("run"), ready=ready) and data is not None:
         _start_width(architecture, tuple(sorted(chosen)), seeds, epochs, data, settings)
+
+
+def _budget(row: Sequence[Form]) -> tuple[int, int]:
+    """Ask for seeds and epochs."""
+    seeds, epochs = row[0].integer("seeds", 3, 1, 20), row[1].integer("epochs", 8, 1, 200)
+    if seeds == 1:
+        st.caption(texts(PAGE)("one_seed"))
+    return seeds, epochs
 
 
 def _data_and_engine() -> tuple[DataSpec | None, dict[str, Any]]:
@@ -171,14 +157,7 @@ def _start(
     held_out = data.held_out(None)
 
     def work(handle: jobs.Handle) -> Any:
-        comparer.fit(
-            variants,
-            data.load(),
-            held_out=held_out.load(),
-            on_progress=handle.progress,
-            on_partial=handle.partial,
-        )
-        return comparer.result_
+        return comparer.fit(variants, data.load(), held_out=held_out.load(), **handle.reports).result_
 
     architecture = variants[0].architecture
     names = tuple(variant.name for variant in variants)
@@ -211,20 +190,13 @@ def _start_width(
     settings: dict[str, Any],
 ) -> None:
     """Queue a width sweep."""
-    from estimators.experiments.width_sweep import WidthSweep
+    from estimators.experiments import WidthSweep
 
     sweep = WidthSweep(factors=factors, n_seeds=seeds, epochs=epochs, memory="default", **settings)
     held_out = data.held_out(None)
 
     def work(handle: jobs.Handle) -> Any:
-        sweep.fit(
-            architecture,
-            data.load(),
-            held_out=held_out.load(),
-            on_progress=handle.progress,
-            on_partial=handle.partial,
-        )
-        return sweep.result_
+        return sweep.fit(architecture, data.load(), held_out=held_out.load(), **handle.reports).result_
 
     script = export.script(
         sweep,
@@ -232,9 +204,6 @@ def _start_width(
         held_out=held_out,
         fit=f"{architecture!r}, data, held_out=held_out",
         show="result.summary_",
-    ).replace(
-        "from estimators import WidthSweep, load_data",
-        "from estimators import load_data\nfrom estimators.experiments.width_sweep import WidthSweep",
     )
     config = export.config(sweep, data=data, script=script)
     title = texts(PAGE)("job.width", architecture=architecture, widths=len(factors), seeds=seeds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,8 @@ from app import widgets
 from app.charts import surface as surface_charts
 from app.charts.theme import SCHEMES
 from app.pages.architectures import charts
-from app.state import bound
 from app.texts import texts
+from app.widgets import Form
 
 TEXT = "architectures"
 VIEWS = ("maps", "numbers", "rank", "claims", "runs")
@@ -55,37 +56,33 @@ def _short(value: float, digits: int) -> str:
 def summary_table(result: Any) -> pd.DataFrame:
     """Return the table of variants, each quantity as mean ± spread."""
     text = texts(TEXT)
-    rows = []
-    for line in result.summary:
-        row = {
+    return pd.DataFrame(
+        {
             text("col.variant"): line["variant"],
             text("col.runs"): text("runs_of", ok=line["n"] - line["n_failed"], all=line["n"]),
             text("quantity.n_parameters"): line["n_parameters"],
+            **{text(f"quantity.{q}"): spread(line[q], line[f"{q}_spread"]) for q in QUANTITIES[:9]},
+            text("quantity.seconds"): line["seconds"],
         }
-        for quantity in QUANTITIES[:9]:
-            row[text(f"quantity.{quantity}")] = spread(line[quantity], line[f"{quantity}_spread"])
-        row[text("quantity.seconds")] = line["seconds"]
-        rows.append(row)
-    return pd.DataFrame(rows)
+        for line in result.summary
+    )
 
 
 def runs_table(result: Any) -> pd.DataFrame:
     """Return one row a run, numbers unrounded."""
     text = texts(TEXT)
-    rows = []
-    for row in result.table:
-        rows.append(
-            {
-                text("col.variant"): row["variant"],
-                text("col.seed"): row["seed"],
-                text("col.status"): row["status"],
-                text("quantity.n_parameters"): row["n_parameters"],
-                text("epochs"): row["epochs_run"],
-                **{text(f"quantity.{q}"): row[q] for q in QUANTITIES},
-                text("col.seconds"): row["seconds_training"] + (row["seconds_measuring"] or 0.0),
-            }
-        )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(
+        {
+            text("col.variant"): row["variant"],
+            text("col.seed"): row["seed"],
+            text("col.status"): row["status"],
+            text("quantity.n_parameters"): row["n_parameters"],
+            text("epochs"): row["epochs_run"],
+            **{text(f"quantity.{q}"): row[q] for q in QUANTITIES},
+            text("col.seconds"): row["seconds_training"] + (row["seconds_measuring"] or 0.0),
+        }
+        for row in result.table
+    )
 
 
 def draw_comparison(result: Any, page: str, total: int | None = None) -> None:
@@ -116,16 +113,8 @@ def draw_comparison(result: Any, page: str, total: int | None = None) -> None:
         st.warning(text("failures", count=failed, total=len(result.table)), icon=":material/warning:")
     if all(line["n"] == 1 for line in result.summary):
         st.info(text("one_seed"), icon=":material/info:")
-    view = st.segmented_control(
-        text("view"),
-        VIEWS,
-        format_func=lambda name: text(f"view.{name}"),
-        default="maps",
-        required=True,
-        label_visibility="collapsed",
-        **bound(page, "view"),
-    )
-    {"maps": _maps, "numbers": _numbers, "rank": _rank, "claims": _claims, "runs": _runs}[str(view)](result, page)
+    view = Form(page).switch("view", VIEWS, label_visibility="collapsed")
+    {"maps": _maps, "numbers": _numbers, "rank": _rank, "claims": _claims, "runs": _runs}[view](result, page)
     widgets.settings_line(result)
     chart = charts.small_multiples(result) if charts.maps(result) else charts.dots(result, "lambda_max")
     widgets.take_along(page, result, chart, table=runs_table(result), name="architectures")
@@ -138,19 +127,10 @@ def _maps(result: Any, page: str) -> None:
         st.caption(text("maps.none"))
         return
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        log = (
-            st.segmented_control(
-                text("scale"),
-                ["log", "linear"],
-                format_func=lambda s: text("scale." + s),
-                default="log",
-                required=True,
-                **bound(page, "scale"),
-            )
-            == "log"
-        )
-        scheme = SCHEMES[st.selectbox(text("scheme"), list(SCHEMES), width=140, **bound(page, "scheme"))]
-        levels = st.slider(text("levels"), 0, 24, 10, width=160, **bound(page, "levels"))
+        form = Form(page)
+        log = form.log()
+        scheme = SCHEMES[form.choice("scheme", SCHEMES, width=140)]
+        levels = form.slider("levels", 10, 0, 24, width=160)
     domain = charts.domain_of(result, log=log)
     columns = 2 if len(result.names) in (1, 2, 4) else 3
     for start in range(0, len(result.names), columns):
@@ -163,13 +143,7 @@ def _maps(result: Any, page: str) -> None:
                     continue
                 widgets.show_chart(
                     surface_charts.heat_map(
-                        drawn[name],
-                        log=log,
-                        levels=levels,
-                        scheme=scheme,
-                        domain=domain,
-                        title=name,
-                        height=300,
+                        drawn[name], log=log, levels=levels, scheme=scheme, domain=domain, title=name, height=300
                     )
                 )
     st.caption(text("maps.one_scale", low=number(domain[0]), high=number(domain[1])))
@@ -186,11 +160,15 @@ def _numbers(result: Any, page: str) -> None:
         label_visibility="collapsed",
         key=f"{page}.quantities",
     )
-    for start in range(0, len(chosen), 2):
-        for column, quantity in zip(st.columns(2), chosen[start : start + 2], strict=False):
-            with column:
-                widgets.show_chart(charts.dots(result, quantity))
+    _pairs([charts.dots(result, quantity) for quantity in chosen])
     st.caption(text("dots.help"))
+
+
+def _pairs(drawn: Sequence[Any]) -> None:
+    for start in range(0, len(drawn), 2):
+        for column, chart in zip(st.columns(2), drawn[start : start + 2], strict=False):
+            with column:
+                widgets.show_chart(chart)
 
 
 def _rank(result: Any, page: str) -> None:
@@ -200,10 +178,8 @@ def _rank(result: Any, page: str) -> None:
     with left:
         widgets.show_chart(charts.correlations(result))
     with right:
-        measure = st.selectbox(
-            text("rank.pick"), RANKED, format_func=lambda q: text(f"quantity.{q}"), **bound(page, "measure")
-        )
-        widgets.show_chart(charts.against_gap(result, str(measure)))
+        measure = Form(page).choice("measure", RANKED, label="rank.pick", words=lambda q: text(f"quantity.{q}"))
+        widgets.show_chart(charts.against_gap(result, measure))
 
 
 def _claims(result: Any, page: str) -> None:
@@ -273,11 +249,7 @@ def draw_width_sweep(result: Any, page: str) -> None:
         },
     )
     st.caption(text("width.help"))
-    drawn = charts.WIDTH_QUANTITIES
-    for start in range(0, len(drawn), 2):
-        for column, quantity in zip(st.columns(2), drawn[start : start + 2], strict=False):
-            with column:
-                widgets.show_chart(charts.width_sweep(result, quantity))
+    _pairs([charts.width_sweep(result, quantity) for quantity in charts.WIDTH_QUANTITIES])
     _claims(result, page)
     widgets.settings_line(result)
     widgets.take_along(page, result, charts.width_sweep(result), table=pd.DataFrame(rows), name="width-sweep")

@@ -18,8 +18,8 @@ from app.pages.averaging import charts
 from app.pages.averaging import seeds as averaging_seeds
 from app.pages.averaging import soup as averaging_soup
 from app.pages.averaging import views as averages
-from app.state import bound
 from app.texts import texts
+from app.widgets import Form
 from app.widgets.pickers import TIMM
 from app.work import jobs
 from app.workspace import library
@@ -38,8 +38,7 @@ def render() -> None:
     left, right = widgets.page_header(PAGE, text)
     with left:
         view = widgets.view_switch(PAGE, VIEWS)
-    views = {"soup": averaging_soup.render, "seeds": averaging_seeds.render}
-    views.get(str(view), _render_training)(left, right)
+    {"train": _render_training, "soup": averaging_soup.render, "seeds": averaging_seeds.render}[view](left, right)
 
 
 def _render_training(left: DeltaGenerator, right: DeltaGenerator) -> None:
@@ -66,69 +65,27 @@ def _render_training(left: DeltaGenerator, right: DeltaGenerator) -> None:
 
 def settings() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], bool]:
     """Write the settings; return those of the averager, of its training, of what is measured, and whether to keep."""
-    text = texts(PAGE)
-    row = st.columns(3)
+    form = Form(PAGE)
+    row = form.columns(3)
     training: dict[str, Any] = {
-        "epochs": int(row[0].number_input(text("epochs"), 2, 1000, 20, **bound(PAGE, "epochs"))),
-        "lr": float(
-            row[1].number_input(text("lr"), min_value=1e-5, value=0.1, step=0.05, format="%.4g", **bound(PAGE, "lr"))
-        ),
-        "batch_size": int(row[2].number_input(text("batch"), 2, 4096, 64, **bound(PAGE, "batch"))),
+        "epochs": row[0].integer("epochs", 20, 2, 1000),
+        "lr": row[1].real("lr", 0.1, 1e-5, step=0.05),
+        "batch_size": row[2].integer("batch", 64, 2, 4096),
     }
-    row = st.columns(2)
+    row = form.columns(2)
     params: dict[str, Any] = {
-        "start": float(
-            row[0].number_input(
-                text("start"),
-                min_value=0.0,
-                max_value=0.99,
-                value=0.75,
-                step=0.05,
-                help=text("start.help"),
-                **bound(PAGE, "start"),
-            )
-        ),
-        "swa_lr": float(
-            row[1].number_input(
-                text("swa_lr"),
-                min_value=1e-5,
-                value=0.05,
-                step=0.01,
-                format="%.4g",
-                help=text("swa_lr.help"),
-                **bound(PAGE, "swa_lr"),
-            )
-        ),
+        "start": row[0].real("start", 0.75, 0.0, 0.99, step=0.05),
+        "swa_lr": row[1].real("swa_lr", 0.05, 1e-5, step=0.01),
     }
-    with st.expander(text("more"), icon=":material/join_inner:"):
-        params["schedule"] = str(
-            st.segmented_control(
-                text("schedule"),
-                ["constant", "cyclic"],
-                format_func=lambda s: text("schedule." + s),
-                default="constant",
-                required=True,
-                width="stretch",
-                **bound(PAGE, "schedule"),
-            )
-        )
-        row = st.columns(2)
-        params["every"] = int(row[0].number_input(text("every"), 1, 100, 1, **bound(PAGE, "every")))
-        decay = row[1].number_input(
-            text("decay"),
-            min_value=0.0,
-            max_value=0.99999,
-            value=0.999,
-            step=0.001,
-            format="%.5g",
-            **bound(PAGE, "decay"),
-        )
-        params["decay"] = float(decay)
-    plane = st.toggle(text("with_plane"), value=True, help=text("with_plane.help"), **bound(PAGE, "with_plane"))
-    sharp = st.toggle(text("with_sharpness"), value=True, help=text("with_sharpness.help"), **bound(PAGE, "with_sharp"))
-    keep = st.toggle(text("keep"), value=True, help=text("keep.help"), **bound(PAGE, "keep"))
-    extras = {"plane_resolution": RESOLUTION if plane else 0, "sharpness": bool(sharp)}
-    return params, training, extras, bool(keep)
+    with st.expander(texts(PAGE)("more"), icon=":material/join_inner:"):
+        params["schedule"] = form.switch("schedule", ("constant", "cyclic"), width="stretch")
+        row = form.columns(2)
+        params["every"] = row[0].integer("every", 1, 1, 100)
+        params["decay"] = row[1].real("decay", 0.999, 0.0, 0.99999, step=0.001, format="%.5g")
+    plane = form.toggle("with_plane", True)
+    sharp = form.toggle("with_sharp", True, label="with_sharpness")
+    keep = form.toggle("keep", True)
+    return params, training, {"plane_resolution": RESOLUTION if plane else 0, "sharpness": sharp}, keep
 
 
 def passes(training: dict[str, Any], extras: dict[str, Any]) -> int:
@@ -154,8 +111,7 @@ def start(point: PointSpec, data: DataSpec, params: dict[str, Any], training: di
                 held_out=held_out.load(),
                 checkpoint_dir=Path(folder) / "epochs",
                 compare=True,
-                on_progress=handle.progress,
-                on_partial=handle.partial,
+                **handle.reports,
                 **training,
             )
             if keep:
@@ -177,18 +133,14 @@ def start(point: PointSpec, data: DataSpec, params: dict[str, Any], training: di
 
 def _keep(averager: Any, point: PointSpec, data: DataSpec, training: dict[str, Any], folder: Path) -> None:
     """Add the end of the plain run and the average to the library, each with its epochs."""
-    from estimators import save_checkpoint
-    from estimators.models import count_parameters
+    from estimators import count_parameters, save_checkpoint
 
     runs = {"sgd": averager.plain_run_, "swa": averager.run_}
     for role, run in runs.items():
         row = averager.result_.row("average" if role == "swa" else role)
         meta = {
             "name": library.unused_name(f"{point.architecture} {SAVED[role]}"),
-            "architecture": point.architecture,
-            "num_classes": point.num_classes,
-            "image_size": point.image_size,
-            "data": data.as_dict(),
+            **point.meta(data),
             "training": training,
             "start": point.as_dict(),
             "loss": row["train_loss"],
@@ -257,12 +209,11 @@ def sharpness(result: Any) -> None:
     st.markdown(f"**{text('heading.sharpness')}**")
     rows = pd.DataFrame(
         {
-            text("column.point"): [row["name"] for row in result.sharpness],
-            text("column.sharpness"): [f"{row['sharpness']:.4g}" for row in result.sharpness],
-            text("column.average_sharpness"): [
-                f"{row['average_sharpness']:.3g} ± {row['average_sharpness_stderr']:.1g}" for row in result.sharpness
-            ],
-            text("column.lambda_max"): [f"{row['lambda_max']:.4g}" for row in result.sharpness],
+            text("column.point"): row["name"],
+            text("column.sharpness"): f"{row['sharpness']:.4g}",
+            text("column.average_sharpness"): f"{row['average_sharpness']:.3g} ± {row['average_sharpness_stderr']:.1g}",
+            text("column.lambda_max"): f"{row['lambda_max']:.4g}",
         }
+        for row in result.sharpness
     )
     st.dataframe(rows, hide_index=True, alt=text("heading.sharpness"))

@@ -12,8 +12,8 @@ from streamlit.delta_generator import DeltaGenerator
 
 from app import widgets
 from app.pages.averaging import charts
-from app.state import bound
 from app.texts import texts
+from app.widgets import Form
 from app.work import jobs
 
 PAGE = "averaging.seeds"
@@ -27,38 +27,25 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
     text = texts("averaging")
     with left:
         st.caption(text("seeds.intro"))
-        name = st.selectbox(texts("common")("architecture"), ARCHITECTURES, **bound(PAGE, "architecture"))
-        row = st.columns(3)
-        n_seeds = int(row[0].number_input(text("seeds.n"), 1, 100, 3, **bound(PAGE, "n")))
-        epochs = int(row[1].number_input(text("epochs"), 2, 1000, 20, **bound(PAGE, "epochs")))
-        samples = int(row[2].number_input(text("seeds.samples"), 20, 1437, 300, **bound(PAGE, "samples")))
-        row = st.columns(2)
-        noise = row[0].number_input(text("seeds.noise"), 0.0, 1.0, 0.2, step=0.05, **bound(PAGE, "noise"))
-        pixels = row[1].number_input(text("seeds.pixels"), 0.0, 5.0, 0.0, step=0.1, **bound(PAGE, "pixels"))
-        row = st.columns(2)
-        lr = row[0].number_input(text("lr"), min_value=1e-5, value=0.1, step=0.05, format="%.4g", **bound(PAGE, "lr"))
-        swa_lr = row[1].number_input(
-            text("swa_lr"),
-            min_value=1e-5,
-            value=0.05,
-            step=0.01,
-            format="%.4g",
-            help=text("swa_lr.help"),
-            **bound(PAGE, "swa_lr"),
-        )
+        form = Form(PAGE, "averaging")
+        name = form.choice("architecture", ARCHITECTURES, help=None)
+        row = form.columns(3)
+        n_seeds = row[0].integer("n", 3, 1, 100)
+        epochs = row[1].integer("epochs", 20, 2, 1000)
+        samples = row[2].integer("samples", 300, 20, 1437)
+        row = form.columns(2)
+        noise = row[0].real("noise", 0.2, 0.0, 1.0, step=0.05)
+        pixels = row[1].real("pixels", 0.0, 0.0, 5.0, step=0.1)
+        row = form.columns(2)
+        lr = row[0].real("lr", 0.1, 1e-5, step=0.05)
+        swa_lr = row[1].real("swa_lr", 0.05, 1e-5, step=0.01)
         seconds = n_seeds * (samples / 300) * (epochs * 0.25 + 12)
-        st.caption(
-            text(
-                "seeds.cost",
-                runs=2 * n_seeds,
-                points=3 * n_seeds,
-                seconds=f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min",
-            )
-        )
+        wait = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+        st.caption(text("seeds.cost", runs=2 * n_seeds, points=3 * n_seeds, seconds=wait))
         if widgets.run_button(PAGE, text("seeds.run")):
-            options = {"n_seeds": n_seeds, "epochs": epochs, "lr": float(lr)}
-            making = {"n_samples": samples, "label_noise": float(noise), "pixel_noise": float(pixels)}
-            start(str(name), options, making, float(swa_lr))
+            options = {"n_seeds": n_seeds, "epochs": epochs, "lr": lr}
+            making = {"n_samples": samples, "label_noise": noise, "pixel_noise": pixels}
+            start(name, options, making, swa_lr)
     with right:
         widgets.job_panel(PAGE, draw)
         widgets.definitions(text, DEFINITIONS)
@@ -76,16 +63,14 @@ def start(name: str, options: dict[str, Any], making: dict[str, Any], swa_lr: fl
             partial(noisy_digits, **making),
             estimator=SWAAverager(swa_lr=swa_lr),
             memory="default",
-            on_progress=handle.progress,
-            on_partial=handle.partial,
+            **handle.reports,
             **options,
         )
 
-    script = code(name, options, making, swa_lr)
     config = {
         "estimator": "swa_experiment",
         "params": {**options, **making, "swa_lr": swa_lr, "architecture": name},
-        "script": script,
+        "script": code(name, options, making, swa_lr),
     }
     title = texts("averaging")("seeds.job", n=options["n_seeds"], epochs=options["epochs"])
     jobs.submit(PAGE, title, work, config=config)
@@ -97,24 +82,20 @@ def code(name: str, options: dict[str, Any], making: dict[str, Any], swa_lr: flo
     def listed(values: dict[str, Any]) -> str:
         return ", ".join(f"{key}={value!r}" for key, value in values.items())
 
-    return "\n".join(
-        [
-            "from functools import partial",
-            "",
-            "from estimators import SWAAverager, load_model",
-            "from estimators.experiments import noisy_digits, swa_experiment",
-            "",
-            "result = swa_experiment(",
-            f"    lambda seed: load_model({name!r}, num_classes=10, image_size=32, random_state=seed),",
-            f"    partial(noisy_digits, {listed(making)}),",
-            f"    estimator=SWAAverager(swa_lr={swa_lr!r}),",
-            f"    {listed(options)},",
-            ")",
-            "for claim in result.claims:",
-            "    print(claim)",
-            "",
-        ]
-    )
+    return f"""from functools import partial
+
+from estimators import SWAAverager, load_model
+from estimators.experiments import noisy_digits, swa_experiment
+
+result = swa_experiment(
+    lambda seed: load_model({name!r}, num_classes=10, image_size=32, random_state=seed),
+    partial(noisy_digits, {listed(making)}),
+    estimator=SWAAverager(swa_lr={swa_lr!r}),
+    {listed(options)},
+)
+for claim in result.claims:
+    print(claim)
+"""
 
 
 def draw(result: Any) -> None:

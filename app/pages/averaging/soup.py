@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,9 +15,8 @@ from app import export, widgets, workspace
 from app.catalog import DataSpec, PointSpec
 from app.pages.averaging import charts
 from app.pages.averaging import views as averages
-from app.state import bound
 from app.texts import texts
-from app.widgets.pickers import quick_start
+from app.widgets import Form
 from app.work import jobs
 from app.workspace import library
 
@@ -31,7 +31,7 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
     """Draw the inputs on the left and the average on the right."""
     text = texts("averaging")
     with left:
-        points = pick()
+        points = widgets.points_picker(PAGE, late, first=2, alone=True)
         data = widgets.data_picker(PAGE)
         params, keep = settings()
         with st.expander(texts("common")("engine"), icon=":material/tune:"):
@@ -48,73 +48,20 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
         widgets.definitions(text, DEFINITIONS)
 
 
-def pick() -> list[PointSpec]:
-    """Choose checkpoints of one architecture; an empty list, with the reason beside it, while there are too few."""
-    text = texts("averaging")
-    found = {entry.id: entry for entry in library.list_checkpoints()}
-    if not found:
-        st.caption(text("soup.need"))
-        quick_start(PAGE)
-        return []
-    chosen = st.multiselect(
-        text("soup.models"),
-        list(found),
-        default=list(found)[:2],
-        format_func=lambda i: found[i].label if i in found else i,
-        help=text("soup.models.help"),
-        **bound(PAGE, "models"),
-    )
-    entries = [found[i] for i in chosen if i in found]
-    points = [PointSpec.from_checkpoint(entry) for entry in entries]
-    if (
-        entries
-        and len(entries[0].trajectory) > 2
-        and st.toggle(text("soup.epochs"), help=text("soup.epochs.help"), **bound(PAGE, "epochs"))
-    ):
-        kept = entries[0].trajectory
-        kept = kept[min(len(kept) - 2, round(0.75 * len(kept))) :]
-        points = [PointSpec.from_checkpoint(entries[0], path.stem) for path in kept]
-    kinds = sorted({f"{p.architecture} ({p.num_classes})" for p in points})
-    if len(kinds) > 1:
-        st.error(text("soup.mixed", names=", ".join(kinds)))
-        return []
-    if len(points) < 2:
-        st.caption(text("soup.need"))
-        if len(found) < 2:
-            quick_start(PAGE)
-        return []
-    return points
+def late(epochs: Sequence[Path]) -> Sequence[Path]:
+    """Return the last quarter of a checkpoint's training epochs, two at least; none of fewer than three."""
+    return epochs[min(len(epochs) - 2, round(0.75 * len(epochs))) :] if len(epochs) > 2 else ()
 
 
 def settings() -> tuple[dict[str, Any], bool]:
     """Write the settings; return keyword arguments of ``SWAAverager`` and whether to keep the average."""
-    text = texts("averaging")
-    method = st.selectbox(
-        text("method"),
-        METHODS,
-        format_func=lambda m: text("method." + m),
-        help=text("method.help"),
-        **bound(PAGE, "method"),
-    )
-    params: dict[str, Any] = {"method": str(method)}
-    if method == "greedy_soup":
-        params["score"] = str(
-            st.segmented_control(
-                text("score"),
-                ["accuracy", "loss"],
-                format_func=lambda s: text("score." + s),
-                default="accuracy",
-                required=True,
-                **bound(PAGE, "score"),
-            )
-        )
-    if method == "ema":
-        decay = st.number_input(
-            text("decay"), min_value=0.0, max_value=0.99999, value=0.9, step=0.01, format="%.5g", **bound(PAGE, "decay")
-        )
-        params["decay"] = float(decay)
-    keep = st.toggle(text("soup.keep"), value=True, **bound(PAGE, "keep"))
-    return params, bool(keep)
+    form = Form(PAGE, "averaging")
+    params: dict[str, Any] = {"method": form.choice("method", METHODS)}
+    if params["method"] == "greedy_soup":
+        params["score"] = form.switch("score", ("accuracy", "loss"))
+    if params["method"] == "ema":
+        params["decay"] = form.real("decay", 0.9, 0.0, 0.99999, step=0.01, format="%.5g")
+    return params, form.toggle("keep", True)
 
 
 def start(points: list[PointSpec], data: DataSpec, params: dict[str, Any], keep: bool) -> None:
@@ -134,8 +81,7 @@ def start(points: list[PointSpec], data: DataSpec, params: dict[str, Any], keep:
             model=points[0].load(),
             names=names,
             held_out=held_out.load(),
-            on_progress=handle.progress,
-            on_partial=handle.partial,
+            **handle.reports,
         )
         if keep:
             _keep(averager, points, data, text("soup.name", count=averager.n_averaged_, method=method.lower()))
@@ -157,16 +103,13 @@ def start(points: list[PointSpec], data: DataSpec, params: dict[str, Any], keep:
 
 
 def _keep(averager: Any, points: list[PointSpec], data: DataSpec, name: str) -> None:
-    from estimators.models import count_parameters
+    from estimators import count_parameters
 
     row = averager.result_.row("average")
     first = points[0]
     meta = {
         "name": library.unused_name(name),
-        "architecture": first.architecture,
-        "num_classes": first.num_classes,
-        "image_size": first.image_size,
-        "data": data.as_dict(),
+        **first.meta(data),
         "averaged": [point.label for point in points],
         "loss": row["train_loss"],
         "accuracy": row["held_out_accuracy"],

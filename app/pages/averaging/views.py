@@ -8,44 +8,20 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app.state import bound
 from app.texts import texts
+from app.widgets import Form
 
 
 def switches(page: str, result: Any, default: str = "loss") -> tuple[str, str, bool]:
     """Write what is shown; return quantity, examples and whether the axis is logarithmic."""
-    text = texts("averaging")
+    form, on, scale = Form(page, "averaging"), "train", "linear"
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        quantity = st.segmented_control(
-            text("quantity"),
-            ["loss", "accuracy"],
-            format_func=lambda q: text("quantity." + q),
-            default=default,
-            required=True,
-            **bound(page, "quantity"),
-        )
-        rows = [*result.history, *result.report]
-        on = "train"
-        if any(np.isfinite(row["held_out_loss"]) for row in rows):
-            on = st.segmented_control(
-                text("examples"),
-                ["held_out", "train"],
-                format_func=lambda o: text("examples." + o).capitalize(),
-                default="held_out",
-                required=True,
-                **bound(page, "on"),
-            )
-        scale = "linear"
+        quantity = form.switch("quantity", ("loss", "accuracy"), default)
+        if any(np.isfinite(row["held_out_loss"]) for row in [*result.history, *result.report]):
+            on = form.switch("on", ("held_out", "train"), label="examples")
         if result.history and quantity == "loss":
-            scale = st.segmented_control(
-                text("scale"),
-                ["log", "linear"],
-                format_func=lambda s: text("scale." + s),
-                default="log",
-                required=True,
-                **bound(page, "scale"),
-            )
-    return str(quantity), str(on), scale == "log"
+            scale = form.switch("scale", ("log", "linear"))
+    return quantity, on, scale == "log"
 
 
 def statistics(result: Any) -> None:
@@ -68,14 +44,13 @@ def table(result: Any) -> None:
     """Write one row a point."""
     text = texts("averaging")
     st.markdown(f"**{text('heading.table')}**")
+    numbers = ("held_out_accuracy", "held_out_loss", "train_accuracy", "train_loss")
     rows = pd.DataFrame(
         {
-            text("column.point"): [row["name"] for row in result.report],
-            **{
-                text("column." + name): [row[name] * (100 if "accuracy" in name else 1) for row in result.report]
-                for name in ("held_out_accuracy", "held_out_loss", "train_accuracy", "train_loss")
-            },
+            text("column.point"): row["name"],
+            **{text(f"column.{name}"): row[name] * (100 if "accuracy" in name else 1) for name in numbers},
         }
+        for row in result.report
     )
     if any("soup_score" in row for row in result.report):
         rows[text("column.verdict")] = [
@@ -83,15 +58,5 @@ def table(result: Any) -> None:
         ]
         rows[text("column.soup_score")] = [row.get("soup_score", np.nan) for row in result.report]
     share, nats = st.column_config.NumberColumn(format="%.1f %%"), st.column_config.NumberColumn(format="%.4f")
-    st.dataframe(
-        rows,
-        hide_index=True,
-        column_config={
-            text("column.held_out_accuracy"): share,
-            text("column.train_accuracy"): share,
-            text("column.held_out_loss"): nats,
-            text("column.train_loss"): nats,
-            text("column.soup_score"): nats,
-        },
-        alt=text("heading.table"),
-    )
+    columns = {text(f"column.{name}"): share if "accuracy" in name else nats for name in (*numbers, "soup_score")}
+    st.dataframe(rows, hide_index=True, column_config=columns, alt=text("heading.table"))

@@ -9,12 +9,11 @@ import pandas as pd
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from app import widgets
+from app import export, widgets
 from app.catalog import RANDOM, DataSpec, PointSpec, class_names
 from app.charts import connectivity_pairs as charts
-from app.export import non_defaults
-from app.state import bound
 from app.texts import texts
+from app.widgets import Form
 from app.widgets.pickers import architecture_picker
 from app.work import jobs
 
@@ -55,34 +54,19 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
 
 def settings() -> dict[str, Any]:
     """Write the settings of the experiment; return keyword arguments of ``ConnectivityCases``."""
-    text = texts("connectivity")
-    row = st.columns(2)
-    seeds = row[0].number_input(text("cases.seeds"), 1, 50, 3, help=text("cases.seeds.help"), **bound(PAGE, "seeds"))
-    split = row[1].number_input(
-        text("cases.split"), 0, 1_000_000, 0, help=text("cases.split.help"), **bound(PAGE, "steps")
-    )
-    row = st.columns(2)
-    train = row[0].number_input(text("cases.train_epochs"), 1, 1000, 8, **bound(PAGE, "train_epochs"))
-    tune = row[1].number_input(text("cases.fine_tune_epochs"), 1, 1000, 4, **bound(PAGE, "fine_tune_epochs"))
-    joints = st.pills(
-        text("cases.joints"),
-        list(JOINTS),
-        selection_mode="multi",
-        default=["linear", "aligned", "bezier"],
-        format_func=lambda j: text("cases.joint." + j),
-        **bound(PAGE, "joints"),
-    )
-    row = st.columns(2)
-    epochs = row[0].number_input(text("cases.epochs"), 0, 1000, 15, **bound(PAGE, "epochs"))
-    seed = row[1].number_input(texts("common")("random_state"), 0, 10_000, 0, **bound(PAGE, "seed"))
+    form = Form(PAGE, "connectivity")
+    seeds, split = form.columns(2)
+    train, tune = form.columns(2)
+    joints = form.several("joints", JOINTS, JOINTS[:3])
+    epochs, seed = form.columns(2)
     return {
-        "n_seeds": int(seeds),
-        "split_steps": int(split),
-        "train_epochs": int(train),
-        "fine_tune_epochs": int(tune),
-        "joints": tuple(j for j in JOINTS if j in (joints or [])),
-        "epochs": int(epochs),
-        "random_state": int(seed),
+        "n_seeds": seeds.integer("seeds", 3, 1, 50),
+        "split_steps": split.integer("steps", 0, 0, 1_000_000),
+        "train_epochs": train.integer("train_epochs", 8, 1, 1000),
+        "fine_tune_epochs": tune.integer("fine_tune_epochs", 4, 1, 1000),
+        "joints": joints,
+        "epochs": epochs.integer("epochs", 15, 0, 1000),
+        "random_state": seed.integer("seed", 0, 0, 10_000, label="random_state"),
     }
 
 
@@ -94,43 +78,18 @@ def start(point: PointSpec, data: DataSpec, params: dict[str, Any]) -> None:
     held_out = data.held_out(None)
 
     def work(handle: jobs.Handle) -> Any:
-        experiment.fit(
-            point.architecture,
-            data.load(),
-            held_out=held_out.load(),
-            on_progress=handle.progress,
-            on_partial=handle.partial,
-        )
-        return experiment.result_
+        return experiment.fit(point.architecture, data.load(), held_out=held_out.load(), **handle.reports).result_
 
-    config = {
-        "estimator": "ConnectivityCases",
-        "params": params,
-        "points": {"model": point.as_dict()},
-        "data": data.as_dict(),
-        "script": script(experiment, point, data, held_out),
-    }
+    script = export.script(
+        experiment,
+        data=data,
+        held_out=held_out,
+        fit=f"{point.architecture!r}, data, held_out=held_out",
+        show="*result.verdicts_, sep='\\n'",
+    )
+    config = export.config(experiment, points=[("model", point)], data=data, script=script)
     title = texts("connectivity")("cases.job", model=point.architecture, seeds=params["n_seeds"])
     jobs.submit(PAGE, title, work, config=config)
-
-
-def script(experiment: Any, point: PointSpec, data: DataSpec, held_out: DataSpec) -> str:
-    """Return the Python program that reproduces the experiment."""
-    listed = ", ".join(f"{name}={value!r}" for name, value in non_defaults(experiment).items())
-    return "\n".join(
-        [
-            "from estimators import load_data",
-            "from estimators.experiments import ConnectivityCases",
-            "",
-            data.code("data"),
-            held_out.code("held_out"),
-            f"experiment = ConnectivityCases({listed})",
-            f"result = experiment.fit({point.architecture!r}, data, held_out=held_out)",
-            "for verdict in result.verdicts_:",
-            '    print(verdict["verdict"], "|", verdict["claim"], "|", verdict["reason"])',
-            "",
-        ]
-    )
 
 
 def draw(result: Any) -> None:
@@ -155,7 +114,7 @@ def summary(result: Any) -> pd.DataFrame:
     rows = [
         {
             text("cases.table.case"): text("cases.case." + s["case"]),
-            text("cases.table.path"): text("cases.joint." + s["path"]),
+            text("cases.table.path"): text("cases.joints." + s["path"]),
             text("cases.table.mean"): f"{s['mean']:.3g}",
             text("cases.table.spread"): f"{s['std']:.2g}" if np.isfinite(s["std"]) else "–",
             text("cases.table.range"): f"{s['low']:.3g} – {s['high']:.3g}",

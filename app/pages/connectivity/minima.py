@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import comb
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +14,9 @@ from streamlit.delta_generator import DeltaGenerator
 from app import export, widgets
 from app.catalog import DataSpec, PointSpec
 from app.charts import connectivity_pairs as charts
-from app.state import bound
 from app.texts import texts
-from app.widgets.pickers import quick_start
+from app.widgets import Form
 from app.work import jobs
-from app.workspace import library
 
 PAGE = "connectivity.map"
 POLICIES = ("auto", "recompute", "batch")
@@ -28,7 +28,7 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
     """Draw the inputs on the left and the map on the right."""
     text = texts("connectivity")
     with left:
-        points = pick()
+        points = widgets.points_picker(PAGE, epochs, first=6)
         data = widgets.data_picker(PAGE)
         params = settings()
         with st.expander(texts("common")("engine"), icon=":material/tune:"):
@@ -46,73 +46,23 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
         widgets.definitions(text, DEFINITIONS)
 
 
-def pick() -> list[PointSpec]:
-    """Choose checkpoints of one architecture; an empty list, with the reason beside it, while there are too few."""
-    text = texts("connectivity")
-    found = {entry.id: entry for entry in library.list_checkpoints()}
-    if len(found) < 1:
-        st.caption(text("map.need"))
-        quick_start(PAGE)
-        return []
-    chosen = st.multiselect(
-        text("map.models"),
-        list(found),
-        default=list(found)[:6],
-        format_func=lambda i: found[i].label if i in found else i,
-        help=text("map.models.help"),
-        **bound(PAGE, "models"),
-    )
-    entries = [found[i] for i in chosen if i in found]
-    points = [PointSpec.from_checkpoint(entry) for entry in entries]
-    if (
-        entries
-        and entries[0].trajectory
-        and st.toggle(text("map.epochs"), help=text("map.epochs.help"), **bound(PAGE, "epochs"))
-    ):
-        kept = entries[0].trajectory
-        kept = [kept[i] for i in np.unique(np.linspace(0, len(kept) - 1, min(len(kept), MOST_EPOCHS)).astype(int))]
-        points += [PointSpec.from_checkpoint(entries[0], path.stem) for path in kept]
-    kinds = sorted({p.architecture for p in points})
-    if len(kinds) > 1:
-        st.error(text("map.mixed", count=len(kinds), names=", ".join(kinds)))
-        return []
-    if len(points) < 2:
-        st.caption(text("map.need"))
-        if len(found) < 2:
-            quick_start(PAGE)
-        return []
-    return points
+def epochs(kept: Sequence[Path]) -> Sequence[Path]:
+    """Return some of a checkpoint's training epochs, evenly spread."""
+    return [kept[i] for i in np.unique(np.linspace(0, len(kept) - 1, min(len(kept), MOST_EPOCHS)).astype(int))]
 
 
 def settings() -> dict[str, Any]:
     """Write the settings of the map; return keyword arguments of ``MinimaMapper``."""
-    text = texts("connectivity")
-    align = st.toggle(text("align"), help=text("align.help"), **bound(PAGE, "align"))
-    row = st.columns(2)
-    compare = row[0].selectbox(
-        text("map.compare"),
-        ["features", "outputs"],
-        format_func=lambda c: text("map.compare." + c),
-        **bound(PAGE, "compare"),
-    )
-    layout = row[1].selectbox(
-        text("map.layout"),
-        ["distance", "barrier", "cka"],
-        format_func=lambda name: text("map.layout." + name),
-        **bound(PAGE, "layout"),
-    )
-    row = st.columns(2)
-    n_points = row[0].number_input(text("map.n_points"), 3, 101, 11, step=2, **bound(PAGE, "n_points"))
-    tolerance = row[1].number_input(
-        text("tolerance"), min_value=0.0, value=0.1, step=0.05, format="%.4g", help=text("tolerance.help"),
-        **bound(PAGE, "tolerance"),
-    )  # fmt: skip
+    form = Form(PAGE, "connectivity")
+    align = form.toggle("align")
+    compare, layout = form.columns(2)
+    points, tolerance = form.columns(2)
     return {
         "align": "weights" if align else None,
-        "compare": str(compare),
-        "layout": str(layout),
-        "n_points": int(n_points),
-        "tolerance": float(tolerance),
+        "compare": compare.choice("compare", ("features", "outputs")),
+        "layout": layout.choice("layout", ("distance", "barrier", "cka")),
+        "n_points": points.integer("n_points", 11, 3, 101, step=2),
+        "tolerance": tolerance.real("tolerance", 0.1, 0.0, step=0.05),
     }
 
 
@@ -125,8 +75,7 @@ def start(points: list[PointSpec], data: DataSpec, params: dict[str, Any], engin
 
     def work(handle: jobs.Handle) -> Any:
         models = {name: point.load() for name, point in zip(names, points, strict=True)}
-        mapper.fit(models, data.load(), on_progress=handle.progress, on_partial=handle.partial)
-        return mapper.result_
+        return mapper.fit(models, data.load(), **handle.reports).result_
 
     listed = [(f"model_{i}", point) for i, point in enumerate(points)]
     pairs = ", ".join(f"{name!r}: {variable}" for name, (variable, _) in zip(names, listed, strict=True))
@@ -164,16 +113,9 @@ def draw(result: Any) -> None:
         st.caption(text("map.share", share=result.layout_share, tolerance=result.tolerance))
     st.markdown(f"**{text('map.heading.matrix')}**")
     options = [q for q in charts.MATRICES if q != "cka" or np.isfinite(result.cka).any()]
-    quantity = st.segmented_control(
-        text("map.matrix"),
-        options,
-        format_func=lambda q: text("map.matrix." + q),
-        default="barriers",
-        required=True,
-        label_visibility="collapsed",
-        **bound(PAGE, "matrix"),
-    )
-    grid = charts.matrix(result, quantity=str(quantity))
+    form = Form(PAGE, "connectivity")
+    quantity = form.switch("matrix", options, label_visibility="collapsed")
+    grid = charts.matrix(result, quantity=quantity)
     widgets.show_chart(grid)
     widgets.settings_line(result)
     widgets.take_along(PAGE, result, chart if chart is not None else grid, name="minima")

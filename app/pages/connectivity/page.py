@@ -16,6 +16,7 @@ from app.pages.connectivity import cases as connectivity_cases
 from app.pages.connectivity import minima as connectivity_map
 from app.state import bound
 from app.texts import texts
+from app.widgets import Form
 from app.work import jobs
 
 PAGE = "connectivity"
@@ -30,8 +31,7 @@ def render() -> None:
     left, right = widgets.page_header(PAGE, text)
     with left:
         view = widgets.view_switch(PAGE, VIEWS)
-    draw_view = {"map": connectivity_map.render, "cases": connectivity_cases.render}.get(str(view), _render_path)
-    draw_view(left, right)
+    {"path": _render_path, "map": connectivity_map.render, "cases": connectivity_cases.render}[view](left, right)
 
 
 def _render_path(left: DeltaGenerator, right: DeltaGenerator) -> None:
@@ -58,45 +58,25 @@ def _render_path(left: DeltaGenerator, right: DeltaGenerator) -> None:
 
 def settings() -> dict[str, Any]:
     """Write the settings of the path; return the keyword arguments of ``ModeConnector``."""
-    text = texts(PAGE)
-    path = st.segmented_control(
-        text("path"),
-        ["linear", "bezier", "polychain"],
-        format_func=lambda p: text("path." + p),
-        default="bezier",
-        required=True,
-        help=text("path.help"),
-        width="stretch",
-        **bound(PAGE, "path"),
-    )
-    params: dict[str, Any] = {"path": str(path)}
-    if path != "linear":
-        row = st.columns(4)
-        params["n_bends"] = int(row[0].number_input(text("n_bends"), 1, 10, 1, **bound(PAGE, "n_bends")))
-        params["epochs"] = int(row[1].number_input(text("epochs"), 0, 1000, 15, **bound(PAGE, "epochs")))
-        lr = row[2].number_input(text("lr"), min_value=1e-5, value=0.1, step=0.05, format="%.4g", **bound(PAGE, "lr"))
-        params["lr"] = float(lr)
-        batch = row[3].number_input(text("train_batch_size"), 2, 4096, 32, **bound(PAGE, "train_batch"))
-        params["train_batch_size"] = int(batch)
-    if st.toggle(text("align"), help=text("align.help"), **bound(PAGE, "align")):
+    form = Form(PAGE)
+    params: dict[str, Any] = {"path": form.switch("path", ("linear", "bezier", "polychain"), "bezier", width="stretch")}
+    if params["path"] != "linear":
+        row = form.columns(4)
+        params["n_bends"] = row[0].integer("n_bends", 1, 1, 10)
+        params["epochs"] = row[1].integer("epochs", 15, 0, 1000)
+        params["lr"] = row[2].real("lr", 0.1, 1e-5, step=0.05)
+        params["train_batch_size"] = row[3].integer("train_batch", 32, 2, 4096, label="train_batch_size")
+    if form.toggle("align"):
         params["align"] = "weights"
-    with st.expander(text("more"), icon=":material/conversion_path:"):
-        row = st.columns(2)
-        params["n_points"] = int(row[0].number_input(text("n_points"), 3, 201, 21, step=2, **bound(PAGE, "n_points")))
-        tolerance = row[1].number_input(
-            text("tolerance"), min_value=0.0, value=0.1, step=0.05, format="%.4g", help=text("tolerance.help"),
-            **bound(PAGE, "tolerance"),
-        )  # fmt: skip
-        params["tolerance"] = float(tolerance)
-        row = st.columns(2)
-        side = row[0].number_input(
-            text("plane_resolution"), 0, 101, 15, help=text("plane_resolution.help"), **bound(PAGE, "plane")
-        )
-        params["plane_resolution"] = 0 if side < 2 else int(side)
-        members = row[1].number_input(
-            text("ensemble_points"), 0, 21, 3, help=text("ensemble_points.help"), **bound(PAGE, "ensemble")
-        )
-        params["ensemble_points"] = 0 if members < 2 else int(members)
+    with st.expander(texts(PAGE)("more"), icon=":material/conversion_path:"):
+        row = form.columns(2)
+        params["n_points"] = row[0].integer("n_points", 21, 3, 201, step=2)
+        params["tolerance"] = row[1].real("tolerance", 0.1, 0.0, step=0.05)
+        row = form.columns(2)
+        side = row[0].integer("plane", 15, 0, 101, label="plane_resolution")
+        members = row[1].integer("ensemble", 3, 0, 21, label="ensemble_points")
+        params["plane_resolution"] = side if side >= 2 else 0
+        params["ensemble_points"] = members if members >= 2 else 0
     return params
 
 
@@ -117,14 +97,8 @@ def start(chosen: widgets.Inputs, params: dict[str, Any]) -> None:
     connector = ModeConnector(**params, memory="default", **chosen.settings)
 
     def work(handle: jobs.Handle) -> Any:
-        connector.fit(
-            (a.load(), b.load()),
-            data.load(),
-            held_out=held_out.load(),
-            on_progress=handle.progress,
-            on_partial=handle.partial,
-        )
-        return connector.result_
+        networks = a.load(), b.load()
+        return connector.fit(networks, data.load(), held_out=held_out.load(), **handle.reports).result_
 
     points = [("model_a", a), ("model_b", b)]
     script = export.script(
@@ -175,35 +149,13 @@ def draw(result: Any) -> None:
 
 def _switches(result: Any) -> tuple[str, str, bool]:
     """Write what the profile shows; return quantity, examples and whether the scale is logarithmic."""
-    text = texts(PAGE)
+    form, on = Form(PAGE), "train"
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        quantity = st.segmented_control(
-            text("quantity"),
-            ["losses", "accuracies"],
-            format_func=lambda q: text("quantity." + q),
-            default="losses",
-            required=True,
-            **bound(PAGE, "quantity"),
-        )
-        on = "train"
+        quantity = form.switch("quantity", ("losses", "accuracies"))
         if len(result.held_out_losses):
-            on = st.segmented_control(
-                text("examples"),
-                ["train", "held_out"],
-                format_func=lambda o: text("examples." + o),
-                default="train",
-                required=True,
-                **bound(PAGE, "on"),
-            )
-        scale = st.segmented_control(
-            text("scale"),
-            ["linear", "log"],
-            format_func=lambda s: text("scale." + s),
-            default="linear",
-            required=True,
-            **bound(PAGE, "scale"),
-        )
-    return str(quantity), str(on), scale == "log"
+            on = form.switch("on", ("train", "held_out"), label="examples")
+        scale = form.switch("scale", ("linear", "log"))
+    return quantity, on, scale == "log"
 
 
 def numbers(result: Any, at: float) -> None:
@@ -270,15 +222,8 @@ def matching(result: Any) -> None:
                 change=result.alignment_change,
             )
         )
-    rows = pd.DataFrame(result.groups)
-    table = pd.DataFrame(
-        {
-            text("groups.units"): rows["units"],
-            text("groups.made_by"): rows["made_by"],
-            text("groups.tensors"): rows["tensors"],
-            text("groups.moved"): rows["moved"],
-        }
-    )
+    columns = ("units", "made_by", "tensors", "moved")
+    table = pd.DataFrame({text(f"groups.{name}"): [row[name] for row in result.groups] for name in columns})
     with st.expander(text("groups.title", count=len(table)), icon=":material/swap_vert:"):
-        columns = {text("groups.moved"): st.column_config.NumberColumn(format="percent")}
-        st.dataframe(table, hide_index=True, column_config=columns, alt=text("heading.alignment"))
+        percent = {text("groups.moved"): st.column_config.NumberColumn(format="percent")}
+        st.dataframe(table, hide_index=True, column_config=percent, alt=text("heading.alignment"))

@@ -98,15 +98,9 @@ def add_file(page: str) -> None:
         data = data_picker(f"{page}-import")
         point = file_point(f"{page}-import", data, FILE)
         name = st.text_input(text("name"), key=f"{page}.import.name")
-        if st.button(text("import.run"), key=f"{page}.import.go", disabled=point is None) and point is not None:
+        if st.button(text("import.run"), key=f"{page}.import.go", disabled=point is None) and point and data:
             kept = library.add_checkpoint(
                 point.checkpoint or Path(),
-                {
-                    "name": library.unused_name(name.strip() or point.label),
-                    "architecture": point.architecture,
-                    "num_classes": point.num_classes,
-                    "image_size": point.image_size,
-                    "data": data.as_dict() if data else {},
-                },
+                {"name": library.unused_name(name.strip() or point.label), **point.meta(data)},
             )
             st.success(text("import.done", name=kept.name))

@@ -9,8 +9,9 @@ import streamlit as st
 from app import widgets
 from app.catalog import DataSpec, PointSpec
 from app.pages.workbench import charts, checkpoints
-from app.state import bound, key
+from app.state import key
 from app.texts import texts
+from app.widgets import Form
 from app.widgets.jobs import duration
 from app.widgets.pickers import TIMM, data_picker, point_picker
 from app.work import jobs
@@ -40,36 +41,21 @@ def inputs(text: Any) -> None:
     with slot:
         point = point_picker(PAGE, data, label=text("start"), default=TIMM)
     st.markdown(f"**{text('training')}**")
-    row = st.columns(3)
-    epochs = row[0].number_input(text("epochs"), min_value=1, max_value=1000, value=8, **bound(PAGE, "epochs"))
-    batch = row[1].number_input(text("batch"), min_value=2, value=64, step=16, **bound(PAGE, "batch"))
-    rate = row[2].number_input(text("lr"), min_value=1e-6, value=0.1, format="%g", step=0.01, **bound(PAGE, "lr"))
+    form = Form(PAGE)
+    row = form.columns(3)
+    settings: dict[str, Any] = {
+        "epochs": row[0].integer("epochs", 8, 1, 1000),
+        "batch_size": row[1].integer("batch", 64, 2, step=16),
+        "lr": row[2].real("lr", 0.1, 1e-6, step=0.01, format="%g"),
+    }
     with st.expander(texts("common")("engine"), icon=":material/tune:"):
-        optimizer = st.selectbox(
-            text("optimizer"),
-            ["sgd", "adamw"],
-            format_func=lambda o: text("optimizer." + o),
-            **bound(PAGE, "optimizer"),
-        )
-        row = st.columns(3)
-        decay = row[0].number_input(
-            text("weight_decay"), min_value=0.0, value=5e-4, format="%g", step=1e-4, **bound(PAGE, "decay")
-        )
-        rho = row[1].number_input(
-            text("sam"), min_value=0.0, value=0.0, step=0.05, help=text("sam.help"), **bound(PAGE, "sam")
-        )
-        seed = row[2].number_input(text("seed"), min_value=0, value=0, step=1, **bound(PAGE, "order"))
+        settings["optimizer"] = form.choice("optimizer", ("sgd", "adamw"))
+        row = form.columns(3)
+        settings["weight_decay"] = row[0].real("decay", 5e-4, 0.0, step=1e-4, format="%g", label="weight_decay")
+        settings["sam_rho"] = row[1].real("sam", 0.0, 0.0, step=0.05)
+        settings["random_state"] = row[2].integer("order", 0, 0, label="seed")
     name = st.text_input(text("name"), placeholder=suggestion(point, data), key=key(PAGE, "name"))
     if widgets.run_button(PAGE, text("run"), ready=point is not None and data is not None):
-        settings = {
-            "epochs": int(epochs),
-            "batch_size": int(batch),
-            "lr": float(rate),
-            "optimizer": str(optimizer),
-            "weight_decay": float(decay),
-            "sam_rho": float(rho),
-            "random_state": int(seed),
-        }
         training_jobs.submit(library.unused_name(name.strip() or suggestion(point, data)), point, data, settings)
         st.rerun()
 
@@ -99,7 +85,7 @@ def draw(result: training_jobs.TrainingResult) -> None:
             ),
             icon=":material/check_circle:",
         )
-    log = st.toggle(text("log"), **bound(PAGE, "log"))
+    log = Form(PAGE).toggle("log")
     loss, accuracy = st.columns(2)
     with loss:
         st.markdown(f"**{text('loss')}**")
