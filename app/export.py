@@ -112,6 +112,7 @@ def script(
     show: str = "",
     setup: str = "",
     imports: Sequence[str] = (),
+    call: str = "fit",
 ) -> str:
     """Return a Python program that reproduces a result.
 
@@ -123,7 +124,7 @@ def script(
     data, held_out : DataSpec, optional
         Bound to the names ``data`` and ``held_out``.
     fit : str
-        Arguments of ``fit``.
+        Arguments of ``fit``, or of the method that ``call`` names.
     show : str
         Expression printed at the end, with ``result`` standing for the fitted estimator.
     setup : str
@@ -137,15 +138,20 @@ def script(
     """
     name = type(estimator).__name__
     listed = ", ".join(f"{key}={value!r}" for key, value in non_defaults(estimator).items())
-    names = {name, *imports, *(["load_model"] if points else []), *(["load_data"] if data or held_out else [])}
-    lines = [f"from estimators import {', '.join(sorted(names))}", ""]
+    names = {*imports, *(["load_model"] if points else []), *(["load_data"] if data or held_out else [])}
+    lines = []
+    if type(estimator).__module__.startswith("estimators.experiments"):
+        lines += [f"from estimators.experiments import {name}"]
+    else:
+        names.add(name)
+    lines = [f"from estimators import {', '.join(sorted(names))}", *lines, ""]
     lines += [data.code("data")] if data else []
     lines += [held_out.code("held_out")] if held_out else []
     lines += [spec.code(variable) for variable, spec in points]
     lines += [setup.rstrip()] if setup else []
     if len(listed) > 90:
         listed = "\n    " + ",\n    ".join(listed_item(k, v) for k, v in non_defaults(estimator).items()) + ",\n"
-    lines += [f"result = {name}({listed}).fit({fit})"]
+    lines += [f"result = {name}({listed}).{call}({fit})"]
     lines += [f"print({show})"] if show else []
     return "\n".join(lines) + "\n"
 

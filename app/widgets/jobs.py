@@ -86,6 +86,7 @@ def start_fit(
     points: Sequence[tuple[str, PointSpec]] = (),
     data: DataSpec | None = None,
     run: Callable[..., Any] | None = None,
+    extra: Mapping[str, Any] | None = None,
     **program: Any,
 ) -> jobs.Job:
     """Queue a fit, with the script and the settings that reproduce it.
@@ -101,20 +102,21 @@ def start_fit(
     run : callable, optional
         ``run(on_progress=..., on_partial=...)`` fits it in the worker thread, where nothing of Streamlit may be
         called; ``estimator.fit(first point, data)`` by default.
+    extra : mapping, optional
+        What else the run notes about how it was made.
     **program
-        More for :func:`app.export.script`: ``fit``, ``show``, ``setup``, ``held_out``, ``imports``.
+        More for :func:`app.export.script`: ``fit``, ``show``, ``setup``, ``held_out``, ``imports``, ``call``.
     """
 
     def work(handle: jobs.Handle) -> Any:
-        report = {"on_progress": handle.progress, "on_partial": handle.partial}
         if run is not None:
-            run(**report)
+            run(**handle.reports)
         else:
-            estimator.fit(points[0][1].load(), data.load() if data is not None else None, **report)
+            estimator.fit(points[0][1].load(), data.load() if data is not None else None, **handle.reports)
         return estimator.result_
 
     script = export.script(estimator, points=points, data=data, **program)
-    config = export.config(estimator, points=points, data=data, script=script)
+    config = export.config(estimator, points=points, data=data, script=script, extra=extra)
     return jobs.submit(page, title, work, config=config)
 
 

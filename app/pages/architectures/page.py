@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from app import export, widgets
+from app import widgets
 from app.catalog import DataSpec, PointSpec, check_architecture, class_names
 from app.pages.architectures.views import draw_comparison, draw_width_sweep
 from app.texts import texts
@@ -156,29 +156,21 @@ def _start(
     comparer = ArchitectureComparer(n_seeds=seeds, epochs=epochs, resolution=side, memory="default", **settings)
     held_out = data.held_out(None)
 
-    def work(handle: jobs.Handle) -> Any:
-        return comparer.fit(variants, data.load(), held_out=held_out.load(), **handle.reports).result_
-
-    architecture = variants[0].architecture
+    architecture, text = variants[0].architecture, texts(PAGE)
     names = tuple(variant.name for variant in variants)
-    script = export.script(
+    widgets.start_fit(
+        PAGE,
+        text("job", what=text(f"preset.{vary}"), architecture=architecture, variants=len(variants), seeds=seeds),
         comparer,
         data=data,
         held_out=held_out,
+        run=lambda **reports: comparer.fit(variants, data.load(), held_out=held_out.load(), **reports),
+        extra={"runs": len(variants) * seeds, "variants": [variant.as_dict() for variant in variants]},
         fit="variants, data, held_out=held_out",
         show="result.summary_",
         setup="from estimators.variants import presets\n"
         f"variants = [v for v in presets({architecture!r})[{vary!r}] if v.name in {names!r}]",
     )
-    config = export.config(
-        comparer,
-        data=data,
-        script=script,
-        extra={"runs": len(variants) * seeds, "variants": [variant.as_dict() for variant in variants]},
-    )
-    text = texts(PAGE)
-    title = text("job", what=text(f"preset.{vary}"), architecture=architecture, variants=len(variants), seeds=seeds)
-    jobs.submit(PAGE, title, work, config=config)
 
 
 def _start_width(
@@ -195,16 +187,13 @@ def _start_width(
     sweep = WidthSweep(factors=factors, n_seeds=seeds, epochs=epochs, memory="default", **settings)
     held_out = data.held_out(None)
 
-    def work(handle: jobs.Handle) -> Any:
-        return sweep.fit(architecture, data.load(), held_out=held_out.load(), **handle.reports).result_
-
-    script = export.script(
+    widgets.start_fit(
+        PAGE,
+        texts(PAGE)("job.width", architecture=architecture, widths=len(factors), seeds=seeds),
         sweep,
         data=data,
         held_out=held_out,
+        run=lambda **reports: sweep.fit(architecture, data.load(), held_out=held_out.load(), **reports),
         fit=f"{architecture!r}, data, held_out=held_out",
         show="result.summary_",
     )
-    config = export.config(sweep, data=data, script=script)
-    title = texts(PAGE)("job.width", architecture=architecture, widths=len(factors), seeds=seeds)
-    jobs.submit(PAGE, title, work, config=config)

@@ -11,7 +11,7 @@ import pandas as pd
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from app import export, widgets, workspace
+from app import widgets, workspace
 from app.catalog import DataSpec, PointSpec
 from app.charts.theme import SCHEMES
 from app.pages.averaging import charts
@@ -21,7 +21,6 @@ from app.pages.averaging import views as averages
 from app.texts import texts
 from app.widgets import Form
 from app.widgets.pickers import TIMM
-from app.work import jobs
 from app.workspace import library
 
 PAGE = "averaging"
@@ -103,7 +102,7 @@ def start(point: PointSpec, data: DataSpec, params: dict[str, Any], training: di
     averager = SWAAverager(**params, memory="default")
     held_out = data.held_out(None)
 
-    def work(handle: jobs.Handle) -> Any:
+    def run(**reports: Any) -> None:
         with TemporaryDirectory(prefix=".partial-", dir=workspace.root()) as folder:
             averager.train(
                 point.load(),
@@ -111,24 +110,26 @@ def start(point: PointSpec, data: DataSpec, params: dict[str, Any], training: di
                 held_out=held_out.load(),
                 checkpoint_dir=Path(folder) / "epochs",
                 compare=True,
-                **handle.reports,
+                **reports,
                 **training,
             )
             if keep:
                 _keep(averager, point, data, training, Path(folder))
-        return averager.result_
 
     listed = ", ".join(f"{name}={value!r}" for name, value in training.items() if value)
-    script = export.script(
+    widgets.start_fit(
+        PAGE,
+        text("job", model=point.label, epochs=training["epochs"]),
         averager,
         points=[("model", point)],
         data=data,
         held_out=held_out,
+        run=run,
+        extra={"training": training},
+        call="train",
         fit=f"model, data, held_out=held_out, compare=True, {listed}",
         show="*result.report_, sep='\\n'",
-    ).replace(".fit(", ".train(")
-    config = export.config(averager, points=[("model", point)], data=data, script=script, extra={"training": training})
-    jobs.submit(PAGE, text("job", model=point.label, epochs=training["epochs"]), work, config=config)
+    )
 
 
 def _keep(averager: Any, point: PointSpec, data: DataSpec, training: dict[str, Any], folder: Path) -> None:
@@ -158,15 +159,14 @@ def draw(result: Any) -> None:
     """Draw a partial or final result; runs in a fragment."""
     text = texts(PAGE)
     quantity, on, log = averages.switches(PAGE, result)
-    for note in result.notes:
-        st.caption(f":orange[:material/info:] {note}")
-    st.markdown(f"**{text('heading.history')}**")
+    widgets.notes(result.notes)
+    widgets.heading(text("heading.history"))
     chart = charts.history(result, quantity=quantity, on=on, log=log)
     widgets.show_chart(chart)
     if result.report:
         numbers(result)
     if len(result.plane_losses):
-        st.markdown(f"**{text('heading.plane')}**")
+        widgets.heading(text("heading.plane"))
         widgets.show_chart(charts.plane(result, log=True, scheme=SCHEMES["Viridis"]))
         away = max((float(m["distance"]) for m in result.plane_markers), default=0.0)
         st.caption(text("plane.away", distance=away, length=float(np.ptp(result.plane_x))))
@@ -206,7 +206,7 @@ def numbers(result: Any) -> None:
 def sharpness(result: Any) -> None:
     """Write how sharp the end points and averages are."""
     text = texts(PAGE)
-    st.markdown(f"**{text('heading.sharpness')}**")
+    widgets.heading(text("heading.sharpness"))
     rows = pd.DataFrame(
         {
             text("column.point"): row["name"],

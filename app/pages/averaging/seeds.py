@@ -103,16 +103,15 @@ def draw(result: Any) -> None:
     text = texts("averaging")
     if not result.rows:
         return
-    for note in result.notes:
-        st.caption(f":orange[:material/info:] {note}")
+    widgets.notes(result.notes)
     shown = [charts.seeds(result, key=name) for name in SHOWN]
     for row in (shown[:2], shown[2:]):
         for column, chart in zip(st.columns(2), row, strict=True):
             with column:
                 widgets.show_chart(chart)
-    st.markdown(f"**{text('seeds.claims')}**")
+    widgets.heading(text("seeds.claims"))
     claims(result)
-    st.markdown(f"**{text('seeds.summary')}**")
+    widgets.heading(text("seeds.summary"))
     summary(result)
     widgets.settings_line(result)
     widgets.take_along(PAGE, result, shown[0], name="averaging-seeds")

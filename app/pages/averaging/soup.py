@@ -11,13 +11,12 @@ import numpy as np
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from app import export, widgets, workspace
+from app import widgets, workspace
 from app.catalog import DataSpec, PointSpec
 from app.pages.averaging import charts
 from app.pages.averaging import views as averages
 from app.texts import texts
 from app.widgets import Form
-from app.work import jobs
 from app.workspace import library
 
 PAGE = "averaging.soup"
@@ -74,32 +73,31 @@ def start(points: list[PointSpec], data: DataSpec, params: dict[str, Any], keep:
     names = [point.label for point in points]
     method = text("method." + params["method"])
 
-    def work(handle: jobs.Handle) -> Any:
+    def run(**reports: Any) -> None:
         averager.fit(
             [str(point.checkpoint) for point in points],
             data.load(),
             model=points[0].load(),
             names=names,
             held_out=held_out.load(),
-            **handle.reports,
+            **reports,
         )
         if keep:
             _keep(averager, points, data, text("soup.name", count=averager.n_averaged_, method=method.lower()))
-        return averager.result_
 
-    setup = f"checkpoints = {[str(point.checkpoint) for point in points]!r}"
-    script = export.script(
+    widgets.start_fit(
+        PAGE,
+        text("soup.job", method=method, count=len(points)),
         averager,
         points=[("model", points[0])],
         data=data,
         held_out=held_out,
-        setup=setup,
+        run=run,
+        extra={"points": {f"model_{i}": point.as_dict() for i, point in enumerate(points)}},
+        setup=f"checkpoints = {[str(point.checkpoint) for point in points]!r}",
         fit="checkpoints, data, model=model, held_out=held_out",
         show="*result.report_, sep='\\n'",
     )
-    listed = [(f"model_{i}", point) for i, point in enumerate(points)]
-    config = export.config(averager, points=listed, data=data, script=script)
-    jobs.submit(PAGE, text("soup.job", method=method, count=len(points)), work, config=config)
 
 
 def _keep(averager: Any, points: list[PointSpec], data: DataSpec, name: str) -> None:
@@ -125,8 +123,7 @@ def draw(result: Any) -> None:
     """Draw a partial or final result; runs in a fragment."""
     text = texts("averaging")
     quantity, on, _ = averages.switches(PAGE, result, default="accuracy")
-    for note in result.notes:
-        st.caption(f":orange[:material/info:] {note}")
+    widgets.notes(result.notes)
     finished = any(row["role"] == "average" for row in result.report)
     rows = [row for row in result.report if row["role"] == "member"]
     if finished:
@@ -141,13 +138,13 @@ def draw(result: Any) -> None:
             if result.barriers.size:
                 st.metric(text("soup.highest"), f"{np.max(result.barriers):.3g} nats", border=True)
             averages.statistics(result)
-    st.markdown(f"**{text('heading.members')}**")
+    widgets.heading(text("heading.members"))
     chart = charts.members(result, quantity=quantity, on=on)
     widgets.show_chart(chart)
     if not finished:
         return
     if result.barriers.size:
-        st.markdown(f"**{text('heading.barriers')}**")
+        widgets.heading(text("heading.barriers"))
         widgets.show_chart(charts.barriers(result))
     averages.table(result)
     widgets.settings_line(result)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from app import widgets
 from app.texts import texts
 from app.widgets import Form
 
@@ -43,7 +44,7 @@ def statistics(result: Any) -> None:
 def table(result: Any) -> None:
     """Write one row a point."""
     text = texts("averaging")
-    st.markdown(f"**{text('heading.table')}**")
+    widgets.heading(text("heading.table"))
     numbers = ("held_out_accuracy", "held_out_loss", "train_accuracy", "train_loss")
     rows = pd.DataFrame(
         {

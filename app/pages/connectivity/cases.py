@@ -9,13 +9,12 @@ import pandas as pd
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from app import export, widgets
+from app import widgets
 from app.catalog import RANDOM, DataSpec, PointSpec, class_names
 from app.charts import connectivity_pairs as charts
 from app.texts import texts
 from app.widgets import Form
 from app.widgets.pickers import architecture_picker
-from app.work import jobs
 
 PAGE = "connectivity.cases"
 DEFINITIONS = ("cases", "barrier", "rise", "curve", "match")
@@ -30,7 +29,7 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
     text = texts("connectivity")
     with left:
         data = widgets.data_picker(PAGE, samples=1437)
-        st.markdown(f"**{text('cases.architecture')}**")
+        widgets.heading(text("cases.architecture"))
         name = architecture_picker(PAGE)
         params = settings()
         ready = data is not None and name is not None and bool(params["joints"])
@@ -77,31 +76,29 @@ def start(point: PointSpec, data: DataSpec, params: dict[str, Any]) -> None:
     experiment = ConnectivityCases(**params, memory="default")
     held_out = data.held_out(None)
 
-    def work(handle: jobs.Handle) -> Any:
-        return experiment.fit(point.architecture, data.load(), held_out=held_out.load(), **handle.reports).result_
-
-    script = export.script(
+    widgets.start_fit(
+        PAGE,
+        texts("connectivity")("cases.job", model=point.architecture, seeds=params["n_seeds"]),
         experiment,
         data=data,
         held_out=held_out,
+        run=lambda **reports: experiment.fit(point.architecture, data.load(), held_out=held_out.load(), **reports),
+        extra={"points": {"model": point.as_dict()}},
         fit=f"{point.architecture!r}, data, held_out=held_out",
         show="*result.verdicts_, sep='\\n'",
     )
-    config = export.config(experiment, points=[("model", point)], data=data, script=script)
-    title = texts("connectivity")("cases.job", model=point.architecture, seeds=params["n_seeds"])
-    jobs.submit(PAGE, title, work, config=config)
 
 
 def draw(result: Any) -> None:
     """Draw a partial or final result; runs in a fragment."""
     text = texts("connectivity")
-    st.markdown(f"**{text('cases.heading.claims')}**")
+    widgets.heading(text("cases.heading.claims"))
     for verdict in result.verdicts:
         widgets.verdict(verdict["verdict"], f"{text('cases.claim.' + verdict['case'])} ({verdict['reason']}).")
-    st.markdown(f"**{text('cases.heading.dots')}**")
+    widgets.heading(text("cases.heading.dots"))
     chart = charts.cases(result)
     widgets.show_chart(chart)
-    st.markdown(f"**{text('cases.heading.profiles')}**")
+    widgets.heading(text("cases.heading.profiles"))
     widgets.show_chart(charts.case_profiles(result))
     st.dataframe(summary(result), hide_index=True, height="content")
     widgets.settings_line(result)

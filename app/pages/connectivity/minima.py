@@ -11,12 +11,11 @@ import numpy as np
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from app import export, widgets
+from app import widgets
 from app.catalog import DataSpec, PointSpec
 from app.charts import connectivity_pairs as charts
 from app.texts import texts
 from app.widgets import Form
-from app.work import jobs
 
 PAGE = "connectivity.map"
 POLICIES = ("auto", "recompute", "batch")
@@ -73,17 +72,24 @@ def start(points: list[PointSpec], data: DataSpec, params: dict[str, Any], engin
     mapper = MinimaMapper(**params, memory="default", **engine)
     names = unique([p.label for p in points])
 
-    def work(handle: jobs.Handle) -> Any:
-        models = {name: point.load() for name, point in zip(names, points, strict=True)}
-        return mapper.fit(models, data.load(), **handle.reports).result_
-
     listed = [(f"model_{i}", point) for i, point in enumerate(points)]
     pairs = ", ".join(f"{name!r}: {variable}" for name, (variable, _) in zip(names, listed, strict=True))
-    script = export.script(
-        mapper, points=listed, data=data, setup=f"models = {{{pairs}}}", fit="models, data", show="result.barriers_"
+
+    def run(**reports: Any) -> None:
+        models = {name: point.load() for name, point in zip(names, points, strict=True)}
+        mapper.fit(models, data.load(), **reports)
+
+    widgets.start_fit(
+        PAGE,
+        texts("connectivity")("map.job", count=len(points)),
+        mapper,
+        points=listed,
+        data=data,
+        run=run,
+        setup=f"models = {{{pairs}}}",
+        fit="models, data",
+        show="result.barriers_",
     )
-    config = export.config(mapper, points=listed, data=data, script=script)
-    jobs.submit(PAGE, texts("connectivity")("map.job", count=len(points)), work, config=config)
 
 
 def unique(names: list[str]) -> list[str]:
@@ -107,11 +113,11 @@ def draw(result: Any) -> None:
             st.metric(text("map.highest"), f"{np.nanmax(off):.3g} nats", border=True, width="content")
     chart = None
     if len(result.layout):
-        st.markdown(f"**{text('map.heading.layout')}**")
+        widgets.heading(text("map.heading.layout"))
         chart = charts.layout(result)
         widgets.show_chart(chart)
         st.caption(text("map.share", share=result.layout_share, tolerance=result.tolerance))
-    st.markdown(f"**{text('map.heading.matrix')}**")
+    widgets.heading(text("map.heading.matrix"))
     options = [q for q in charts.MATRICES if q != "cka" or np.isfinite(result.cka).any()]
     form = Form(PAGE, "connectivity")
     quantity = form.switch("matrix", options, label_visibility="collapsed")

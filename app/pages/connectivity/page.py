@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from app import export, widgets
+from app import widgets
 from app.charts import connectivity as charts
 from app.charts.theme import SCHEMES
 from app.pages.connectivity import cases as connectivity_cases
@@ -17,7 +17,6 @@ from app.pages.connectivity import minima as connectivity_map
 from app.state import bound
 from app.texts import texts
 from app.widgets import Form
-from app.work import jobs
 
 PAGE = "connectivity"
 VIEWS = {"path": PAGE, "map": connectivity_map.PAGE, "cases": connectivity_cases.PAGE}
@@ -96,35 +95,29 @@ def start(chosen: widgets.Inputs, params: dict[str, Any]) -> None:
     held_out = data.held_out(None)
     connector = ModeConnector(**params, memory="default", **chosen.settings)
 
-    def work(handle: jobs.Handle) -> Any:
-        networks = a.load(), b.load()
-        return connector.fit(networks, data.load(), held_out=held_out.load(), **handle.reports).result_
-
-    points = [("model_a", a), ("model_b", b)]
-    script = export.script(
+    widgets.start_fit(
+        PAGE,
+        text("job", path=text("path." + params["path"]), a=a.label, b=b.label),
         connector,
-        points=points,
+        points=[("model_a", a), ("model_b", b)],
         data=data,
         held_out=held_out,
+        run=lambda **reports: connector.fit((a.load(), b.load()), data.load(), held_out=held_out.load(), **reports),
         fit="(model_a, model_b), data, held_out=held_out",
         show="result.barrier_, result.straight_barrier_, result.connected_",
     )
-    config = export.config(connector, points=points, data=data, script=script)
-    title = text("job", path=text("path." + params["path"]), a=a.label, b=b.label)
-    jobs.submit(PAGE, title, work, config=config)
 
 
 def draw(result: Any) -> None:
     """Draw a partial or final result; runs in a fragment."""
     text = texts(PAGE)
     quantity, on, log = _switches(result)
-    for note in result.notes:
-        st.caption(f":orange[:material/info:] {note}")
+    widgets.notes(result.notes)
     finished = len(result.losses) > 0
     at = None
     if finished:
         at = float(st.slider(text("at"), 0.0, 1.0, 0.5, step=0.01, **bound(PAGE, "t")))
-    st.markdown(f"**{text('heading.profile')}**")
+    widgets.heading(text("heading.profile"))
     chart = charts.profile(result, quantity=quantity, on=on, log=log, at=at)
     widgets.show_chart(chart)
     if not finished:
@@ -134,7 +127,7 @@ def draw(result: Any) -> None:
         matching(result)
     if len(result.plane_anchors):
         bent = result.n_bends > 0
-        st.markdown(f"**{text('heading.plane' if bent else 'heading.plane.straight')}**")
+        widgets.heading(text("heading.plane" if bent else "heading.plane.straight"))
         scheme = SCHEMES["Viridis"]
         widgets.show_chart(charts.plane(result, log=True, scheme=scheme, at=at))
         if np.max(result.plane_distances) > 0.01 * result.distance:
@@ -207,7 +200,7 @@ def matching(result: Any) -> None:
     text = texts(PAGE)
     after = result.aligned_barrier if np.isfinite(result.aligned_barrier) else result.barrier
     before = result.straight_barrier
-    st.markdown(f"**{text('heading.alignment')}**")
+    widgets.heading(text("heading.alignment"))
     if np.isfinite(before) and np.isfinite(after) and before > 0:
         st.caption(
             text(

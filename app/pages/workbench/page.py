@@ -40,7 +40,7 @@ def inputs(text: Any) -> None:
     data = data_picker(PAGE, samples=1437, splits=("train", "test"))
     with slot:
         point = point_picker(PAGE, data, label=text("start"), default=TIMM)
-    st.markdown(f"**{text('training')}**")
+    widgets.heading(text("training"))
     form = Form(PAGE)
     row = form.columns(3)
     settings: dict[str, Any] = {
@@ -88,10 +88,10 @@ def draw(result: training_jobs.TrainingResult) -> None:
     log = Form(PAGE).toggle("log")
     loss, accuracy = st.columns(2)
     with loss:
-        st.markdown(f"**{text('loss')}**")
+        widgets.heading(text("loss"))
         widgets.show_chart(charts.curves(result.history, "loss", log=log))
     with accuracy:
-        st.markdown(f"**{text('accuracy')}**")
+        widgets.heading(text("accuracy"))
         widgets.show_chart(charts.curves(result.history, "accuracy"))
     if job is not None and job.config.get("script"):
         widgets.copy_as_python(job.config["script"], name="training", key=PAGE)
