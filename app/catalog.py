@@ -279,7 +279,7 @@ class PointSpec:
             return Path(rest)
         if kind == "library":
             entry, _, epoch = rest.partition("/")
-            found = library.get_checkpoint(entry)
+            found = library.Checkpoint.get(entry)
             return found.path.parent / "epochs" / f"{epoch}.safetensors" if epoch else found.path
         return None
 
@@ -287,7 +287,7 @@ class PointSpec:
     def trajectory(self) -> tuple[Path, ...]:
         """The training epochs kept for this point, in order; empty unless it comes from the library."""
         kind, _, rest = self.weights.partition(":")
-        return library.get_checkpoint(rest.partition("/")[0]).trajectory if kind == "library" else ()
+        return library.Checkpoint.get(rest.partition("/")[0]).trajectory if kind == "library" else ()
 
     @property
     def label(self) -> str:

@@ -132,7 +132,7 @@ def _library_point(page: str, data: DataSpec | None, role: str, epochs: bool) ->
         if entry.num_classes and classes > entry.num_classes:
             st.error(text("library.classes", have=entry.num_classes, need=classes))
             return None
-        trained_on = entry.meta.get("data", {}).get("source")
+        trained_on = entry.info.get("data", {}).get("source")
         if trained_on and trained_on != data.source:
             st.warning(text("library.other_data", trained=trained_on, chosen=data.source))
     return PointSpec.from_checkpoint(entry, epoch)

@@ -96,7 +96,7 @@ def train(handle: jobs.Handle, name: str, point: PointSpec, data: DataSpec, sett
         except Cancelled:
             stopped = training.keep()
             if stopped is not None:
-                handle.partial(TrainingResult(_curves(rows), stopped.id, stopped.name, stopped.meta))
+                handle.partial(TrainingResult(_curves(rows), stopped.id, stopped.name, stopped.info))
             raise
         land = Landscape(run.model, examples, batch_norm="frozen")
         outside = land.on(held_out)

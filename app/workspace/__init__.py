@@ -1,5 +1,6 @@
 """What is kept on disk: the folder itself, checkpoints, runs and unfinished trainings."""
 
+from app.workspace._entries import Entry
 from app.workspace._files import (
     check_id,
     discard,
@@ -17,6 +18,7 @@ from app.workspace._files import (
 )
 
 __all__ = [
+    "Entry",
     "check_id",
     "discard",
     "entries",

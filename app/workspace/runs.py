@@ -9,28 +9,30 @@ from __future__ import annotations
 import importlib
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from app import workspace
+from app.workspace import Entry
 
 _PACKAGES = ("loss-atlas", "torch", "timm", "numpy", "scikit-learn", "streamlit", "altair")
 _MOVED = {"app.training_jobs": "app.work.training"}  # the app's own results: where they lived, where they live
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(Entry):
     """One saved run. ``info`` is its ``run.json``."""
 
-    id: str
-    page: str
-    title: str
-    created: str
-    seconds: float
-    info: dict[str, Any]
+    kind, file, title_field, advice = "runs", "run.json", "title", "Delete it and compute it again."
+
+    @property
+    def page(self) -> str:
+        """The page, or view of it, that made it."""
+        return str(self.info.get("page", ""))
+
+    @property
+    def seconds(self) -> float:
+        """Time the work took."""
+        return float(self.info.get("seconds", 0.0))
 
     @property
     def pinned(self) -> bool:
@@ -38,14 +40,9 @@ class Run:
         return bool(self.info.get("pinned"))
 
     @property
-    def path(self) -> Path:
-        """Folder of the run."""
-        return workspace.folder("runs") / self.id
-
-    @property
     def result_path(self) -> Path:
         """The saved numbers."""
-        return self.path / "result.npz"
+        return self.folder / "result.npz"
 
 
 def versions() -> dict[str, str]:
@@ -72,11 +69,9 @@ def save_run(page: str, title: str, result: Any, config: dict[str, Any], *, seco
     seconds : float
         Time the work took.
     """
-    name = workspace.new_id(title)
     info = {
         "page": page,
         "title": title,
-        "created": datetime.now().astimezone().isoformat(timespec="seconds"),
         "seconds": round(seconds, 3),
         "result": f"{type(result).__module__}:{type(result).__qualname__}",
         "settings": getattr(result, "settings", {}),
@@ -84,41 +79,14 @@ def save_run(page: str, title: str, result: Any, config: dict[str, Any], *, seco
         "versions": versions(),
         "machine": {"system": platform.platform(), "processor": platform.machine()},
     }
-    with workspace.new_folder(workspace.folder("runs"), name) as path:
+    with Run.new(info) as (path, made):
         result.save(path / "result.npz")
-        workspace.write_json(path / "run.json", info)
-    return name
+    return made.id
 
 
 def list_runs() -> list[Run]:
-    """Return the saved runs, pinned ones first, then newest first.
-
-    A folder without a readable ``run.json`` is left out.
-    """
-    found = []
-    for path in workspace.entries("runs"):
-        info = workspace.read_json(path / "run.json")
-        if info is not None:
-            found.append(
-                Run(
-                    path.name,
-                    str(info.get("page", "")),
-                    str(info.get("title", path.name)),
-                    str(info.get("created", "")),
-                    float(info.get("seconds", 0.0)),
-                    info,
-                )
-            )
-    return sorted(found, key=lambda run: not run.pinned)
-
-
-def get_run(run_id: str) -> Run:
-    """Return one run; ``ValueError`` when it is not there."""
-    path = workspace.check_id("runs", run_id)
-    info = workspace.read_json(path / "run.json")
-    if info is None:
-        raise ValueError(f"run must have a readable run.json, got {run_id!r}. Delete it and compute it again.")
-    return Run(path.name, info["page"], info["title"], info["created"], float(info["seconds"]), info)
+    """Return the saved runs, pinned ones first, then newest first."""
+    return sorted(Run.every(), key=lambda run: not run.pinned)
 
 
 def load_result(run: Run) -> Any:
@@ -150,22 +118,3 @@ def _engine_reader() -> Callable[[Path], Any]:
 
 def _app_reader(module: str, name: str) -> Callable[[Path], Any]:
     return getattr(importlib.import_module(_MOVED.get(module, module)), name).load
-
-
-def rename_run(run_id: str, title: str) -> None:
-    """Give a run another title."""
-    path = workspace.check_id("runs", run_id)
-    info = workspace.read_json(path / "run.json") or {}
-    workspace.write_json(path / "run.json", {**info, "title": title.strip() or info.get("title", run_id)})
-
-
-def pin_run(run_id: str, pinned: bool) -> None:
-    """Keep a run at the top of the list, or let it go back to its place."""
-    path = workspace.check_id("runs", run_id)
-    info = workspace.read_json(path / "run.json") or {}
-    workspace.write_json(path / "run.json", {**info, "pinned": bool(pinned)})
-
-
-def delete_run(run_id: str) -> Path:
-    """Move a run to the bin; give the returned path to :func:`app.workspace.restore` to undo."""
-    return workspace.discard(workspace.check_id("runs", run_id))

@@ -147,7 +147,7 @@ def add(tmp_path, name="digits-a", epochs=2):
 def test_a_checkpoint_and_its_epochs_are_kept_and_found(tmp_path):
     entry = add(tmp_path)
     (found,) = library.list_checkpoints()
-    assert found == library.get_checkpoint(entry.id)
+    assert found == library.Checkpoint.get(entry.id)
     assert (found.name, found.architecture, found.num_classes, found.image_size) == (
         "digits-a",
         "test_resnet",
@@ -168,16 +168,16 @@ def test_a_checkpoint_and_its_epochs_are_kept_and_found(tmp_path):
 
 def test_rename_delete_and_undo(tmp_path):
     entry = add(tmp_path)
-    library.rename_checkpoint(entry.id, "  better  ")
-    assert library.get_checkpoint(entry.id).name == "better"
-    library.rename_checkpoint(entry.id, "   ")
-    assert library.get_checkpoint(entry.id).name == "better"
-    binned = library.delete_checkpoint(entry.id)
+    library.Checkpoint.get(entry.id).rename("  better  ")
+    assert library.Checkpoint.get(entry.id).name == "better"
+    library.Checkpoint.get(entry.id).rename("   ")
+    assert library.Checkpoint.get(entry.id).name == "better"
+    binned = library.Checkpoint.get(entry.id).delete()
     assert library.list_checkpoints() == []
     with pytest.raises(ValueError, match="deleted"):
-        library.get_checkpoint(entry.id)
+        library.Checkpoint.get(entry.id)
     workspace.restore(binned)
-    assert library.get_checkpoint(entry.id).path.read_bytes() == b"final"
+    assert library.Checkpoint.get(entry.id).path.read_bytes() == b"final"
 
 
 def test_names_are_not_used_twice(tmp_path):
@@ -190,7 +190,7 @@ def test_an_id_from_a_url_cannot_leave_the_workspace(tmp_path):
     (tmp_path / "secret").mkdir()
     for name in ("../../secret", "..", "", ".hidden", "/etc"):
         with pytest.raises(ValueError, match="checkpoint must be"):
-            library.get_checkpoint(name)
+            library.Checkpoint.get(name)
 
 
 def test_the_same_upload_is_kept_once():
@@ -230,7 +230,7 @@ def test_kill_while_saving_loses_nothing_that_was_saved(tmp_path):
     program = """
         import os, signal
         from pathlib import Path
-        from app import library, workspace
+        from app import workspace
         with workspace.new_folder(workspace.folder("checkpoints"), "half") as folder:
             (folder / "weights.safetensors").write_bytes(b"half")
             os.kill(os.getpid(), signal.SIGKILL)
@@ -254,4 +254,4 @@ def test_a_run_that_names_a_class_outside_the_product_is_not_imported():
         info = {"page": "surface", "title": "t", "created": "", "seconds": 1, "result": "os:system"}
         workspace.write_json(folder / "run.json", info)
     with pytest.raises(ValueError, match="must name a class of this program"):
-        runs.load_result(runs.get_run("strange"))
+        runs.load_result(runs.Run.get("strange"))

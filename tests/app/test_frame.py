@@ -149,15 +149,15 @@ def test_training_draws_curves_and_fills_the_library():
     assert entry.name == "mine"
     assert entry.architecture == "test_resnet"
     assert len(entry.trajectory) >= 2
-    assert 0.0 <= entry.meta["accuracy"] <= 1.0
+    assert 0.0 <= entry.info["accuracy"] <= 1.0
     assert "mine" in at.success[0].value
     assert at.dataframe[0].value.iloc[0, 0] == "mine"
     # The network in the library is the trained one: its loss is the recorded one.
     from estimators import Landscape
 
     point = catalog.PointSpec.from_checkpoint(entry)
-    data = catalog.DataSpec(**entry.meta["data"])
-    assert Landscape(point.load(), data.load()).loss() == pytest.approx(entry.meta["loss"], rel=1e-5)
+    data = catalog.DataSpec(**entry.info["data"])
+    assert Landscape(point.load(), data.load()).loss() == pytest.approx(entry.info["loss"], rel=1e-5)
     # And the run comes back from disk as it was.
     (saved,) = runs.list_runs()
     again = runs.load_result(saved)
@@ -246,15 +246,15 @@ def test_a_run_is_listed_reopened_pinned_deleted_and_brought_back():
     assert at.dataframe[0].value["Title"].tolist() == ["First"]
 
     first = next(run for run in runs.list_runs() if run.title == "First")
-    runs.pin_run(first.id, True)
+    runs.Run.get(first.id).change(pinned=True)
     assert runs.list_runs()[0].id == first.id
-    runs.rename_run(first.id, "Renamed")
-    assert runs.get_run(first.id).title == "Renamed"
+    runs.Run.get(first.id).rename("Renamed")
+    assert runs.Run.get(first.id).title == "Renamed"
     again = runs.load_result(first)
     np.testing.assert_array_equal(again.history["train_loss"], [2.0, 1.0])
     assert again.settings == {"epochs": 2}
 
-    binned = runs.delete_run(first.id)
+    binned = runs.Run.get(first.id).delete()
     assert [run.title for run in runs.list_runs()] == ["Second"]
     at = page("runs")
     at.session_state["runs.binned"] = ("Renamed", str(binned))

@@ -71,8 +71,8 @@ def start(entry: library.Checkpoint, data: DataSpec, every: int, trace: bool, en
     point = PointSpec.from_checkpoint(entry)
     places = thinned(entry, every)
     paths = [entry.trajectory[i] for i in places]
-    rates, momentum = scheduled_rates(entry.meta.get("training", {}), places)
-    known = bool(entry.meta.get("training")) and bool(np.isfinite(rates).all())
+    rates, momentum = scheduled_rates(entry.info.get("training", {}), places)
+    known = bool(entry.info.get("training")) and bool(np.isfinite(rates).all())
     tracker = CurvatureTracker(trace=trace, memory="default", **engine)
 
     def run(**report: Any) -> None:

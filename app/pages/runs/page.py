@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import pandas as pd
 import streamlit as st
 
 from app import export, state, widgets, workspace
 from app.state import kept
 from app.texts import texts
 from app.widgets.cache import stored_answers
-from app.widgets.undo import deleted, undo_bar
+from app.widgets.entries import choose, delete_button, rename_box, undo_bar
 from app.work import jobs
 from app.workspace import runs
 
@@ -30,30 +29,24 @@ def render() -> None:
         return
     term = st.text_input(text("search"), type="search", width=320, **kept(PAGE, "search")).strip().lower()
     found = [run for run in found if term in f"{run.title} {run.page}".lower()]
-    rows = pd.DataFrame(
+    chosen = choose(
+        state.key(PAGE, "table"),
+        found,
         {
             text("pinned"): [run.pinned for run in found],
             text("name"): [run.title for run in found],
             text("page"): [page_name(run.page) for run in found],
             text("when"): [run.created[:16].replace("T", " ") for run in found],
             text("seconds"): [run.seconds for run in found],
-        }
-    )
-    event = st.dataframe(
-        rows,
-        hide_index=True,
-        key=state.key(PAGE, "table"),
-        on_select="rerun",
-        selection_mode="single-row",
-        column_config={
+        },
+        {
             text("seconds"): st.column_config.NumberColumn(format="%.1f"),
             text("pinned"): st.column_config.CheckboxColumn(width="small"),
         },
-        alt=text("title"),
+        text("title"),
     )
-    selected = [i for i in event.selection.rows if i < len(found)]
-    if selected:
-        actions(found[selected[0]])
+    if chosen is not None:
+        actions(chosen)
     else:
         st.caption(text("pick"))
     st.caption(text("workspace", path=workspace.root()))
@@ -74,19 +67,12 @@ def actions(run: runs.Run) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         if st.button(text("open"), type="primary", key=f"open-{run.id}", icon=":material/open_in_new:"):
             reopen(run)
-        st.text_input(text("rename.label"), value=run.title, key=f"rename-{run.id}", width=300)
-        st.button(
-            text("rename"),
-            key=f"rename-go-{run.id}",
-            on_click=rename,
-            args=(run.id,),
-            icon=":material/edit:",
-        )
+        rename_box(PAGE, run)
         st.button(
             text("unpin" if run.pinned else "pin"),
             key=f"pin-{run.id}",
-            on_click=runs.pin_run,
-            args=(run.id, not run.pinned),
+            on_click=run.change,
+            kwargs={"pinned": not run.pinned},
             icon=":material/keep_off:" if run.pinned else ":material/keep:",
         )
         st.download_button(
@@ -98,17 +84,12 @@ def actions(run: runs.Run) -> None:
             on_click="ignore",
             icon=":material/download:",
         )
-        st.button(text("delete"), key=f"delete-{run.id}", on_click=delete, args=(run,), icon=":material/delete:")
+        delete_button(PAGE, run)
     script = run.info.get("config", {}).get("script", "")
     if script:
         st.code(script, language="python")
     with st.expander(text("made_by"), icon=":material/receipt_long:"):
         st.json(run.info, expanded=1)
-
-
-def rename(run_id: str) -> None:
-    """Give a run the title that stands in its box now."""
-    runs.rename_run(run_id, st.session_state[f"rename-{run_id}"])
 
 
 def reopen(run: runs.Run) -> None:
@@ -124,11 +105,6 @@ def reopen(run: runs.Run) -> None:
 
 def everything(run: runs.Run) -> bytes:
     """Return a run as one ZIP: configuration, numbers, script."""
-    files = {path.name: path.read_bytes() for path in run.path.iterdir() if path.is_file()}
+    files = {path.name: path.read_bytes() for path in run.folder.iterdir() if path.is_file()}
     script = run.info.get("config", {}).get("script", "")
     return export.zip_files(files | ({"reproduce.py": script.encode()} if script else {}))
-
-
-def delete(run: runs.Run) -> None:
-    """Move a run to the bin and remember it for undo."""
-    deleted(PAGE, run.title, runs.delete_run(run.id))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pandas as pd
 import streamlit as st
 
 from app import state
 from app.texts import texts
+from app.widgets.entries import choose, delete_button, rename_box, undo_bar
 from app.widgets.pickers import FILE, data_picker, file_point
-from app.widgets.undo import deleted, undo_bar
 from app.workspace import library
 
 
@@ -22,45 +21,31 @@ def table(page: str) -> None:
     if not found:
         st.caption(text("library.empty"))
         return
-    rows = pd.DataFrame(
+    entry = choose(
+        state.key(page, "library"),
+        found,
         {
             text("library.name"): [c.name for c in found],
             text("library.architecture"): [c.architecture for c in found],
-            text("library.accuracy"): [c.meta.get("accuracy") for c in found],
-            text("library.loss"): [c.meta.get("loss") for c in found],
-            text("library.parameters"): [c.meta.get("parameters") for c in found],
+            text("library.accuracy"): [c.info.get("accuracy") for c in found],
+            text("library.loss"): [c.info.get("loss") for c in found],
+            text("library.parameters"): [c.info.get("parameters") for c in found],
             text("library.epochs"): [len(c.trajectory) for c in found],
             text("library.data"): [_data(c) for c in found],
-            text("library.created"): [c.meta.get("created", "")[:16].replace("T", " ") for c in found],
-        }
-    )
-    event = st.dataframe(
-        rows,
-        hide_index=True,
-        key=state.key(page, "library"),
-        on_select="rerun",
-        selection_mode="single-row",
-        column_config={
+            text("library.created"): [c.created[:16].replace("T", " ") for c in found],
+        },
+        {
             text("library.accuracy"): st.column_config.NumberColumn(format="percent"),
             text("library.loss"): st.column_config.NumberColumn(format="%.4g"),
             text("library.parameters"): st.column_config.NumberColumn(format="localized"),
         },
-        alt=text("library"),
+        text("library"),
     )
-    selected = [i for i in event.selection.rows if i < len(found)]
-    if not selected:
+    if entry is None:
         st.caption(text("library.pick"))
         return
-    entry = found[selected[0]]
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.text_input(text("rename.label"), value=entry.name, key=f"{page}.rename.{entry.id}", width=280)
-        st.button(
-            text("rename"),
-            key=f"{page}.rename-go.{entry.id}",
-            on_click=_rename,
-            args=(page, entry.id),
-            icon=":material/edit:",
-        )
+        rename_box(page, entry)
         st.download_button(
             text("download"),
             entry.path.read_bytes,
@@ -69,26 +54,12 @@ def table(page: str) -> None:
             on_click="ignore",
             icon=":material/download:",
         )
-        st.button(
-            text("delete"),
-            key=f"{page}.delete.{entry.id}",
-            on_click=_delete,
-            args=(page, entry),
-            icon=":material/delete:",
-        )
+        delete_button(page, entry)
 
 
 def _data(entry: library.Checkpoint) -> str:
-    source = str(entry.meta.get("data", {}).get("source", ""))
+    source = str(entry.info.get("data", {}).get("source", ""))
     return source if source in ("", "digits") else Path(source).name
-
-
-def _delete(page: str, entry: library.Checkpoint) -> None:
-    deleted(page, entry.name, library.delete_checkpoint(entry.id))
-
-
-def _rename(page: str, checkpoint_id: str) -> None:
-    library.rename_checkpoint(checkpoint_id, st.session_state[f"{page}.rename.{checkpoint_id}"])
 
 
 def add_file(page: str) -> None:

@@ -82,7 +82,7 @@ def test_a_training_with_and_without_averaging_is_drawn_and_kept():
     assert names == {"test_resnet SGD", "test_resnet SWA"}
     kept = next(c for c in library.list_checkpoints() if c.name == "test_resnet SWA")
     assert len(kept.trajectory) == 5
-    assert kept.meta["accuracy"] == result.row("average")["held_out_accuracy"]
+    assert kept.info["accuracy"] == result.row("average")["held_out_accuracy"]
     script = jobs.latest("averaging").config["script"]
     assert ".train(model, data, held_out=held_out, compare=True, epochs=4, lr=0.1, batch_size=32)" in script
     compile(script, "script", "exec")

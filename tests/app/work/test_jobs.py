@@ -47,7 +47,7 @@ def test_a_job_runs_in_the_background_and_is_saved_as_a_run():
     assert threading.main_thread().name != seen[0]
     assert (job.state, job.fraction, job.message) == (jobs.DONE, 1.0, "half")
     np.testing.assert_array_equal(job.result.values, [0, 1, 2])
-    saved = runs.get_run(job.run_id)
+    saved = runs.Run.get(job.run_id)
     assert saved.title == "A map"
     assert saved.info["config"]["script"] == "print(1)"
     assert saved.info["settings"] == {"batch_norm": "frozen"}
@@ -221,12 +221,12 @@ def test_a_workspace_that_is_gone_does_not_take_the_worker(monkeypatch):
 def test_a_damaged_result_is_named_when_it_is_opened():
     result = TrainingResult({"loss": np.arange(5.0)}, name="half")
     run_id = runs.save_run("p", "half", result, {}, seconds=1.0)
-    path = runs.get_run(run_id).result_path
+    path = runs.Run.get(run_id).result_path
     content = path.read_bytes()
     for damaged in (content[: len(content) // 2], b"", content[:40] + bytes(len(content) - 40)):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match="result of 'half' must be readable"):
-            runs.load_result(runs.get_run(run_id))
+            runs.load_result(runs.Run.get(run_id))
 
 
 def test_the_default_dtype_and_grad_mode_do_not_leak_between_jobs():

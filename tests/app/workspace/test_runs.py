@@ -35,9 +35,9 @@ FORMER = {
 def keep(result, former):
     """Keep a run as the former version did: its class by the module of then."""
     run_id = runs.save_run("surface", type(result).__name__, result, {}, seconds=1.0)
-    path = runs.get_run(run_id).path / "run.json"
+    path = runs.Run.get(run_id).folder / "run.json"
     workspace.write_json(path, workspace.read_json(path) | {"result": f"{former}:{type(result).__name__}"})
-    return runs.get_run(run_id)
+    return runs.Run.get(run_id)
 
 
 def some(cls):
@@ -51,7 +51,7 @@ def test_every_class_of_the_former_version_opens_in_a_fresh_process():
     made.append((keep(TrainingResult({"loss": np.arange(2.0)}), "app.training_jobs"), "TrainingResult"))
     program = (
         "import sys\nfrom app.workspace import runs\n"
-        "for run in sys.argv[1:]: print(type(runs.load_result(runs.get_run(run))).__name__)"
+        "for run in sys.argv[1:]: print(type(runs.load_result(runs.Run.get(run))).__name__)"
     )
     ids = [run.id for run, _ in made]
     done = subprocess.run(

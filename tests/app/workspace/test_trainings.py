@@ -48,7 +48,7 @@ def test_a_cancelled_training_is_in_the_library():
         training_jobs.train(handle, "mine", PointSpec(), DATA, SETTINGS)
     (kept,) = library.list_checkpoints()
     assert kept.name == "mine (stopped after epoch 2)"
-    assert kept.meta["stopped_after"] == 2 and 0 <= kept.meta["accuracy"] <= 1
+    assert kept.info["stopped_after"] == 2 and 0 <= kept.info["accuracy"] <= 1
     assert [path.name for path in kept.trajectory] == ["0000.safetensors", "0001.safetensors", "0002.safetensors"]
     state, _ = read_checkpoint(kept.path)
     load_model("test_resnet", num_classes=10, image_size=32).load_state_dict(state)

@@ -1,0 +1,87 @@
+"""Things kept on disk, as a table: choose one, call it otherwise, delete it, and bring it back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+import streamlit as st
+
+from app import state, workspace
+from app.texts import texts
+from app.workspace import Entry
+
+Kept = TypeVar("Kept", bound=Entry)
+
+
+def choose(
+    key: str, found: Sequence[Kept], columns: Mapping[str, Sequence[Any]], formats: Mapping[str, Any], alt: str
+) -> Kept | None:
+    """Show entries as a table, a row each; return the one whose row is selected.
+
+    Parameters
+    ----------
+    key : str
+        Of the table.
+    found : sequence of Entry
+    columns : mapping
+        Title of each column and its values.
+    formats : mapping
+        ``st.column_config`` of some.
+    alt : str
+        Name for a screen reader.
+    """
+    event = st.dataframe(
+        pd.DataFrame(columns),
+        hide_index=True,
+        key=key,
+        on_select="rerun",
+        selection_mode="single-row",
+        column_config=dict(formats),
+        alt=alt,
+    )
+    return next((found[i] for i in event.selection.rows if i < len(found)), None)
+
+
+def rename_box(page: str, entry: Entry) -> None:
+    """Offer to call an entry otherwise; the words are the page's ``rename`` and ``rename.label``."""
+    text, box = texts(page), f"{page}.rename.{entry.id}"
+    st.text_input(text("rename.label"), value=entry.title, key=box, width=280)
+    st.button(
+        text("rename"),
+        key=f"{page}.rename-go.{entry.id}",
+        on_click=lambda: entry.rename(st.session_state[box]),
+        icon=":material/edit:",
+    )
+
+
+def delete_button(page: str, entry: Entry) -> None:
+    """Offer to move an entry to the bin; it is remembered for undo."""
+
+    def delete() -> None:
+        state.remember(page, "binned", (entry.title, str(entry.delete())))
+
+    st.button(texts(page)("delete"), key=f"{page}.delete.{entry.id}", on_click=delete, icon=":material/delete:")
+
+
+def undo_bar(page: str) -> None:
+    """Offer to bring back what was deleted last on a page."""
+    text, last = texts("common"), state.recall(page, "binned")
+    if not last or not Path(last[1]).exists():
+        return
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(text("deleted", name=last[0]), width="content")
+        st.button(
+            text("undo"),
+            key=state.key(page, "undo"),
+            on_click=_undo,
+            args=(page, last[1]),
+            icon=":material/undo:",
+        )
+
+
+def _undo(page: str, path: str) -> None:
+    workspace.restore(Path(path))
+    state.remember(page, "binned", None)
