@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from .. import cache
-from ..cache import describe_module
 from ..core.planes.map_shape import convex_share
 from ..data import Examples
 from ..landscape import Landscape
@@ -121,7 +120,7 @@ def run(task: Task, on_progress: OnProgress = ignore_progress) -> RunOutcome:
     model = build(task)
     data = with_label_noise(task.data, task.training["label_noise"], task.seed)
     engine = {name: task.options[name] for name in ("loss", "device")}
-    network = [describe_module(model), trainable_names(model)]
+    network = [cache.describe_module(model), trainable_names(model)]
     key = cache.fingerprint(network, task.training, task.seed, data.fingerprint, engine)
     trained = cache.cached_call(
         task.memory,

@@ -1,8 +1,7 @@
 """Ready experiments: each trains what it needs, measures it over seeds, and judges claims by the numbers."""
 
-from ._cases_result import CasesResult
 from .batch_size import QUANTITIES, BatchSizeResult, batch_size_experiment
-from .connectivity_cases import ConnectivityCases
+from .connectivity_cases import CasesResult, ConnectivityCases
 from .swa_comparison import SwaComparisonResult, noisy_digits, swa_experiment
 from .width_sweep import WidthSweep, WidthSweepResult
 

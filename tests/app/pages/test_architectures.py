@@ -15,7 +15,7 @@ from app.texts import texts
 from app.work import jobs
 from estimators.architectures._claims import judge_claims, rank_measures
 from estimators.architectures._result import MEASURED, ComparisonResult, summarise
-from estimators.experiments._width_result import WidthSweepResult, judge_width, summarise_widths
+from estimators.experiments.width_sweep import WidthSweepResult, judge_width, summarise_widths
 
 TEXT = texts("architectures")
 NAMES = ["as built", "without skips", "without norm"]

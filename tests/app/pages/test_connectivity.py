@@ -17,7 +17,7 @@ from app.texts import texts
 from app.work import jobs
 from app.workspace import library, runs
 from estimators import MapResult, PathResult, save_checkpoint
-from estimators.experiments._cases_result import CasesResult, judge, summarise
+from estimators.experiments.connectivity_cases import CasesResult, judge, summarise
 
 TEXT = texts("connectivity")
 

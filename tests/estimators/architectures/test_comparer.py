@@ -22,7 +22,7 @@ from estimators.architectures._result import MEASURED, ComparisonResult, summari
 from estimators.architectures._run import with_label_noise
 from estimators.data._load import load_data
 from estimators.experiments import width_sweep
-from estimators.experiments._width_result import judge_width, summarise_widths
+from estimators.experiments.width_sweep import judge_width, summarise_widths
 from estimators.progress import Cancelled
 from estimators.results import Result
 from estimators.variants import Variant, check_variants, presets
@@ -163,8 +163,8 @@ def test_cancelling_keeps_the_finished_runs(small, tmp_path, monkeypatch):
 
 def test_a_killed_process_goes_on_where_it_was(tmp_path):
     program = (
-        "import sys; from estimators.architecture import ArchitectureComparer as A\n"
-        "from estimators.data import load_data; from estimators import comparison_run as c\n"
+        "import sys; from estimators import ArchitectureComparer as A, load_data\n"
+        "from estimators.architectures import _run as c\n"
         "n=[0]; t=c.train\n"
         "def count(*a, **k): n[0] += 1; return t(*a, **k)\n"
         "c.train = count\n"

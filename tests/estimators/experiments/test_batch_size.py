@@ -165,7 +165,11 @@ def test_what_is_not_reached_is_said(halves):
     )
     assert not any(row["reached"] for row in result.rows)
     assert any("Not at the target training loss" in note for note in result.notes)
-    assert all(claim["verdict"] == "not clear here" for claim in judge(result.rows))
+    # One pair settles nothing, and two vacuous bounds say nothing about the claim however many pairs there are.
+    vacuous = all(row["pac_bayes_bound"] >= 1 for row in result.rows)
+    verdicts = {claim["key"]: claim["verdict"] for claim in judge(result.rows)}
+    assert verdicts.pop("pac_bayes_bound") == ("not comparable" if vacuous else "not clear here")
+    assert set(verdicts.values()) == {"not clear here"}
 
 
 def test_results_go_through_a_file(halves, tmp_path):

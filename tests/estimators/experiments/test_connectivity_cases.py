@@ -3,8 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from estimators.experiments._cases_result import judge, summarise
-from estimators.experiments.connectivity_cases import CASES, ConnectivityCases
+from estimators.experiments.connectivity_cases import CASES, ConnectivityCases, judge, summarise
 from estimators.training import train
 
 
