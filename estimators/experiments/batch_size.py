@@ -8,49 +8,27 @@ claim is a paired interval over seeds, never an assumption (Keskar et al. 2017 r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, cast
 
 import numpy as np
 from torch import nn
 
-from ..cache import cached_call, check_memory, describe_module, fingerprint
 from ..checks import check_seed
-from ..core.evidence.paired import compare_pairs
 from ..core.evidence.ranking import kendall
-from ..core.evidence.verdicts import NOT_COMPARABLE, judge_correlation
+from ..core.evidence.verdicts import judge_correlation
 from ..data import Examples
 from ..landscape import Landscape
-from ..models import trainable_names
 from ..progress import OnProgress, ignore_progress, part
-from ..results import Result, Uncertainty
+from ..results import Uncertainty
 from ..sharpness import SharpnessEstimator, SharpnessResult
 from ..training import train
+from ._paired import Job, PairedResult, Quantity, judge_pairs, network_key, run_jobs, unequal_losses
 
 SMALL, LARGE = "small", "large"
 MEASURES = ("sharpness", "average", "lambda_max", "trace", "pac_bayes")
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """One column of the experiment and what the claim says of it.
-
-    Attributes
-    ----------
-    key : str
-        Column of the rows.
-    claimed : {"larger", "smaller", ""}
-        What large batches are claimed to do to it; "" where nothing is claimed.
-    ratio : bool
-        Compared as a ratio.
-    """
-
-    key: str
-    claimed: str = ""
-    ratio: bool = False
-
 
 QUANTITIES = (
     Quantity("lambda_max", "larger", ratio=True),
@@ -59,13 +37,13 @@ QUANTITIES = (
     Quantity("average_sharpness", "larger", ratio=True),
     Quantity("gap_loss", "larger"),
     Quantity("held_out_accuracy", "smaller"),
-    Quantity("pac_bayes_bound", "larger"),
+    Quantity("pac_bayes_bound", "larger", vacuous_from=1.0),
     Quantity("sigma_tolerated", "smaller", ratio=True),
 )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class BatchSizeResult(Result):
+class BatchSizeResult(PairedResult):
     """Rows of single runs and a verdict for each claim.
 
     Attributes
@@ -84,38 +62,15 @@ class BatchSizeResult(Result):
     """
 
     uncertainties: ClassVar[dict[str, Uncertainty]] = {
+        **PairedResult.uncertainties,
         "rows.lambda_max_residual": Uncertainty("residual", "rows.lambda_max"),
         "rows.trace_stderr": Uncertainty("stderr", "rows.trace"),
         "rows.average_sharpness_stderr": Uncertainty("stderr", "rows.average_sharpness"),
-        "claims.low": Uncertainty("bracket", "claims.effect"),
-        "claims.high": Uncertainty("bracket", "claims.effect"),
     }
+    groups = (SMALL, LARGE)
+    summarised = ("train_loss", "train_accuracy", "held_out_loss", *(q.key for q in QUANTITIES))
 
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    claims: list[dict[str, Any]] = field(default_factory=list)
     target_loss: float = float("nan")
-    notes: list[str] = field(default_factory=list)
-
-    def values(self, group: str, key: str) -> np.ndarray:
-        """One column of one group, in the order of the seeds."""
-        return np.array([row[key] for row in self.rows if row["group"] == group], dtype=float)
-
-    def summary(self) -> list[dict[str, Any]]:
-        """Mean and standard deviation over seeds, one row a quantity."""
-        keys = ("train_loss", "train_accuracy", "held_out_loss", *(q.key for q in QUANTITIES))
-        rows = []
-        for key in keys:
-            row: dict[str, Any] = {"quantity": key}
-            for group in (SMALL, LARGE):
-                values = self.values(group, key)
-                row[f"{group}_mean"] = float(values.mean()) if values.size else float("nan")
-                row[f"{group}_std"] = float(values.std(ddof=1)) if values.size > 1 else float("nan")
-            rows.append(row)
-        return rows
-
-    def table(self) -> list[dict[str, Any]]:
-        """Give the rows, for a CSV."""
-        return self.rows
 
 
 def batch_size_experiment(
@@ -189,7 +144,7 @@ def batch_size_experiment(
     measuring = type(measuring)(**{**measuring.get_params(deep=False), "measures": MEASURES, "memory": None})
     aside = ("memory", "verbose", "n_jobs")
     measured_with = {k: v for k, v in measuring.get_params(deep=False).items() if k not in aside}
-    store = check_memory(memory)
+    budget = {"epochs": epochs, "momentum": momentum, "weight_decay": weight_decay}
     settings = {
         "small": small,
         "large": large,
@@ -197,53 +152,39 @@ def batch_size_experiment(
         "target_loss": target_loss,
         "lr": lr,
         "lr_rule": lr_rule,
-        "epochs": epochs,
-        "momentum": momentum,
-        "weight_decay": weight_decay,
+        **budget,
         "random_state": random_state,
         "data": data.name,
         "n_examples": len(data),
         "n_held_out": len(held_out),
     }
-    rows: list[dict[str, Any]] = []
-    result = BatchSizeResult(settings=settings, target_loss=target_loss)
-    plan = [(random_state + pair, group) for pair in range(n_seeds) for group in (SMALL, LARGE)]
-    for done, (seed, group) in enumerate(plan):
-        size = min(small if group == SMALL else large, len(data))
-        rate = lr * (size / small if lr_rule == "linear" and group == LARGE else 1.0)
-        training = {
-            "epochs": epochs,
-            "batch_size": size,
-            "lr": rate,
-            "momentum": momentum,
-            "weight_decay": weight_decay,
-            "schedule": "constant",
-            "random_state": seed,
-        }
-        model = make_model(seed)
-        key = fingerprint(
-            describe_module(model),
-            trainable_names(model),
-            data.fingerprint,
-            held_out.fingerprint,
-            training,
-            target_loss,
-            measured_with,
-        )
-        step = part(on_progress, done / len(plan), (done + 1) / len(plan), f"seed {seed}, batch {size}")
-        row = cached_call(store, run_once, key, model, data, held_out, training, target_loss, measuring, step)
-        rows.append({"group": group, "seed": seed, "batch_size": size, "lr": rate, **row})
-        on_progress(round(1000 * (done + 1) / len(plan)), 1000, f"seed {seed}, batch {size}")
-        result = BatchSizeResult(
+
+    def jobs() -> Iterator[Job]:
+        for seed in range(random_state, random_state + n_seeds):
+            for group, size in ((SMALL, small), (LARGE, min(large, len(data)))):
+                rate = lr * (size / small if lr_rule == "linear" else 1.0)
+                own = {"batch_size": size, "lr": rate}
+                training = {**budget, **own, "schedule": "constant", "random_state": seed}
+                model = make_model(seed)
+                sets = data.fingerprint, held_out.fingerprint
+                yield Job(
+                    label=f"seed {seed}, batch {size}",
+                    function=run_once,
+                    arguments=(model, data, held_out, training, target_loss, measuring),
+                    key=(*network_key(model), *sets, training, target_loss, measured_with),
+                    columns={"group": group, "seed": seed, **own},
+                )
+
+    def result(rows: list[dict[str, Any]]) -> BatchSizeResult:
+        return BatchSizeResult(
             settings=settings,
-            rows=list(rows),
+            rows=rows,
             claims=judge(rows, confidence),
             target_loss=target_loss,
             notes=_notes(rows, target_loss, lr_rule),
         )
-        if on_partial is not None:
-            on_partial(result)
-    return result
+
+    return run_jobs(jobs(), 2 * n_seeds, result, memory=memory, on_progress=on_progress, on_partial=on_partial)
 
 
 def run_once(
@@ -254,8 +195,8 @@ def run_once(
     target_loss: float,
     measuring: SharpnessEstimator,
     on_progress: OnProgress,
-) -> dict[str, Any]:
-    """Train one network to the target and measure it; returns one row."""
+) -> list[dict[str, Any]]:
+    """Train one network to the target and measure it; gives one row."""
     trained, epochs, reached = train_to_loss(
         model,
         data,
@@ -273,18 +214,20 @@ def run_once(
     held_loss, held_accuracy = float(there.losses[0]), float(there.accuracies[0])
     names = ["sharpness", "one_step", "lambda_max", "lambda_max_residual", "trace", "trace_stderr", "gradient_norm"]
     names += ["average_sharpness", "average_sharpness_stderr", "pac_bayes_bound", "sigma_tolerated"]
-    return {
-        "epochs": epochs,
-        "reached": reached,
-        "train_loss": found.loss,
-        "train_accuracy": found.accuracy,
-        "held_out_loss": held_loss,
-        "held_out_accuracy": held_accuracy,
-        "gap_loss": held_loss - found.loss,
-        "gap_accuracy": found.accuracy - held_accuracy,
-        "distance": float(found.pac_bayes["distance"]),
-        **{name: float(getattr(found, name)) for name in names},
-    }
+    return [
+        {
+            "epochs": epochs,
+            "reached": reached,
+            "train_loss": found.loss,
+            "train_accuracy": found.accuracy,
+            "held_out_loss": held_loss,
+            "held_out_accuracy": held_accuracy,
+            "gap_loss": held_loss - found.loss,
+            "gap_accuracy": found.accuracy - held_accuracy,
+            "distance": float(found.pac_bayes["distance"]),
+            **{name: float(getattr(found, name)) for name in names},
+        }
+    ]
 
 
 def train_to_loss(
@@ -333,49 +276,20 @@ def train_to_loss(
 
 def judge(rows: Sequence[dict[str, Any]], confidence: float = 0.95) -> list[dict[str, Any]]:
     """Judge every claim from complete pairs (both batch sizes of a seed)."""
-    by_seed: dict[int, dict[str, dict[str, Any]]] = {}
-    for row in rows:
-        by_seed.setdefault(row["seed"], {})[row["group"]] = row
-    pairs = [pair for pair in by_seed.values() if SMALL in pair and LARGE in pair]
-    claims = []
-    for quantity in QUANTITIES:
-        treated, control = ([pair[group][quantity.key] for pair in pairs] for group in (LARGE, SMALL))
-        if quantity.key == "pac_bayes_bound":
-            treated, control = without_vacuous(treated, control)
-        found = compare_pairs(
-            treated,
-            control,
-            quantity.claimed,
-            confidence=confidence,
-            ratio=quantity.ratio,
-        )
-        if quantity.key == "pac_bayes_bound" and pairs and found.n == 0:
-            found = replace(found, verdict=NOT_COMPARABLE)
-        claims.append({"key": quantity.key, "claimed": quantity.claimed, **asdict(found)})
     together = kendall(*(np.array([row[k] for row in rows], dtype=float) for k in ("lambda_max", "gap_loss")))
     verdict = judge_correlation(together.tau, together.low, together.high, together.n, "larger")
-    claims.append(
-        {
-            "key": "flat_generalises",
-            "claimed": "larger",
-            "verdict": verdict.verdict,
-            "effect": together.tau,
-            "low": together.low,
-            "high": together.high,
-            "ratio": False,
-            "n": together.n,
-            "confidence": 0.95,
-        }
-    )
-    return claims
-
-
-def without_vacuous(treated: Sequence[float], control: Sequence[float]) -> list[list[float]]:
-    """Leave out, as NaN, the pairs of PAC-Bayes bounds that are both vacuous: two errors below 1 are no comparison."""
-    kept = [a < 1 or b < 1 for a, b in zip(treated, control, strict=True)]
-    return [
-        [value if keep else float("nan") for value, keep in zip(side, kept, strict=True)] for side in (treated, control)
-    ]
+    ranked = {
+        "key": "flat_generalises",
+        "claimed": "larger",
+        "verdict": verdict.verdict,
+        "effect": together.tau,
+        "low": together.low,
+        "high": together.high,
+        "ratio": False,
+        "n": together.n,
+        "confidence": 0.95,
+    }
+    return [*judge_pairs(rows, QUANTITIES, LARGE, SMALL, confidence), ranked]
 
 
 def _notes(rows: Sequence[dict[str, Any]], target: float, lr_rule: str) -> list[str]:
@@ -384,16 +298,7 @@ def _notes(rows: Sequence[dict[str, Any]], target: float, lr_rule: str) -> list[
     if late:
         listed = ", ".join(f"seed {row['seed']} {row['group']} ({row['train_loss']:.3g})" for row in late)
         notes.append(f"Not at the target training loss of {target:g}: {listed}. Raise epochs or the target.")
-    means = {
-        group: np.mean([row["train_loss"] for row in rows if row["group"] == group] or [np.nan])
-        for group in (SMALL, LARGE)
-    }
-    low, high = min(means.values()), max(means.values())
-    if np.isfinite(high) and high > 1.5 * low:
-        notes.append(
-            f"The two sides end at different training losses ({means[SMALL]:.2g} small, {means[LARGE]:.2g} "
-            "large): part of any difference is that."
-        )
+    notes += unequal_losses(rows, (SMALL, LARGE), 1.5)
     if lr_rule == "linear":
         notes.append("The learning rate is scaled with the batch, so learning rate over batch size is the same.")
     return notes

@@ -8,8 +8,8 @@ and judged by paired differences over seeds (Izmailov et al. 2018 report the cla
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,41 +17,19 @@ import torch
 from torch import Tensor, nn
 
 from ..averaging import SWAAverager
-from ..cache import cached_call, check_memory, describe_module, fingerprint
 from ..checks import check_seed
 from ..core.ball.average_case import average_rise, filter_scale
-from ..core.evidence.paired import compare_pairs
 from ..core.network.copying import private_copy
 from ..core.spectrum.lanczos import lanczos_eigenpairs
 from ..data import Examples, load_data
 from ..landscape import Landscape
-from ..models import trainable_names
 from ..progress import OnProgress, ignore_progress, part
-from ..results import Result, Uncertainty
+from ..results import Uncertainty
+from ._paired import Job, PairedResult, Quantity, judge_pairs, network_key, run_jobs, unequal_losses
 
 PLAIN, SWA, EMA = "sgd", "swa", "ema"
 GROUPS = (PLAIN, SWA, EMA)
 SIGMA = 0.1  # of the average-case sharpness, relative to the size of each filter
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """One column of the experiment and what averaging is claimed to do to it.
-
-    Attributes
-    ----------
-    key : str
-        Column of the rows.
-    claimed : {"larger", "smaller"}
-        The claim.
-    ratio : bool
-        Compared as a ratio.
-    """
-
-    key: str
-    claimed: str
-    ratio: bool = False
-
 
 QUANTITIES = (
     Quantity("held_out_accuracy", "larger"),
@@ -61,8 +39,8 @@ QUANTITIES = (
 )
 
 
-@dataclass(frozen=True)
-class SwaComparisonResult(Result):
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SwaComparisonResult(PairedResult):
     """Rows of single seeds and a verdict for each claim.
 
     Attributes
@@ -79,35 +57,12 @@ class SwaComparisonResult(Result):
     """
 
     uncertainties: ClassVar[dict[str, Uncertainty]] = {
+        **PairedResult.uncertainties,
         "rows.lambda_max_residual": Uncertainty("residual", "rows.lambda_max"),
         "rows.average_sharpness_stderr": Uncertainty("stderr", "rows.average_sharpness"),
-        "claims.low": Uncertainty("bracket", "claims.effect"),
-        "claims.high": Uncertainty("bracket", "claims.effect"),
     }
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    claims: list[dict[str, Any]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def values(self, group: str, key: str) -> np.ndarray:
-        """One column of one group, in the order of the seeds."""
-        return np.array([row[key] for row in self.rows if row["group"] == group], dtype=float)
-
-    def summary(self) -> list[dict[str, Any]]:
-        """Mean and standard deviation over seeds, one row a quantity."""
-        out = []
-        for key in ("train_loss", "train_accuracy", *(q.key for q in QUANTITIES), "distance"):
-            row: dict[str, Any] = {"quantity": key}
-            for group in GROUPS:
-                values = self.values(group, key)
-                row[f"{group}_mean"] = float(values.mean()) if values.size else float("nan")
-                row[f"{group}_std"] = float(values.std(ddof=1)) if values.size > 1 else float("nan")
-            out.append(row)
-        return out
-
-    def table(self) -> list[dict[str, Any]]:
-        """Give the rows, for a CSV."""
-        return self.rows
+    groups = GROUPS
+    summarised = ("train_loss", "train_accuracy", *(q.key for q in QUANTITIES), "distance")
 
 
 def noisy_digits(
@@ -212,47 +167,40 @@ def swa_experiment(
         "weight_decay": weight_decay,
     }
     measure = {"n_draws": n_draws, "sigma": sigma}
-    store, random_state = check_memory(memory), check_seed(random_state)
-    rows: list[dict[str, Any]] = []
-    result = SwaComparisonResult()
-    for done in range(n_seeds):
-        seed = random_state + done
-        model, (data, held_out) = make_model(seed), make_data(seed)
-        step = part(on_progress, done / n_seeds, (done + 1) / n_seeds, f"seed {seed}")
-        settings = {k: v for k, v in averager.items() if k not in ("memory", "verbose", "n_jobs")}
-        key = fingerprint(
-            "swa comparison",
-            describe_module(model),
-            trainable_names(model),
-            data.fingerprint,
-            held_out.fingerprint,
-            training,
-            measure,
-            settings,
-            seed,
-        )
-        found = cached_call(store, run_seed, key, model, data, held_out, averager, training, measure, seed, step)
-        rows += [{"seed": seed, **row} for row in found]
-        on_progress(round(1000 * (done + 1) / n_seeds), 1000, f"seed {seed}")
-        result = SwaComparisonResult(
+    random_state = check_seed(random_state)
+    settings = {k: v for k, v in averager.items() if k not in ("memory", "verbose", "n_jobs")}
+    told: dict[str, Any] = {}
+
+    def jobs() -> Iterator[Job]:
+        for seed in range(random_state, random_state + n_seeds):
+            model, (data, held_out) = make_model(seed), make_data(seed)
+            told.update(data=data.name, n_examples=len(data), n_held_out=len(held_out))
+            sets = data.fingerprint, held_out.fingerprint
+            yield Job(
+                label=f"seed {seed}",
+                function=run_seed,
+                arguments=(model, data, held_out, averager, training, measure, seed),
+                key=("swa comparison", *network_key(model), *sets, training, measure, settings, seed),
+                columns={"seed": seed},
+            )
+
+    def result(rows: list[dict[str, Any]]) -> SwaComparisonResult:
+        return SwaComparisonResult(
             settings={
                 **training,
                 **{k: settings[k] for k in ("start", "every", "swa_lr", "schedule", "decay")},
                 **measure,
                 "n_seeds": n_seeds,
                 "random_state": random_state,
-                "data": data.name,
-                "n_examples": len(data),
-                "n_held_out": len(held_out),
+                **told,
                 "batch_norm": "recompute",
             },
-            rows=list(rows),
+            rows=rows,
             claims=judge(rows, confidence),
             notes=_notes(rows),
         )
-        if on_partial is not None:
-            on_partial(result)
-    return result
+
+    return run_jobs(jobs(), n_seeds, result, memory=memory, on_progress=on_progress, on_partial=on_partial)
 
 
 def run_seed(
@@ -307,20 +255,11 @@ def run_seed(
 
 def judge(rows: Sequence[dict[str, Any]], confidence: float = 0.95) -> list[dict[str, Any]]:
     """Judge every claim for both averages, from paired differences over the seeds."""
-    by_group = {g: {row["seed"]: row for row in rows if row["group"] == g} for g in GROUPS}
-    seeds = [s for s in by_group[PLAIN] if all(s in by_group[g] for g in GROUPS)]
-    claims = []
-    for group in (SWA, EMA):
-        for q in QUANTITIES:
-            found = compare_pairs(
-                [by_group[group][s][q.key] for s in seeds],
-                [by_group[PLAIN][s][q.key] for s in seeds],
-                q.claimed,
-                confidence=confidence,
-                ratio=q.ratio,
-            )
-            claims.append({"group": group, "key": q.key, "claimed": q.claimed, **asdict(found)})
-    return claims
+    return [
+        {"group": group, **claim}
+        for group in (SWA, EMA)
+        for claim in judge_pairs(rows, QUANTITIES, group, PLAIN, confidence)
+    ]
 
 
 def _loaded(model: nn.Module, state: dict[str, Tensor]) -> nn.Module:
@@ -330,15 +269,7 @@ def _loaded(model: nn.Module, state: dict[str, Tensor]) -> nn.Module:
 
 
 def _notes(rows: Sequence[dict[str, Any]]) -> list[str]:
-    notes = []
-    means = {g: np.mean([r["train_loss"] for r in rows if r["group"] == g] or [np.nan]) for g in GROUPS}
-    low, high = min(means.values()), max(means.values())
-    if np.isfinite(high) and high > 1.1 * low:
-        listed = ", ".join(f"{g} {v:.2g}" for g, v in means.items())
-        notes.append(
-            f"The points end at different training losses ({listed} nats): curvature grows or falls with the "
-            "training loss too, so part of any difference is that."
-        )
+    notes = unequal_losses(rows, GROUPS, 1.1)
     loose = [r for r in rows if not r["lambda_max_residual"] <= 0.05 * abs(r["lambda_max"])]
     if loose:
         notes.append(f"The largest eigenvalue of {len(loose)} of {len(rows)} points is not settled to 5 %.")

@@ -10,7 +10,7 @@ from torch import nn
 
 from estimators import MinimaMapper, SaddleEscaper, load_data
 from estimators.base import LandscapeEstimator
-from estimators.experiments import batch_size, connectivity_cases, swa_comparison, width_sweep
+from estimators.experiments import _paired, batch_size, connectivity_cases, swa_comparison, width_sweep
 from estimators.saddles._small_net import pooled_digits
 from estimators.sharpness._measures import MEASURES
 
@@ -64,8 +64,7 @@ def build(activation, seed=0):
 @pytest.mark.parametrize("experiment", ["batch size", "swa"])
 def test_an_experiment_with_another_architecture_is_another_one(monkeypatch, tmp_path, experiment):
     data = load_data("digits", n_samples=32, image_size=8)
-    module = batch_size if experiment == "batch size" else swa_comparison
-    monkeypatch.setattr(module, "cached_call", refuse)
+    monkeypatch.setattr(_paired, "cached_call", refuse)
 
     def run(activation):
         if experiment == "batch size":

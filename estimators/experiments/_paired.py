@@ -1,0 +1,181 @@
+"""What experiments over seeds share: jobs that are kept one by one, groups compared seed by seed, and the result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+from torch import nn
+
+from ..cache import cached_call, check_memory, describe_module, fingerprint
+from ..core.evidence.paired import compare_pairs
+from ..core.evidence.verdicts import NOT_COMPARABLE
+from ..models import trainable_names
+from ..progress import OnProgress, part
+from ..results import Result, Uncertainty
+
+Row = dict[str, Any]
+_R = TypeVar("_R", bound=Result)
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One column of the rows and what the treatment is claimed to do to it.
+
+    Attributes
+    ----------
+    key : str
+        Column.
+    claimed : {"larger", "smaller"}
+        The claim.
+    ratio : bool, default=False
+        Compared as a ratio.
+    vacuous_from : float, default=inf
+        A value from here on says nothing: a pair of two such values is left out, and without any other pair the
+        quantity is not comparable.
+    """
+
+    key: str
+    claimed: str
+    ratio: bool = False
+    vacuous_from: float = float("inf")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PairedResult(Result):
+    """Rows of single runs, a verdict for each claim, and what limits the comparison.
+
+    Attributes
+    ----------
+    rows : list of dict
+        One a run, with its ``group`` and ``seed``.
+    claims : list of dict
+        One a claim: ``key``, ``claimed``, ``verdict``, ``effect``, ``low``, ``high``, ``ratio``, ``n``, ``confidence``.
+    notes : list of str
+        What limits the comparison.
+    """
+
+    uncertainties: ClassVar[dict[str, Uncertainty]] = {
+        "claims.low": Uncertainty("bracket", "claims.effect"),
+        "claims.high": Uncertainty("bracket", "claims.effect"),
+    }
+    groups: ClassVar[tuple[str, ...]] = ()
+    summarised: ClassVar[tuple[str, ...]] = ()
+
+    rows: list[Row] = field(default_factory=list)
+    claims: list[Row] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def values(self, group: str, key: str) -> np.ndarray:
+        """One column of one group, in the order of the seeds."""
+        return np.array([row[key] for row in self.rows if row["group"] == group], dtype=float)
+
+    def summary(self) -> list[Row]:
+        """Mean and standard deviation over seeds, one row a quantity."""
+        table = []
+        for key in self.summarised:
+            line: Row = {"quantity": key}
+            for group in self.groups:
+                line[f"{group}_mean"], line[f"{group}_std"] = mean_and_std(self.values(group, key))
+            table.append(line)
+        return table
+
+    def table(self) -> list[Row]:
+        """Give the rows, for a CSV."""
+        return self.rows
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: a module-level function that gives rows, what its answer is kept by, and columns that name it.
+
+    Attributes
+    ----------
+    label : str
+        For the progress.
+    function : callable
+        ``function(*arguments, on_progress) -> list of dict``.
+    arguments : tuple
+    key : tuple
+        Everything that makes the answer.
+    columns : dict
+        Put before the columns of each row.
+    """
+
+    label: str
+    function: Callable[..., list[Row]]
+    arguments: tuple[Any, ...]
+    key: tuple[object, ...]
+    columns: Row
+
+
+def run_jobs(
+    jobs: Iterable[Job],
+    n_jobs: int,
+    result: Callable[[list[Row]], _R],
+    *,
+    memory: Any,
+    on_progress: OnProgress,
+    on_partial: Callable[[_R], None] | None,
+) -> _R:
+    """Run jobs one by one through the cache; `result` of the rows so far is told after each, and returned at the end.
+
+    Jobs are drawn when their turn comes, so that one network is held at a time.
+    """
+    store = check_memory(memory)
+    rows: list[Row] = []
+    found = result(rows)
+    for done, job in enumerate(jobs):
+        step = part(on_progress, done / n_jobs, (done + 1) / n_jobs, job.label)
+        answer = cached_call(store, job.function, fingerprint(*job.key), *job.arguments, step)
+        rows += [{**job.columns, **row} for row in answer]
+        on_progress(round(1000 * (done + 1) / n_jobs), 1000, job.label)
+        found = result(list(rows))
+        if on_partial is not None:
+            on_partial(found)
+    return found
+
+
+def network_key(model: nn.Module) -> tuple[object, ...]:
+    """Return what tells a network before its training: structure, weights, and which parameters move."""
+    return describe_module(model), trainable_names(model)
+
+
+def judge_pairs(
+    rows: Sequence[Row], quantities: Sequence[Quantity], treated: str, control: str, confidence: float
+) -> list[Row]:
+    """Judge each quantity by the differences between two groups, over the seeds that have both."""
+    sides = [{row["seed"]: row for row in rows if row["group"] == group} for group in (treated, control)]
+    seeds = [seed for seed in sides[1] if seed in sides[0]]
+    claims = []
+    for q in quantities:
+        pairs = [(sides[0][seed][q.key], sides[1][seed][q.key]) for seed in seeds]
+        telling = [pair for pair in pairs if any(value < q.vacuous_from for value in pair)]
+        found = compare_pairs(
+            [a for a, _ in telling], [b for _, b in telling], q.claimed, confidence=confidence, ratio=q.ratio
+        )
+        if pairs and found.n == 0 and np.isfinite(q.vacuous_from):
+            found = replace(found, verdict=NOT_COMPARABLE)
+        claims.append({"key": q.key, "claimed": q.claimed, **asdict(found)})
+    return claims
+
+
+def unequal_losses(rows: Sequence[Row], groups: Sequence[str], factor: float) -> list[str]:
+    """Say so where the mean training losses of the groups differ by more than a factor."""
+    means = {g: np.mean([row["train_loss"] for row in rows if row["group"] == g] or [np.nan]) for g in groups}
+    low, high = min(means.values()), max(means.values())
+    if not (np.isfinite(high) and high > factor * low):
+        return []
+    listed = ", ".join(f"{group} {mean:.2g}" for group, mean in means.items())
+    return [
+        f"The points end at different training losses ({listed}): curvature grows or falls with the training loss "
+        "too, so part of any difference is that."
+    ]
+
+
+def mean_and_std(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation (n − 1); NaN where there are too few numbers for them."""
+    nan, n = float("nan"), len(values)
+    return float(np.mean(values)) if n else nan, float(np.std(values, ddof=1)) if n > 1 else nan
