@@ -4,7 +4,7 @@ from ._claims import CLAIMS, Claim, judge_claims, plain, rank_measures, width_fa
 from ._comparer import ArchitectureComparer
 from ._measurement import MEASURES, MeasureSettings, fit_and_gap, measure
 from ._result import ComparisonResult, summarise
-from ._run import RunOutcome, Task, build, run, with_label_noise
+from ._run import RunOutcome, Task, build, describe_settings, run, run_all, with_label_noise
 
 __all__ = [
     "CLAIMS",
@@ -16,12 +16,14 @@ __all__ = [
     "RunOutcome",
     "Task",
     "build",
+    "describe_settings",
     "fit_and_gap",
     "judge_claims",
     "measure",
     "plain",
     "rank_measures",
     "run",
+    "run_all",
     "summarise",
     "width_factor",
     "with_label_noise",

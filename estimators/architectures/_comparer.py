@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from numbers import Integral, Real
+from typing import Any, ClassVar
 
-import joblib
 import numpy as np
 from sklearn.base import TransformerMixin
 from sklearn.model_selection import train_test_split
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from .. import cache
-from ..base import LandscapeEstimator, run_parallel
-from ..checks import check_integer
-from ..core.network.batchnorm import policy_settings
+from ..base import LandscapeEstimator
 from ..data import Examples, load_data
-from ..progress import OnProgress, part
+from ..progress import OnProgress
 from ..variants import Variant, check_variants
 from ._claims import judge_claims, rank_measures
 from ._measurement import MEASURES, MeasureSettings, measure
 from ._result import MEASURED, ComparisonResult, summarise
-from ._run import RunOutcome, Task, build, run
+from ._run import RunOutcome, Task, build, describe_settings, run_all
 
 MAPS = ("first", "all", "none")
 
@@ -80,8 +78,14 @@ class ArchitectureComparer(TransformerMixin, LandscapeEstimator):
 
     Examples
     --------
-    >>> comparer = ArchitectureComparer(n_seeds=3, memory="default")  # doctest: +SKIP
-    >>> comparer.fit(presets("test_resnet")["components"], data).table_  # doctest: +SKIP
+    >>> from estimators import ArchitectureComparer, load_data
+    >>> from estimators.variants import presets
+    >>> comparer = ArchitectureComparer(n_seeds=1, epochs=1, maps="none", measures=("average_case",))
+    >>> comparer = comparer.fit(presets("test_resnet")["skips"], load_data("digits", n_samples=80))
+    >>> [(row["variant"], row["status"]) for row in comparer.table_]
+    [('with skips', 'ok'), ('without skips', 'ok')]
+    >>> [claim["key"] for claim in comparer.claims_]
+    ['flat_generalises', 'skips_trainable']
     """
 
     n_seeds: int = 3
@@ -98,6 +102,20 @@ class ArchitectureComparer(TransformerMixin, LandscapeEstimator):
     precision: str = "float32"
     batch_norm: str = "auto"
     n_jobs: int = 1
+
+    _parameter_constraints: ClassVar[dict[str, list]] = {
+        "n_seeds": [Interval(Integral, 1, None, closed="left")],
+        "epochs": [Interval(Integral, 1, None, closed="left")],
+        "stop_at_loss": [Interval(Real, 0, None, closed="neither"), None],
+        "held_out_share": [Interval(Real, 0, 1, closed="neither")],
+        "maps": [StrOptions(set(MAPS))],
+        "resolution": [Interval(Integral, 3, None, closed="left")],
+        "span": [Interval(Real, 0, None, closed="neither")],
+        "rho": [Interval(Real, 0, None, closed="neither")],
+        "sigma": [Interval(Real, 0, None, closed="neither")],
+        "gap": [StrOptions({"gap", "accuracy_gap"})],
+        "measures": [tuple, list],
+    }
 
     def fit(
         self,
@@ -139,7 +157,7 @@ class ArchitectureComparer(TransformerMixin, LandscapeEstimator):
         tasks = self._tasks(checked)
         report = self._progress(on_progress, "comparing")
         outcomes: list[RunOutcome] = []
-        for outcome in self._outcomes(tasks, report):
+        for outcome in run_all(tasks, self.n_jobs, report):
             outcomes.append(outcome)
             if on_partial is not None and len(outcomes) < len(tasks):
                 on_partial(self._result(checked, outcomes))
@@ -171,23 +189,11 @@ class ArchitectureComparer(TransformerMixin, LandscapeEstimator):
         return np.array([name for name in MEASURED if name != "convex_share"], dtype=object)
 
     def _check(self) -> None:
-        check_integer("n_seeds", self.n_seeds, "Use 3.")
-        check_integer("epochs", self.epochs, "Use 8.")
-        check_integer("resolution", self.resolution, "Use 21.", least=3)
-        for name, number in (("span", self.span), ("rho", self.rho), ("sigma", self.sigma)):
-            if not number > 0:
-                raise ValueError(f"{name} must be a number above 0, got {number!r}. Leave the default.")
-        if not 0 < self.held_out_share < 1:
-            raise ValueError(f"held_out_share must be a share in (0, 1), got {self.held_out_share!r}. Use 0.25.")
-        if self.maps not in MAPS:
-            raise ValueError(f"maps must be one of {MAPS}, got {self.maps!r}. Choose one of these.")
         unknown = [name for name in self.measures if name not in MEASURES]
-        if isinstance(self.measures, str) or unknown:
+        if unknown:
             raise ValueError(
                 f"measures must be names among {tuple(MEASURES)}, got {self.measures!r}. Remove the others."
             )
-        if self.gap not in ("gap", "accuracy_gap"):
-            raise ValueError(f"gap must be 'gap' or 'accuracy_gap', got {self.gap!r}. Choose one of these.")
 
     def _split(self, data: Examples, held_out: Any) -> tuple[Examples, Examples]:
         if held_out is not None:
@@ -249,19 +255,6 @@ class ArchitectureComparer(TransformerMixin, LandscapeEstimator):
             build(task)  # a change that does not apply is said now, not after the others have trained
         return tasks
 
-    def _outcomes(self, tasks: list[Task], report: OnProgress) -> Iterator[RunOutcome]:
-        total = len(tasks)
-        if self.n_jobs == 1:
-            for index, task in enumerate(tasks):
-                label = f"{task.variant.name}, seed {task.seed}"
-                share = part(report, index / total, (index + 1) / total)
-                yield run(task, partial(_labelled, share, label))
-            return
-        jobs = (joblib.delayed(run)(task) for task in tasks)
-        for index, outcome in enumerate(run_parallel(jobs, self.n_jobs)):
-            report(index + 1, total, f"{outcome.row['variant']}, seed {outcome.row['seed']}")
-            yield outcome
-
     def _result(self, variants: Sequence[Variant], outcomes: Sequence[RunOutcome]) -> ComparisonResult:
         rows = [outcome.row for outcome in outcomes]
         names = [variant.name for variant in variants]
@@ -271,14 +264,6 @@ class ArchitectureComparer(TransformerMixin, LandscapeEstimator):
         for outcome in outcomes:
             if outcome.surface is not None and outcome.row["seed"] == self.random_state:
                 surfaces[names.index(outcome.row["variant"])] = outcome.surface
-        settings = {
-            **{k: v for k, v in self.get_params().items() if k not in ("memory", "verbose", "n_jobs")},
-            **policy_settings(self.batch_norm, several_networks=False),
-            "loss": self.loss if isinstance(self.loss, str) else cache.describe_callable(self.loss),
-            "data": self._data.name,
-            "n_examples": len(self._data),
-            "n_held_out": len(self._held_out),
-        }
         return ComparisonResult(
             table=rows,
             summary=summarise(rows, names),
@@ -287,9 +272,5 @@ class ArchitectureComparer(TransformerMixin, LandscapeEstimator):
             axes=axes,
             correlations=rank_measures(rows, self.gap, self.random_state),
             claims=judge_claims(rows, self.gap),
-            settings=settings,
+            settings=describe_settings(self.get_params(), self._data, n_held_out=len(self._held_out)),
         )
-
-
-def _labelled(report: OnProgress, label: str, done: int, total: int, message: str) -> None:
-    report(done, total, f"{label}: {message}")

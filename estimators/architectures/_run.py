@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import joblib
 import numpy as np
 import torch
 from torch import nn
 
 from .. import cache
+from ..base import run_parallel
+from ..core.network.batchnorm import policy_settings
 from ..core.planes.map_shape import convex_share
 from ..data import Examples
 from ..landscape import Landscape
@@ -176,6 +181,36 @@ def run(task: Task, on_progress: OnProgress = ignore_progress) -> RunOutcome:
         row["convex_share"] = _known(convex_share((axes[0], axes[1]), surface))
     on_progress(1, 1, "done")
     return RunOutcome(row, surface, axes, trained["state"])
+
+
+def run_all(tasks: Sequence[Task], n_jobs: int | None, on_progress: OnProgress) -> Iterator[RunOutcome]:
+    """Run tasks, in other processes where `n_jobs` says so; outcomes come in the order of the tasks."""
+    total = len(tasks)
+    if n_jobs in (None, 1):
+        for index, task in enumerate(tasks):
+            share = part(on_progress, index / total, (index + 1) / total)
+            yield run(task, partial(_labelled, share, f"{task.variant.name}, seed {task.seed}"))
+        return
+    for index, outcome in enumerate(run_parallel((joblib.delayed(run)(task) for task in tasks), n_jobs)):
+        on_progress(index + 1, total, f"{outcome.row['variant']}, seed {outcome.row['seed']}")
+        yield outcome
+
+
+def _labelled(report: OnProgress, label: str, done: int, total: int, message: str) -> None:
+    report(done, total, f"{label}: {message}")
+
+
+def describe_settings(params: Mapping[str, Any], data: Examples, **more: Any) -> dict[str, Any]:
+    """Give the settings of a result of several runs: an estimator's parameters, what `batch_norm` meant, the data."""
+    loss = params["loss"]
+    return {
+        **{k: v for k, v in params.items() if k not in ("memory", "verbose", "n_jobs")},
+        **policy_settings(params["batch_norm"], several_networks=False),
+        "loss": loss if isinstance(loss, str) else cache.describe_callable(loss),
+        "data": data.name,
+        "n_examples": len(data),
+        **more,
+    }
 
 
 def _known(value: float) -> float | None:

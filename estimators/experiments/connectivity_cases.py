@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from numbers import Integral, Real
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 
 from ..base import LandscapeEstimator
@@ -101,6 +103,16 @@ class ConnectivityCases(LandscapeEstimator):
     ----------
     result_ : CasesResult
         Each of its fields is also an attribute with a trailing underscore.
+
+    Examples
+    --------
+    >>> from estimators import load_data
+    >>> from estimators.experiments import ConnectivityCases
+    >>> few = {"n_seeds": 1, "train_epochs": 1, "fine_tune_epochs": 1, "n_points": 3}
+    >>> cases = ConnectivityCases(cases=("same start", "fine-tuned"), joints=("linear",), **few)
+    >>> cases = cases.fit("test_resnet", load_data("digits", n_samples=64))
+    >>> [(row["case"], row["path"]) for row in cases.rows_]
+    [('same start', 'linear'), ('fine-tuned', 'linear')]
     """
 
     result_: CasesResult = field(init=False)
@@ -123,6 +135,21 @@ class ConnectivityCases(LandscapeEstimator):
     precision: str = "float32"
     batch_norm: str = "auto"
     n_jobs: int = 1
+
+    _parameter_constraints: ClassVar[dict[str, list]] = {
+        "cases": [tuple, list],
+        "n_seeds": [Interval(Integral, 1, None, closed="left")],
+        "path_samples": [Interval(Integral, 1, None, closed="left"), None],
+        "split_steps": [Interval(Integral, 0, None, closed="left")],
+        "train_epochs": [Interval(Integral, 1, None, closed="left")],
+        "train_lr": [Interval(Real, 0, None, closed="neither")],
+        "train_batch_size": [Interval(Integral, 1, None, closed="left")],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "fine_tune_epochs": [Interval(Integral, 1, None, closed="left")],
+        "fine_tune_lr": [Interval(Real, 0, None, closed="neither")],
+        "joints": [tuple, list],
+        "tolerance": [Interval(Real, 0, None, closed="left")],
+    }
 
     def fit(
         self,
@@ -187,12 +214,6 @@ class ConnectivityCases(LandscapeEstimator):
     # -- inside -----------------------------------------------------------------------------------------
 
     def _check(self) -> None:
-        if not isinstance(self.n_seeds, int) or self.n_seeds < 1:
-            raise ValueError(f"n_seeds must be a whole number from 1, got {self.n_seeds!r}. Use 3 when in doubt.")
-        if not isinstance(self.split_steps, int) or self.split_steps < 0:
-            raise ValueError(
-                f"split_steps must be a whole number from 0, got {self.split_steps!r}. 0 shares the start."
-            )
         unknown = [c for c in self.cases if c not in CASES]
         if unknown or not self.cases:
             raise ValueError(f"cases must be some of {', '.join(CASES)}, got {self.cases!r}. Choose from these.")

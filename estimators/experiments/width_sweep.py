@@ -10,18 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from numbers import Integral, Real
+from typing import Any, ClassVar
 
-import joblib
 import numpy as np
+from sklearn.utils._param_validation import Interval
 
 from .. import cache
-from ..architectures import MeasureSettings, RunOutcome, Task, build, plain, run
-from ..base import LandscapeEstimator, run_parallel
-from ..checks import check_integer
+from ..architectures import MeasureSettings, RunOutcome, Task, build, describe_settings, plain, run_all
+from ..base import LandscapeEstimator
 from ..connectivity import ModeConnector
 from ..core.evidence.verdicts import judge_trend
-from ..core.network.batchnorm import policy_settings
 from ..data import Examples, load_data
 from ..progress import OnProgress, ignore_progress, part
 from ..results import Result
@@ -99,6 +98,16 @@ class WidthSweep(LandscapeEstimator):
     factors_, table_, barriers_, summary_, claims_
         See `WidthSweepResult`.
     result_ : WidthSweepResult
+
+    Examples
+    --------
+    >>> from estimators import load_data
+    >>> from estimators.experiments import WidthSweep
+    >>> data, held_out = load_data("digits", n_samples=64), load_data("digits", split="test", n_samples=32)
+    >>> sweep = WidthSweep(factors=(0.25, 0.5), n_seeds=2, epochs=1, n_points=3)
+    >>> sweep = sweep.fit("test_resnet", data, held_out=held_out)
+    >>> [(row["factor"], row["seeds"]) for row in sweep.barriers_]
+    [(0.25, [0, 1]), (0.5, [0, 1])]
     """
 
     factors: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -110,6 +119,15 @@ class WidthSweep(LandscapeEstimator):
     precision: str = "float32"
     batch_norm: str = "auto"
     n_jobs: int = 1
+
+    _parameter_constraints: ClassVar[dict[str, list]] = {
+        "factors": [tuple, list],
+        "n_seeds": [Interval(Integral, 1, None, closed="left")],
+        "epochs": [Interval(Integral, 1, None, closed="left")],
+        "zero_level": [Interval(Real, 0, None, closed="left")],
+        "n_points": [Interval(Integral, 3, None, closed="left")],
+        "align": [str, None],
+    }
 
     def fit(
         self,
@@ -151,7 +169,7 @@ class WidthSweep(LandscapeEstimator):
         def result() -> WidthSweepResult:
             return self._result(factors, outcomes, barriers, architecture, examples)
 
-        for outcome in self._outcomes(tasks, part(report, 0.0, len(tasks) / total)):
+        for outcome in run_all(tasks, self.n_jobs, part(report, 0.0, len(tasks) / total)):
             outcomes.append(outcome)
             if on_partial is not None:
                 on_partial(result())
@@ -171,8 +189,6 @@ class WidthSweep(LandscapeEstimator):
         factors = tuple(sorted(float(f) for f in self.factors))
         if not factors or min(factors) <= 0 or len(set(factors)) < len(factors):
             raise ValueError(f"factors must be distinct numbers above 0, got {self.factors!r}. Use (0.5, 1, 2), say.")
-        for name, value, least in (("n_seeds", self.n_seeds, 1), ("n_points", self.n_points, 3)):
-            check_integer(name, value, f"Use {least} or more.", least=least)
         return factors
 
     def _tasks(self, architecture: str, factors: Sequence[float], data: Examples, held_out: Examples) -> list[Task]:
@@ -204,18 +220,6 @@ class WidthSweep(LandscapeEstimator):
             build(task)  # an architecture without a width to set is said before anything is trained
         return tasks
 
-    def _outcomes(self, tasks: list[Task], report: OnProgress) -> Any:
-        total = len(tasks)
-        if self.n_jobs == 1:
-            for index, task in enumerate(tasks):
-                share = part(report, index / total, (index + 1) / total, f"{task.variant.name}, seed {task.seed}")
-                yield run(task, share)
-            return
-        jobs = (joblib.delayed(run)(task) for task in tasks)
-        for index, outcome in enumerate(run_parallel(jobs, self.n_jobs)):
-            report(index + 1, total, f"{outcome.row['variant']}, seed {outcome.row['seed']}")
-            yield outcome
-
     def _barrier(self, task: Task, pair: tuple[RunOutcome, RunOutcome], on_progress: OnProgress) -> Row:
         seeds = [outcome.row["seed"] for outcome in pair]
         row: Row = {"factor": _factor(pair[0].row), "seeds": seeds, "barrier": None, "why": ""}
@@ -244,21 +248,13 @@ class WidthSweep(LandscapeEstimator):
             kept = ("seed", "status", "n_parameters", "parameters_per_example", "epochs_run", *QUANTITIES)
             rows.append({"factor": _factor(outcome.row), **{k: outcome.row[k] for k in kept}})
         summary = summarise_widths(rows, barriers, self.zero_level)
-        settings = {
-            **{k: v for k, v in self.get_params().items() if k not in ("memory", "verbose", "n_jobs")},
-            **policy_settings(self.batch_norm, several_networks=False),
-            "loss": self.loss if isinstance(self.loss, str) else cache.describe_callable(self.loss),
-            "architecture": architecture,
-            "data": data.name,
-            "n_examples": len(data),
-        }
         return WidthSweepResult(
             factors=np.array(factors),
             table=rows,
             barriers=list(barriers),
             summary=summary,
             claims=judge_width(rows, barriers, summary),
-            settings=settings,
+            settings=describe_settings(self.get_params(), data, architecture=architecture),
         )
 
 

@@ -266,14 +266,14 @@ def test_scikit_learn_conventions(small):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n_seeds": 0}, r"n_seeds must be an integer of at least 1, got 0"),
-        ({"epochs": 1.5}, r"epochs must be an integer of at least 1, got 1.5"),
-        ({"resolution": 2}, r"resolution must be an integer of at least 3, got 2"),
-        ({"span": 0}, r"span must be a number above 0, got 0"),
-        ({"held_out_share": 1.0}, r"held_out_share must be a share in \(0, 1\), got 1.0"),
-        ({"maps": "some"}, r"maps must be one of .*got 'some'"),
+        ({"n_seeds": 0}, r"'n_seeds' parameter of ArchitectureComparer must be an int in the range \[1, inf\). Got 0"),
+        ({"epochs": 1.5}, r"'epochs' parameter of ArchitectureComparer must be an int in .*\[1, inf\). Got 1.5"),
+        ({"resolution": 2}, r"'resolution' parameter of ArchitectureComparer must be an int in .*\[3, inf\). Got 2"),
+        ({"span": 0}, r"'span' parameter of ArchitectureComparer must be a float in the range \(0.0, inf\). Got 0"),
+        ({"held_out_share": 1.0}, r"'held_out_share' parameter of .* must be a float in .*\(0.0, 1.0\). Got 1.0"),
+        ({"maps": "some"}, r"'maps' parameter of ArchitectureComparer must be a str among .*Got 'some'"),
         ({"measures": ("trace", "flatness")}, r"measures must be names among .*got \('trace', 'flatness'\)"),
-        ({"gap": "loss"}, r"gap must be 'gap' or 'accuracy_gap', got 'loss'"),
+        ({"gap": "loss"}, r"'gap' parameter of .* must be a str among .*'accuracy_gap'.* Got 'loss'"),
     ],
 )
 def test_parameters_are_checked_in_fit(small, options, message):
@@ -366,5 +366,5 @@ def test_width_sweep_refuses():
     for factors in ((), (0, 1), (1, 1)):
         with pytest.raises(ValueError, match="factors must be distinct numbers above 0"):
             width_sweep.WidthSweep(factors=factors).fit("test_resnet", None, held_out=None)
-    with pytest.raises(ValueError, match="n_points must be an integer of at least 3, got 2"):
+    with pytest.raises(ValueError, match=r"'n_points' parameter of WidthSweep must be an int in .*\[3, inf\). Got 2"):
         width_sweep.WidthSweep(n_points=2).fit("test_resnet", None, held_out=None)
