@@ -108,9 +108,9 @@ class ConnectivityCases(LandscapeEstimator):
     --------
     >>> from estimators import load_data
     >>> from estimators.experiments import ConnectivityCases
-    >>> few = {"n_seeds": 1, "train_epochs": 1, "fine_tune_epochs": 1, "n_points": 3}
+    >>> few = {"n_seeds": 1, "train_epochs": 1, "fine_tune_epochs": 1, "n_points": 3, "train_batch_size": 16}
     >>> cases = ConnectivityCases(cases=("same start", "fine-tuned"), joints=("linear",), **few)
-    >>> cases = cases.fit("test_resnet", load_data("digits", n_samples=64))
+    >>> cases = cases.fit("test_resnet", load_data("digits", n_samples=48))
     >>> [(row["case"], row["path"]) for row in cases.rows_]
     [('same start', 'linear'), ('fine-tuned', 'linear')]
     """

@@ -103,11 +103,11 @@ class WidthSweep(LandscapeEstimator):
     --------
     >>> from estimators import load_data
     >>> from estimators.experiments import WidthSweep
-    >>> data, held_out = load_data("digits", n_samples=64), load_data("digits", split="test", n_samples=32)
-    >>> sweep = WidthSweep(factors=(0.25, 0.5), n_seeds=2, epochs=1, n_points=3)
+    >>> data, held_out = load_data("digits", n_samples=48), load_data("digits", split="test", n_samples=16)
+    >>> sweep = WidthSweep(factors=(0.125, 0.25), n_seeds=2, epochs=1, n_points=3)
     >>> sweep = sweep.fit("test_resnet", data, held_out=held_out)
     >>> [(row["factor"], row["seeds"]) for row in sweep.barriers_]
-    [(0.25, [0, 1]), (0.5, [0, 1])]
+    [(0.125, [0, 1]), (0.25, [0, 1])]
     """
 
     factors: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)

@@ -75,11 +75,11 @@ def test_two_fits_from_none_differ_and_the_named_seed_repeats_one(data):
 
 def test_a_fit_that_fails_leaves_nothing_behind(data):
     estimator = SharpnessEstimator(rho=-1.0, random_state=None)
-    with pytest.raises(ValueError, match="rho must be"):
+    with pytest.raises(ValueError, match="'rho' parameter of SharpnessEstimator must be"):
         estimator.fit(net(), data)
     assert estimator.random_state is None
     with pytest.raises(NotFittedError):
-        estimator.transform(net())
+        estimator.set_params(rho=0.05).transform(net())
 
 
 def test_functions_take_none_too(data):
