@@ -15,13 +15,13 @@ from ..core.planes.eigenvalue_ratio import eigenvalue_ratio, radii_to_level
 from ..core.planes.topology import basins
 from ..landscape import Landscape
 from ..progress import OnProgress
-from ._planes import Plane
+from ._planes import MapPlane
 from ._result import SurfaceResult
 
 
 def eigenvalue_ratios(
     land: Landscape,
-    plane: Plane,
+    plane: MapPlane,
     axes: Sequence[np.ndarray],
     *,
     tol: float,
@@ -120,7 +120,7 @@ def basins_of(result: SurfaceResult, *, min_persistence: float = 0.05, log: bool
     ]
 
 
-def probe(land: Landscape, plane: Plane, coordinates: np.ndarray) -> dict[str, float]:
+def probe(land: Landscape, plane: MapPlane, coordinates: np.ndarray) -> dict[str, float]:
     """Measure one point, coordinates (1, k), exactly; see `SurfaceMapper.probe`."""
     (theta,) = plane.points(coordinates)
     loss, gradient = land.loss_and_gradient(theta)

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from ..core.planes.interpolation import fill
 from ..core.planes.lattice import coarse_to_fine
 from ..core.planes.refinement import Refinement, refine
-from ._planes import Plane
+from ._planes import MapPlane
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
-Measure = Callable[[Plane, Array], dict[str, Array]]  # (plane, coordinates (n, k)) -> n values of each quantity
+Measure = Callable[[MapPlane, Array], dict[str, Array]]  # (plane, coordinates (n, k)) -> n values of each quantity
 
 _FIRST_BLOCK = 9  # points of the first picture of an exact map, which should be there at once
 _EXPECTED_ADAPTIVE = 220  # evaluations an adaptive map usually needs, for the progress bar
@@ -31,7 +31,7 @@ class Panel:
 
     Attributes
     ----------
-    plane : Plane
+    plane : MapPlane
         What its coordinates refer to.
     shape : (int, int)
     centre : (int, int)
@@ -41,7 +41,7 @@ class Panel:
     coordinates : ndarray of shape (R1·R2, k)
     """
 
-    plane: Plane
+    plane: MapPlane
     shape: tuple[int, int]
     centre: tuple[int, int]
     nodes: Indices
@@ -53,7 +53,7 @@ class Panel:
 
 
 def panels_of(
-    planes: Sequence[Plane], axes: Sequence[Array], centre: Sequence[float]
+    planes: Sequence[MapPlane], axes: Sequence[Array], centre: Sequence[float]
 ) -> tuple[tuple[int, ...], list[Panel]]:
     """Lay the axes out as panels about `centre`, a node; give the grid's shape and the panels."""
     sizes = tuple(len(a) for a in axes)
@@ -79,7 +79,7 @@ class Grid:
 
     Parameters
     ----------
-    planes : sequence of Plane
+    planes : sequence of MapPlane
         One; several for the profiles of several seeds.
     axes : sequence of ndarray
         Coordinates along each direction.
@@ -101,7 +101,7 @@ class Grid:
     """
 
     def __init__(
-        self, planes: Sequence[Plane], axes: Sequence[Array], centre: Sequence[float], quantities: Sequence[str]
+        self, planes: Sequence[MapPlane], axes: Sequence[Array], centre: Sequence[float], quantities: Sequence[str]
     ) -> None:
         self.axes, self.centre = tuple(axes), tuple(centre)
         self.shape, self.panels = panels_of(planes, axes, centre)
@@ -197,7 +197,7 @@ class Grid:
             for name in self.exact:
                 self._show(panel, name, self._completed(panel, name))
 
-    def spread_nodes(self, count: int) -> tuple[Plane, Array, Array]:
+    def spread_nodes(self, count: int) -> tuple[MapPlane, Array, Array]:
         """Pick evaluated nodes spread over the first panel: its plane, their coordinates (n, k) and losses (n,)."""
         panel = self.panels[0]
         losses = self.exact["losses"][panel.nodes]

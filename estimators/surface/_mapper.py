@@ -29,7 +29,7 @@ from . import _analysis as analysis
 from . import _marks as marks
 from ._grid import Grid
 from ._inputs import groups_of, module_of, read_points, template_of
-from ._planes import DIRECTIONS, EIGENVECTORS, Plane, Request, axes_of, grown_spans
+from ._planes import DIRECTIONS, EIGENVECTORS, MapPlane, Request, axes_of, grown_spans
 from ._result import SurfaceResult
 
 OnPartial = Callable[[SurfaceResult], None]
@@ -372,7 +372,7 @@ class SurfaceMapper(TransformerMixin, LandscapeEstimator):
             `radii` (n_rays,), their `median`, and `level`.
         """
         check_is_fitted(self, "result_")
-        centre, progress = self._grid.as_fields()["loss"], self._progress(on_progress, "rays")
+        centre, progress = self.result_.loss, self._progress(on_progress, "rays")
         level = centre + 1.0 if level is None else float(level)
         if not level > centre:
             raise ValueError(f"level must lie above the loss at the centre ({centre:.4g}), got {level!r}. Raise it.")
@@ -446,7 +446,7 @@ class SurfaceMapper(TransformerMixin, LandscapeEstimator):
             f"{total:,} points, about {hours:,.1f} hours here. Lower resolution, or raise max_points."
         )
 
-    def _spans(self, plane: Plane, progress: OnProgress) -> list[float]:
+    def _spans(self, plane: MapPlane, progress: OnProgress) -> list[float]:
         """Give a half-width (a factor of one, where models frame the map) for each direction."""
         if not isinstance(self.span, str):
             return self._per_axis("span", self.span)
@@ -470,7 +470,7 @@ class SurfaceMapper(TransformerMixin, LandscapeEstimator):
         def tick(done: int, out_of: int, message: str) -> None:
             progress(min(grid.n_evaluated + done, grid.expected), grid.expected, "points")
 
-        def measure(plane: Plane, coordinates: np.ndarray) -> dict[str, np.ndarray]:
+        def measure(plane: MapPlane, coordinates: np.ndarray) -> dict[str, np.ndarray]:
             found = self._at(land, plane, coordinates, tick)
             values = {"losses": found.losses, "accuracies": found.accuracies}
             if other is not None:
@@ -578,7 +578,7 @@ class SurfaceMapper(TransformerMixin, LandscapeEstimator):
         return self._land.settings | own
 
     def _at(
-        self, land: Landscape, plane: Plane, coordinates: np.ndarray, on_progress: OnProgress = ignore_progress
+        self, land: Landscape, plane: MapPlane, coordinates: np.ndarray, on_progress: OnProgress = ignore_progress
     ) -> Evaluation:
         return self._evaluate(land, plane.anchors(), plane.coefficients(coordinates), on_progress)
 

@@ -31,8 +31,8 @@ _AFFINE = {1: "line", 2: "plane", 3: "volume"}
 
 
 @dataclass(frozen=True)
-class Plane:
-    """A line, plane or volume through a point.
+class MapPlane:
+    """The line, plane or volume through a point that a map lies in.
 
     Attributes
     ----------
@@ -97,7 +97,7 @@ class Request:
     on_progress: OnProgress
 
 
-def random_plane(request: Request) -> Plane:
+def random_plane(request: Request) -> MapPlane:
     """Draw Gaussian directions on the scale of the weights."""
     land = request.land
     generator = torch.Generator().manual_seed(request.random_state)
@@ -113,10 +113,10 @@ def random_plane(request: Request) -> Plane:
     titles = [f"{ordinal[k]} random direction ({unit})" for k in range(request.n_dims)]
     if request.n_dims == 1:
         titles = [f"Random direction ({unit})"]
-    return Plane(land.theta, directions, titles)
+    return MapPlane(land.theta, directions, titles)
 
 
-def hessian_plane(request: Request) -> Plane:
+def hessian_plane(request: Request) -> MapPlane:
     """Find unit eigenvectors of the Hessian: the largest ones, or the largest and the most negative."""
     land, n = request.land, request.n_dims
     both = request.eigenvectors == "extremes"
@@ -139,10 +139,10 @@ def hessian_plane(request: Request) -> Plane:
         if not pairs.converged[c]
     ]
     titles = [f"Eigenvector of λ = {value:.4g} (distance)" for value in values]
-    return Plane(land.theta, pairs.vectors[chosen], titles, eigenvalues=values, notes=notes)
+    return MapPlane(land.theta, pairs.vectors[chosen], titles, eigenvalues=values, notes=notes)
 
 
-def trajectory_plane(request: Request) -> Plane:
+def trajectory_plane(request: Request) -> MapPlane:
     """Take the principal components of the checkpoints, through the last one (Li et al. 2018, section 7).
 
     Beside their share of the variance stands that of a random walk with as many steps, where it is one sequence.
@@ -156,7 +156,7 @@ def trajectory_plane(request: Request) -> Plane:
             f"many steps hold {100 * float(walk.sum()):.1f} %: the share and the shape of the path in this plane are "
             "no sign of preferred directions (Antognini & Sohl-Dickstein 2018)."
         )
-    return Plane(
+    return MapPlane(
         request.land.theta,
         directions,
         [f"Component {k + 1}: {100 * float(r):.1f} % of variance (distance)" for k, r in enumerate(ratio)],
@@ -167,7 +167,7 @@ def trajectory_plane(request: Request) -> Plane:
     )
 
 
-def model_plane(request: Request) -> Plane:
+def model_plane(request: Request) -> MapPlane:
     """Span the plane through three models (line through two, volume through four)."""
     needed = request.n_dims + 1
     if len(request.points) != needed:
@@ -180,10 +180,10 @@ def model_plane(request: Request) -> Plane:
     directions = spanning_directions(torch.stack([origin, *others]))
     titles = ["Toward the second model (distance)"]
     titles += [f"Across, toward model {k + 3} (distance)" for k in range(request.n_dims - 1)]
-    return Plane(origin, directions, titles, framed=_coordinates(origin, directions, request.points))
+    return MapPlane(origin, directions, titles, framed=_coordinates(origin, directions, request.points))
 
 
-def straight_line(request: Request) -> Plane:
+def straight_line(request: Request) -> MapPlane:
     """Take the straight line between two models: 0 is the first, 1 the second (Goodfellow et al. 2015)."""
     if request.n_dims != 1 or len(request.points) != 2:
         raise ValueError(
@@ -194,14 +194,14 @@ def straight_line(request: Request) -> Plane:
     step = end - request.land.theta
     if not step.any():
         raise ValueError("models must differ, got the same weights twice. Give two models.")
-    return Plane(request.land.theta, step[None], ["Position (0 = first model, 1 = second)"], end=end)
+    return MapPlane(request.land.theta, step[None], ["Position (0 = first model, 1 = second)"], end=end)
 
 
 def _coordinates(origin: Tensor, directions: Tensor, points: Tensor) -> NDArray[np.float64]:
     return np.asarray(Frame(origin, directions).project(points))
 
 
-DIRECTIONS: dict[str, Callable[[Request], Plane]] = {
+DIRECTIONS: dict[str, Callable[[Request], MapPlane]] = {
     "random": random_plane,
     "hessian": hessian_plane,
     "trajectory": trajectory_plane,
@@ -211,7 +211,7 @@ DIRECTIONS: dict[str, Callable[[Request], Plane]] = {
 EIGENVECTORS = ("largest", "extremes")
 
 
-def axes_of(plane: Plane, sizes: Sequence[int], spans: Sequence[float]) -> list[NDArray[np.float64]]:
+def axes_of(plane: MapPlane, sizes: Sequence[int], spans: Sequence[float]) -> list[NDArray[np.float64]]:
     """Lay coordinates along each direction: half-widths `spans`, or that many times what its models ask for."""
     if plane.end is not None:
         return [axis_through_zero_and_one(_LINE_MARGIN * spans[0], sizes[0])]
@@ -220,13 +220,13 @@ def axes_of(plane: Plane, sizes: Sequence[int], spans: Sequence[float]) -> list[
 
 
 def grown_spans(
-    plane: Plane, level: float, losses: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+    plane: MapPlane, level: float, losses: Callable[[NDArray[np.float64]], NDArray[np.float64]]
 ) -> list[float]:
     """Find the smallest half-width along each direction, to a tenth, at whose ends the loss has risen to a level.
 
     Parameters
     ----------
-    plane : Plane
+    plane : MapPlane
     level : float
     losses : callable
         Losses (n,) at coordinates (n, k); one that is not finite has risen, too.

@@ -42,25 +42,14 @@ def filter_rows(shape: Sequence[int], name: str) -> tuple[int, int]:
     return (shape[0], numel // shape[0]) if numel else (0, 0)
 
 
-def _blocks_filter(shapes: Sequence[Sequence[int]], names: Sequence[str]) -> list[tuple[int, int] | None]:
-    return [None if is_filtered_out(s, n) else filter_rows(s, n) for s, n in zip(shapes, names, strict=True)]
-
-
-def _blocks_layer(shapes: Sequence[Sequence[int]], names: Sequence[str]) -> list[tuple[int, int] | None]:
-    return [None if is_filtered_out(s, n) else (1, math.prod(s)) for s, n in zip(shapes, names, strict=True)]
-
-
-def _blocks_whole(shapes: Sequence[Sequence[int]], names: Sequence[str]) -> list[tuple[int, int] | None]:
-    return [(1, sum(math.prod(s) for s in shapes))]
-
-
-Blocks = Callable[[Sequence[Sequence[int]], Sequence[str]], "list[tuple[int, int] | None]"]
-# name -> (how the vector is split into blocks, whether a block takes the norm of the same block of θ)
-NORMALIZATIONS: dict[str, tuple[Blocks, bool]] = {
-    "filter": (_blocks_filter, True),
-    "layer": (_blocks_layer, True),
-    "model": (_blocks_whole, True),
-    "none": (_blocks_whole, False),
+Split = Callable[[Sequence[int], str], tuple[int, int]]
+# name -> (how one parameter is split into blocks, or None for the whole vector; whether a block takes the norm of the
+# same block of θ)
+NORMALIZATIONS: dict[str, tuple[Split | None, bool]] = {
+    "filter": (filter_rows, True),
+    "layer": (lambda shape, name: (1, math.prod(shape)), True),
+    "model": (None, True),
+    "none": (None, False),
 }
 
 
@@ -106,12 +95,15 @@ def random_directions(
             "Choose one of these."
         )
     split, copies_norm = NORMALIZATIONS[key]
-    blocks = split(shapes, names)
-    sizes = [theta.numel()] if split is _blocks_whole else [math.prod(s) for s in shapes]
+    if split is None:
+        blocks: list[tuple[int, tuple[int, int] | None]] = [(theta.numel(), (1, theta.numel()))]
+    else:
+        named = zip(shapes, names, strict=True)
+        blocks = [(math.prod(s), None if is_filtered_out(s, n) else split(s, n)) for s, n in named]
     out = torch.zeros((n_directions, theta.numel()), dtype=theta.dtype, device=theta.device)
     draws = [torch.randn(theta.numel(), dtype=torch.float64, generator=generator) for _ in range(n_directions)]
     start = 0
-    for size, block in zip(sizes, blocks, strict=True):
+    for size, block in blocks:
         stop = start + size
         if block is not None and size:
             reference = theta[start:stop].detach().to("cpu", torch.float64).reshape(block)
