@@ -8,6 +8,28 @@ import numpy as np
 from scipy import stats
 
 
+def student_interval(mean: float, error: float, freedom: float, level: float = 0.95) -> tuple[float, float]:
+    """Give Student's interval of a mean, or of a difference, with a standard error.
+
+    Parameters
+    ----------
+    mean, error : float
+        The estimate and its standard error; 0 gives an interval without width.
+    freedom : float
+        Degrees of freedom of the error.
+    level : float, default=0.95
+        Coverage.
+
+    Returns
+    -------
+    low, high : float
+    """
+    if error == 0:
+        return mean, mean
+    low, high = stats.t.interval(level, freedom, loc=mean, scale=error)
+    return float(low), float(high)
+
+
 def mean_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
     """Give an interval for the mean of skewed draws that keeps its coverage with few of them.
 
@@ -30,15 +52,15 @@ def mean_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float
     n = len(values)
     if n < 2 or not np.isfinite(values).all():
         return float("nan"), float("nan")
-    mean, error = float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(n))
-    reach = float(stats.t.ppf(0.5 + level / 2, n - 1))
-    low, high = mean - reach * error, mean + reach * error
+    mean, error = float(np.mean(values)), float(stats.sem(values))
+    low, high = student_interval(mean, error, n - 1, level)
     if n < 3 or error <= 1e-12 * abs(mean):
         return low, high
     skewness = float(stats.skew(values, bias=False)) / np.sqrt(n)
     if abs(skewness) > 1e-6:
         # Hall's g(t) = t + a t²/3 + a² t³/27 + a/6 is (3/a)((1 + a t/3)³ − 1)/3 + a/6, so its inverse is a cube root.
-        turned = [3 / skewness * (np.cbrt(1 + skewness * (q - skewness / 6)) - 1) for q in (reach, -reach)]
+        ends = stats.t.interval(level, n - 1)
+        turned = [3 / skewness * (np.cbrt(1 + skewness * (q - skewness / 6)) - 1) for q in reversed(ends)]
         low, high = min(low, mean - error * turned[0]), max(high, mean - error * turned[1])
     return float(low), float(high)
 
@@ -64,7 +86,7 @@ def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float,
 
 
 def spearman(x: np.ndarray, y: np.ndarray, level: float = 0.95) -> dict[str, Any]:
-    """Spearman's rank correlation with the interval of Bonett & Wright (2000).
+    """Spearman's rank correlation with the interval of Bonett & Wright (2000), which scipy does not have.
 
     Parameters
     ----------

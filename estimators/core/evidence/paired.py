@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from .intervals import student_interval
 from .verdicts import NOT_CLEAR, NOT_SUPPORTED, SUPPORTED
 
 
@@ -88,9 +89,7 @@ def compare_pairs(
     mean = float(differences.mean())
     if n == 1:
         return PairedComparison(NOT_CLEAR, float(shown(mean)), nan, nan, ratio, 1, confidence)
-    error = float(differences.std(ddof=1)) / np.sqrt(n)
-    reach = float(stats.t.ppf(0.5 + confidence / 2, n - 1)) * error
-    low, high = mean - reach, mean + reach
+    low, high = student_interval(mean, float(stats.sem(differences)), n - 1, confidence)
     sign = 1 if claimed == "larger" else -1
     verdict = NOT_CLEAR
     if low > 0 or high < 0:

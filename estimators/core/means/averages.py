@@ -237,7 +237,7 @@ def warmed_decay(decay: float, n: int) -> float:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class SoupStep:
     """What the greedy soup decided about one member.
 
     Attributes
@@ -264,7 +264,7 @@ def greedy_soup(
     *,
     buffers: Collection[str] | None = None,
     scores: Sequence[float] | None = None,
-) -> tuple[dict[str, Tensor], list[Verdict]]:
+) -> tuple[dict[str, Tensor], list[SoupStep]]:
     """Build a soup best member first, keeping a member only if the soup does not get worse.
 
     Algorithm 1 of Wortsman et al. 2022 (Model soups). Two states are held at a time, whatever the number of
@@ -285,7 +285,7 @@ def greedy_soup(
     -------
     state : dict of str to Tensor
         The soup.
-    verdicts : list of Verdict
+    steps : list of SoupStep
         One for each member, in the order in which they were tried.
     """
     if len(members) == 0:
@@ -297,16 +297,16 @@ def greedy_soup(
     soup = RunningMean(buffers)
     soup.update(members[order[0]])
     best = _worst_if_nan(own[order[0]])
-    verdicts = [Verdict(order[0], own[order[0]], own[order[0]], True)]
+    steps = [SoupStep(order[0], own[order[0]], own[order[0]], True)]
     for i in order[1:]:
         candidate = soup.copy()
         candidate.update(members[i])
         score = float(evaluate(candidate.state()))
         kept = not math.isnan(score) and score >= best
-        verdicts.append(Verdict(i, own[i], score, kept))
+        steps.append(SoupStep(i, own[i], score, kept))
         if kept:
             soup, best = candidate, score
-    return soup.state(), verdicts
+    return soup.state(), steps
 
 
 def _worst_if_nan(score: float) -> float:

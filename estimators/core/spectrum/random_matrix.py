@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtri
+
+from ..evidence.intervals import wilson_interval
 
 # Exact P(all eigenvalues > 0) of small GOE matrices; beyond d = 3 only the asymptotic law has a short form.
 GOE_EXACT = {1: 0.5, 2: (2 - np.sqrt(2)) / 4, 3: (np.pi - 2 * np.sqrt(2)) / (4 * np.pi)}
@@ -113,29 +114,6 @@ def sample_goe(d: int, n: int, rng: np.random.Generator) -> np.ndarray:
     return (a + a.transpose(0, 2, 1)) / np.sqrt(2 * d)
 
 
-def wilson_interval(successes: np.ndarray, n: np.ndarray, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    """Interval for a proportion that stays sensible at 0 and 1 successes (Wilson 1927).
-
-    Parameters
-    ----------
-    successes, n : array-like of int
-    confidence : float, default=0.95
-
-    Returns
-    -------
-    low, high : ndarray
-    """
-    z = ndtri((1 + confidence) / 2)
-    k, n = np.asarray(successes, dtype=float), np.asarray(n, dtype=float)
-    p = k / n
-    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    # The formula gives 0 and 1 here only up to rounding.
-    low = np.where(k == 0, 0.0, np.maximum(centre - half, 0.0))
-    high = np.where(k == n, 1.0, np.minimum(centre + half, 1.0))
-    return low, high
-
-
 def minimum_probability(
     dimensions: Sequence[int] = (1, 2, 3, 4, 5, 6, 7),
     *,
@@ -188,7 +166,7 @@ def minimum_probability(
 
     def result() -> MinimumProbability:
         n = np.maximum(drawn, 1)
-        low, high = wilson_interval(minima, n, confidence)
+        low, high = np.transpose([wilson_interval(k, m, confidence) for k, m in zip(minima, n, strict=True)])
         mean = first / n
         sizes = np.array(dims)
         return MinimumProbability(
