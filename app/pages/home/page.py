@@ -15,7 +15,6 @@ import streamlit as st
 
 from app import widgets
 from app.charts import surface as charts
-from app.state import bound
 from app.texts import texts
 
 PAGE = "home"
@@ -89,17 +88,11 @@ def landscape() -> None:
         st.info(text("missing"), icon=":material/landscape:")
         return
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
-        view = st.segmented_control(
-            text("view"),
-            ["relief", "map"],
-            format_func=lambda name: text("view." + name),
-            default="relief",
-            required=True,
-            **bound(PAGE, "view"),
-        )
+        form = widgets.Form(PAGE)
+        view = form.switch("view", ("relief", "map"))
         azimuth = 35
         if view == "relief":
-            azimuth = st.slider(text("rotate"), 0, 355, 35, step=5, format="%d°", width=260, **bound(PAGE, "turn"))
+            azimuth = form.slider("turn", 35, 0, 355, step=5, format="%d°", width=260)
     if view == "relief":
         widgets.show_chart(charts.relief(result(found), azimuth=azimuth, height=470))
     else:

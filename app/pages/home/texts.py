@@ -12,7 +12,7 @@ EN = {
     "start.text": "Train a small network on handwritten digits (seconds, no download), take one of timm's "
     "architectures, or bring a checkpoint of your own. Then map the land around it.",
     "start.link": "Open the Workbench",
-    "rotate": "Turn the landscape",
+    "turn": "Turn the landscape",
     "view": "View",
     "view.relief": "Relief",
     "view.map": "Map",

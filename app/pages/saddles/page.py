@@ -9,9 +9,8 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app import export, widgets
+from app import widgets
 from app.pages.saddles import charts
-from app.state import bound
 from app.texts import texts
 from app.work import jobs
 
@@ -27,12 +26,7 @@ def render() -> None:
     text = texts(PAGE)
     left, right = widgets.page_header(PAGE, text)
     with left:
-        saddle = st.selectbox(
-            text("saddle"),
-            [*SEARCHED, *SURFACES],
-            format_func=lambda name: text(f"saddle.{name}"),
-            **bound(PAGE, "saddle"),
-        )
+        saddle = widgets.Form(PAGE).choice("saddle", [*SEARCHED, *SURFACES])
         st.caption(text(f"about.{saddle}"))
         network = choose_network(saddle)
         params = settings(saddle, network)
@@ -45,55 +39,36 @@ def render() -> None:
 
 def choose_network(saddle: str) -> dict[str, Any]:
     """Write the choice of the network, where the saddle needs one."""
-    text = texts(PAGE)
     if saddle in SURFACES:
         return {"kind": None, "ready": True}
-    kind = st.segmented_control(
-        text("network"),
-        [SMALL, MINE],
-        format_func=lambda name: text(f"network.{name}"),
-        default=SMALL,
-        required=True,
-        **bound(PAGE, "network"),
-    )
-    if kind == SMALL:
-        hidden = int(st.number_input(text("hidden"), 1, 40, 4, **bound(PAGE, "hidden")))
-        return {"kind": SMALL, "ready": True, "hidden": hidden}
+    form = widgets.Form(PAGE)
+    if form.switch("network", (SMALL, MINE)) == SMALL:
+        return {"kind": SMALL, "ready": True, "hidden": form.integer("hidden", 4, 1, 40)}
     chosen = widgets.inputs(PAGE, policies=("frozen",))
     return {"kind": MINE, "ready": chosen.ready, "chosen": chosen}
 
 
 def settings(saddle: str, network: dict[str, Any]) -> dict[str, Any] | None:
     """Write the race's settings; return the estimator's keyword arguments, None while something is missing."""
-    text = texts(PAGE)
+    text, form = texts(PAGE), widgets.Form(PAGE)
     order = text("optimizer.order").split()
-    chosen = st.pills(
-        text("optimizers"),
-        order,
-        selection_mode="multi",
-        default=order,
-        format_func=charts.name_of,
-        **bound(PAGE, "optimizers"),
-    )
+    names = form.several("optimizers", order, words=charts.name_of)
     params: dict[str, Any] = {}
     large = network["kind"] == MINE
     if saddle == "embedding":
-        params |= _embedding_settings()
-    row = st.columns(2)
-    params["n_seeds"] = int(row[0].number_input(text("seeds"), 1, 100, 3 if large else 10, **bound(PAGE, "seeds")))
-    params["max_steps"] = int(
-        row[1].number_input(text("steps"), 1, 100_000, 100 if large else 2000, step=100, **bound(PAGE, "steps"))
-    )
+        left, right = form.columns(2)
+        params["layer"] = left.integer("layer", 0, 0, 100)
+        if right.switch("unit", ("all", "one")) == "one":
+            params["unit"] = form.integer("number", 0, 0, 100_000, label="unit.number")
+    left, right = form.columns(2)
+    params["n_seeds"] = left.integer("seeds", 3 if large else 10, 1, 100)
+    params["max_steps"] = right.integer("steps", 100 if large else 2000, 1, 100_000, step=100)
     with st.expander(text("more"), icon=":material/tune:"):
-        automatic = st.toggle(text("lr.auto"), value=True, help=text("lr.help"), **bound(PAGE, "auto"))
-        if not automatic:
-            params["lr"] = float(st.number_input(text("lr"), 1e-6, 100.0, 0.1, format="%.4g", **bound(PAGE, "lr")))
-        params["threshold"] = float(
-            st.number_input(text("threshold"), 1e-9, 10.0, 1e-4, format="%.3g", **bound(PAGE, "threshold"))
-        )
+        if not form.toggle("auto", True):
+            params["lr"] = form.real("lr", 0.1, 1e-6, 100.0)
+        params["threshold"] = form.real("threshold", 1e-4, 1e-9, 10.0, format="%.3g")
         if saddle not in SURFACES:
-            params["l2"] = float(st.number_input(text("l2"), 0.0, 1.0, 1e-3, format="%.4g", **bound(PAGE, "l2")))
-    names = tuple(name for name in order if name in (chosen or []))
+            params["l2"] = form.real("l2", 1e-3, 0.0, 1.0)
     if not names:
         st.error(text("optimizers.none"))
         return None
@@ -103,58 +78,31 @@ def settings(saddle: str, network: dict[str, Any]) -> dict[str, Any] | None:
     return params
 
 
-def _embedding_settings() -> dict[str, Any]:
-    text = texts(PAGE)
-    row = st.columns(2)
-    layer = int(row[0].number_input(text("layer"), 0, 100, 0, help=text("layer.help"), **bound(PAGE, "layer")))
-    one = row[1].segmented_control(
-        text("unit"),
-        ["all", "one"],
-        format_func=lambda name: text(f"unit.{name}"),
-        default="all",
-        required=True,
-        **bound(PAGE, "unit"),
-    )
-    if one == "all":
-        return {"layer": layer}
-    number = st.number_input(text("unit.number"), 0, 100_000, 0, **bound(PAGE, "number"))
-    return {"layer": layer, "unit": int(number)}
-
-
 def start(saddle: str, network: dict[str, Any], params: dict[str, Any]) -> None:
     """Queue the race."""
     from estimators import SaddleEscaper, pooled_digits, small_net
 
-    options = {**params, "saddle": saddle, "memory": "default"}
-    points: list[tuple[str, Any]] = []
-    data, setup, fit = None, "", ""
+    text, chosen = texts(PAGE), network.get("chosen")
+    engine = {k: v for k, v in chosen.settings.items() if k not in ("batch_norm", "precision")} if chosen else {}
+    escaper = SaddleEscaper(**params, saddle=saddle, memory="default", **engine)
+    program: dict[str, Any] = {"fit": ""}
     if network["kind"] == MINE:
-        chosen = network["chosen"]
-        kept = {k: v for k, v in chosen.settings.items() if k not in ("batch_norm", "precision")}
-        options |= kept
-        points, data, fit = [("model", chosen.point)], chosen.data, "model, data"
+        program = {"points": [("model", chosen.point)], "data": chosen.data}
     elif network["kind"] == SMALL:
-        hidden = network["hidden"]
-        setup = f"model = small_net(hidden={hidden})\ndata = pooled_digits()"
-        fit = "model, data"
-    escaper = SaddleEscaper(**options)
+        program["fit"], program["imports"] = "model, data", ("pooled_digits", "small_net")
+        program["setup"] = f"model = small_net(hidden={network['hidden']})\ndata = pooled_digits()"
 
-    def work(handle: jobs.Handle) -> Any:
-        model, examples = None, None
+    def run(**report: Any) -> None:
+        model, data = None, None
         if network["kind"] == MINE:
-            model, examples = points[0][1].load(), data.load()
+            model, data = chosen.point.load(), chosen.data.load()
         elif network["kind"] == SMALL:
-            model, examples = small_net(hidden=network["hidden"]), pooled_digits()
-        escaper.fit(model, examples, on_progress=handle.progress, on_partial=handle.partial)
-        return escaper.result_
+            model, data = small_net(hidden=network["hidden"]), pooled_digits()
+        escaper.fit(model, data, **report)
 
-    script = export.script(escaper, points=points, data=data, fit=fit, show="result.escape_steps_", setup=setup)
-    if setup:
-        script = script.replace("import SaddleEscaper", "import SaddleEscaper, pooled_digits, small_net", 1)
-    config = export.config(escaper, points=points, data=data, script=script)
-    text = texts(PAGE)
     count = len(text("optimizer.order").split()) if params["optimizers"] == "all" else len(params["optimizers"])
-    jobs.submit(PAGE, text("job", saddle=text(f"saddle.{saddle}"), n=count), work, config=config)
+    title = text("job", saddle=text(f"saddle.{saddle}"), n=count)
+    widgets.start_fit(PAGE, title, escaper, run=run, show="result.escape_steps_", **program)
 
 
 def draw(result: Any) -> None:
@@ -166,39 +114,21 @@ def draw(result: Any) -> None:
         return
     pictures: dict[str, Any] = {}
     if result.optimizers:
-        radius = int(
-            st.segmented_control(
-                text("radius"),
-                list(range(len(result.radii))),
-                format_func=lambda j: radius_name(float(result.radii[j])),
-                default=len(result.radii) - 1,
-                required=True,
-                **bound(PAGE, "radius"),
-            )
-        )
+        form = widgets.Form(PAGE)
+        places, starts = range(len(result.radii)), [radius_name(float(radius)) for radius in result.radii]
+        radius = form.switch("radius", places, places[-1], words=lambda j: starts[j])
         if result.plane:
-            st.markdown(f"**{text('heading.paths')}**")
+            widgets.heading(text("heading.paths"))
             pictures["paths"] = charts.paths(result, radius)
             widgets.show_chart(pictures["paths"])
             still = [
                 charts.name_of(n) for n, m in zip(result.optimizers, result.moved, strict=True) if not m[radius].any()
             ]
             st.caption(text("paths.note", rest=", ".join(still) or text("paths.all_moved")))
-        st.markdown(f"**{text('heading.curves')}**")
-        log = (
-            st.segmented_control(
-                text("scale"),
-                ["log", "linear"],
-                format_func=lambda s: text(f"scale.{s}"),
-                default="log",
-                required=True,
-                **bound(PAGE, "scale"),
-            )
-            == "log"
-        )
-        pictures["curves"] = charts.loss_curves(result, radius, log=log)
+        widgets.heading(text("heading.curves"))
+        pictures["curves"] = charts.loss_curves(result, radius, log=form.log())
         widgets.show_chart(pictures["curves"])
-        st.markdown(f"**{text('heading.times')}**")
+        widgets.heading(text("heading.times"))
         pictures["times"] = charts.escape_times(result, radius)
         widgets.show_chart(pictures["times"])
         notes(result)
@@ -206,8 +136,8 @@ def draw(result: Any) -> None:
     draw_saddle(result)
     table = numbers(result)
     if len(table):
-        st.markdown(f"**{text('heading.numbers')}**")
-        st.dataframe(table, hide_index=True, height="content")
+        widgets.heading(text("heading.numbers"))
+        widgets.show_table(table)
     widgets.settings_line(result)
     picture = next(iter(pictures.values()), None)
     widgets.take_along(PAGE, result, picture, table=table, name="saddle-escape")
@@ -230,7 +160,7 @@ def notes(result: Any) -> None:
         st.caption(text("rest.note", rest=result.rest_radius))
     largest = float(np.max(result.saddle["eigenvalues"]))
     if "large_step" in result.optimizers and largest > 0 and 10 * result.lr > 2 / largest:
-        st.caption(f":orange[:material/info:] {text('unstable', step=10 * result.lr, limit=2 / largest)}")
+        widgets.notes([text("unstable", step=10 * result.lr, limit=2 / largest)])
     burst = [n for n, d in zip(result.optimizers, result.diverged, strict=True) if d.any()]
     if burst:
         share = float(np.mean([result.diverged[result.optimizers.index(n)].mean() for n in burst]))
@@ -242,7 +172,7 @@ def claims(result: Any) -> None:
     if not result.mechanisms:
         return
     text, common = texts(PAGE), texts("common")
-    st.markdown(f"**{text('heading.claims')}**")
+    widgets.heading(text("heading.claims"))
     rows = [
         {
             text("table.mechanism"): text(f"mechanism.{row['mechanism']}"),
@@ -270,7 +200,7 @@ def draw_saddle(result: Any) -> None:
     """Write what is known about the saddle itself."""
     text = texts(PAGE)
     saddle = result.saddle
-    st.markdown(f"**{text('heading.saddle')}**")
+    widgets.heading(text("heading.saddle"))
     values = np.asarray(saddle["eigenvalues"], float)
     index = (
         text("metric.index.of", index=saddle["index"], n=len(values))

@@ -46,8 +46,8 @@ EN = {
     "seeds": "Seeds",
     "steps": "Most steps",
     "lr": "Step size η",
-    "lr.auto": "Automatic",
-    "lr.help": "Automatic: gradient descent grows by e²⁰ over the budget, at most 1/λ₊. That is enough to leave from "
+    "auto": "Automatic",
+    "auto.help": "Automatic: gradient descent grows by e²⁰ over the budget, at most 1/λ₊. That is enough to leave from "
     "r = 1e-6, and too little for rounding to grow into a departure.",
     "threshold": "Counts as left when the loss is lower by",
     "l2": "L2 (objective L + l2/2·‖θ‖²)",
@@ -66,8 +66,6 @@ EN = {
     "radius.at": "r = {radius}",
     "panel.radius": "start at r = {radius}",
     "scale": "Step axis",
-    "scale.log": "Logarithmic",
-    "scale.linear": "Linear",
     "axis.negative.mode": "along the most negative mode (‖θ‖)",
     "axis.positive.mode": "along the most positive mode (‖θ‖)",
     "axis.negative.formula": "along the way out (x or y)",

@@ -13,7 +13,6 @@ from streamlit.delta_generator import DeltaGenerator
 from app import widgets
 from app.catalog import RANDOM, DataSpec, PointSpec, class_names
 from app.pages.sharpness import charts
-from app.state import bound
 from app.texts import texts
 from app.widgets.pickers import architecture_picker
 from app.work import jobs
@@ -28,7 +27,7 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
     text = texts("sharpness")
     with left:
         data = widgets.data_picker(PAGE)
-        st.markdown(f"**{text('batch.architecture')}**")
+        widgets.heading(text("batch.architecture"))
         name = architecture_picker(PAGE)
         params = settings(data)
         ready = data is not None and name is not None and params is not None
@@ -49,31 +48,17 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
 def settings(data: DataSpec | None) -> dict[str, Any] | None:
     """Write the settings of the experiment; None, with the reason beside it, while they are wrong."""
     text = texts("sharpness")
-    row = st.columns(3)
-    small = row[0].number_input(text("batch.small"), 1, 100_000, 16, **bound(PAGE, "small"))
-    large = row[1].number_input(text("batch.large"), 2, 100_000, 256, **bound(PAGE, "large"))
-    seeds = row[2].number_input(text("batch.seeds"), 1, 50, 3, help=text("batch.seeds.help"), **bound(PAGE, "seeds"))
-    row = st.columns(2)
-    target = row[0].number_input(
-        text("batch.target"),
-        min_value=1e-4,
-        value=0.05,
-        step=0.01,
-        format="%.4g",
-        help=text("batch.target.help"),
-        **bound(PAGE, "target"),
-    )
-    epochs = row[1].number_input(text("batch.epochs"), 1, 10_000, 100, **bound(PAGE, "epochs"))
-    row = st.columns(2)
-    lr = row[0].number_input(
-        text("batch.lr"), min_value=1e-5, value=0.05, step=0.01, format="%.4g", **bound(PAGE, "lr")
-    )
-    rule = row[1].selectbox(
-        text("batch.rule"),
-        ["same", "linear"],
-        format_func=lambda r: text("batch.rule." + r),
-        **bound(PAGE, "rule"),
-    )
+    form = widgets.Form(PAGE, "sharpness")
+    left, middle, right = form.columns(3)
+    small = left.integer("small", 16, 1, 100_000)
+    large = middle.integer("large", 256, 2, 100_000)
+    seeds = right.integer("seeds", 3, 1, 50)
+    left, right = form.columns(2)
+    target = left.real("target", 0.05, 1e-4, step=0.01)
+    epochs = right.integer("epochs", 100, 1, 10_000)
+    left, right = form.columns(2)
+    lr = left.real("lr", 0.05, 1e-5, step=0.01)
+    rule = right.choice("rule", ("same", "linear"))
     problem = None
     if small >= large:
         problem = text("batch.order")
@@ -83,14 +68,9 @@ def settings(data: DataSpec | None) -> dict[str, Any] | None:
         st.error(problem)
         return None
     return {
-        "small": int(small),
-        "large": int(large),
-        "n_seeds": int(seeds),
-        "target_loss": float(target),
-        "lr": float(lr),
-        "lr_rule": str(rule),
-        "epochs": int(epochs),
-    }
+        "small": small, "large": large, "n_seeds": seeds, "target_loss": target, "lr": lr, "lr_rule": rule,
+        "epochs": epochs,
+    }  # fmt: skip
 
 
 def start(point: PointSpec, data: DataSpec, params: dict[str, Any]) -> None:
@@ -117,13 +97,8 @@ def start(point: PointSpec, data: DataSpec, params: dict[str, Any]) -> None:
         "data": data.as_dict(),
         "script": script(point, data, held_out, params),
     }
-    title = texts("sharpness")(
-        "batch.job",
-        small=params["small"],
-        large=params["large"],
-        model=point.architecture,
-        seeds=params["n_seeds"],
-    )
+    sizes = {"small": params["small"], "large": params["large"], "seeds": params["n_seeds"]}
+    title = texts("sharpness")("batch.job", model=point.architecture, **sizes)
     jobs.submit(PAGE, title, work, config=config)
 
 
@@ -158,17 +133,16 @@ def draw(result: Any) -> None:
     if not result.rows:
         st.caption(text("batch.first"))
         return
-    st.markdown(f"**{text('batch.heading')}**")
+    widgets.heading(text("batch.heading"))
     chart = charts.experiment(result)
     widgets.show_chart(chart)
-    for note in result.notes:
-        st.caption(f":orange[:material/info:] {note}")
-    st.markdown(f"**{text('batch.claims')}**")
+    widgets.notes(result.notes)
+    widgets.heading(text("batch.claims"))
     for claim in result.claims:
         widgets.verdict(claim["verdict"], f"{text('claim.' + claim['key'])} {effect(claim)}")
     st.caption(text("batch.caution"))
-    st.markdown(f"**{text('batch.averages')}**")
-    st.dataframe(averages(result), hide_index=True, height="content")
+    widgets.heading(text("batch.averages"))
+    widgets.show_table(averages(result))
     table = pd.DataFrame(result.rows)
     with st.expander(text("batch.runs"), icon=":material/table:"):
         st.dataframe(table, hide_index=True)

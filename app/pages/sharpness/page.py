@@ -8,13 +8,10 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app import export, widgets
+from app import widgets
 from app.catalog import PointSpec
-from app.pages.sharpness import charts
-from app.pages.sharpness.batch import PAGE as BATCH
-from app.pages.sharpness.batch import render as render_batch
+from app.pages.sharpness import batch, charts
 from app.pages.sharpness.batch import short
-from app.state import bound
 from app.texts import texts
 from app.work import jobs
 
@@ -45,11 +42,10 @@ def render() -> None:
     """Draw the page."""
     text = texts(PAGE)
     left, right = widgets.page_header(PAGE, text)
-    # Streamlit wants either a default or a value set from outside, not both.
     with left:
-        view = widgets.view_switch(PAGE, {"point": PAGE, "batch": BATCH})
+        view = widgets.view_switch(PAGE, {"point": PAGE, "batch": batch.PAGE})
     if view == "batch":
-        render_batch(left, right)
+        batch.render(left, right)
         return
     with left:
         chosen = widgets.inputs(PAGE)
@@ -71,67 +67,24 @@ def settings() -> dict[str, Any]:
     with st.spinner(texts("common")("opening")):  # torch, the first time
         from estimators import SHARPNESS_MEASURES
 
-    text = texts(PAGE)
-    names = list(SHARPNESS_MEASURES)
-    measures = st.pills(
-        text("measures"),
-        names,
-        selection_mode="multi",
-        default=names,
-        format_func=lambda name: text("measure." + name),
-        help=text("measures.help"),
-        **bound(PAGE, "measures"),
-    )
+    text, form = texts(PAGE), widgets.Form(PAGE)
+    wanted = form.several("measures", SHARPNESS_MEASURES, words=lambda name: text("measure." + name))
+    params: dict[str, Any] = {"measures": "all" if len(wanted) == len(SHARPNESS_MEASURES) else wanted}
     with st.expander(text("ball"), icon=":material/adjust:"):
-        adaptive = st.toggle(text("adaptive"), help=text("adaptive.help"), **bound(PAGE, "adaptive"))
-        row = st.columns(2)
-        rho = row[0].number_input(
-            text("rho"),
-            min_value=1e-6,
-            value=0.05,
-            step=0.05,
-            format="%.4g",
-            help=text("rho.help"),
-            **bound(PAGE, "rho"),
-        )
-        norm = row[1].selectbox(
-            text("norm"), ["l2", "linf"], format_func=lambda n: text("norm." + n), **bound(PAGE, "norm")
-        )
-        row = st.columns(2)
-        n_steps = row[0].number_input(text("n_steps"), 1, 500, 30, **bound(PAGE, "n_steps"))
-        n_restarts = row[1].number_input(text("n_restarts"), 1, 50, 10, **bound(PAGE, "n_restarts"))
-    with st.expander(text("noise"), icon=":material/grain:"):
-        noise = st.selectbox(
-            text("noise.kind"),
-            ["plain", "filter"],
-            format_func=lambda n: text("noise." + n),
-            **bound(PAGE, "noise"),
-        )
-        row = st.columns(3)
-        sigma = row[0].number_input(
-            text("sigma"),
-            min_value=1e-6,
-            value=0.01,
-            step=0.01,
-            format="%.4g",
-            help=text("sigma.help"),
-            **bound(PAGE, "sigma"),
-        )
-        n_draws = row[1].number_input(text("n_draws"), 4, 1000, 32, step=2, **bound(PAGE, "n_draws"))
-        m = row[2].number_input(text("m"), 1, 100_000, 128, **bound(PAGE, "m"))
-    wanted = tuple(name for name in names if name in (measures or []))
-    return {
-        "measures": "all" if len(wanted) == len(names) else wanted,
-        "adaptive": bool(adaptive),
-        "rho": float(rho),
-        "norm": str(norm),
-        "n_steps": int(n_steps),
-        "n_restarts": int(n_restarts),
-        "noise": str(noise),
-        "sigma": float(sigma),
-        "n_draws": int(n_draws),
-        "m": int(m),
-    }
+        params["adaptive"] = form.toggle("adaptive")
+        left, right = form.columns(2)
+        params["rho"] = left.real("rho", 0.05, 1e-6, step=0.05)
+        params["norm"] = right.choice("norm", ("l2", "linf"))
+        left, right = form.columns(2)
+        params["n_steps"] = left.integer("n_steps", 30, 1, 500)
+        params["n_restarts"] = right.integer("n_restarts", 10, 1, 50)
+    with st.expander(text("around"), icon=":material/grain:"):
+        params["noise"] = form.choice("noise", ("plain", "filter"))
+        left, middle, right = form.columns(3)
+        params["sigma"] = left.real("sigma", 0.01, 1e-6, step=0.01)
+        params["n_draws"] = middle.integer("n_draws", 32, 4, 1000, step=2)
+        params["m"] = right.integer("m", 128, 1, 100_000)
+    return params
 
 
 def passes(params: dict[str, Any]) -> int:
@@ -145,16 +98,11 @@ def start(chosen: widgets.Inputs, params: dict[str, Any]) -> None:
     """Queue the job."""
     from estimators import SharpnessEstimator
 
-    point, data = chosen.point, chosen.data
     estimator = SharpnessEstimator(**params, memory="default", **chosen.settings)
-
-    def work(handle: jobs.Handle) -> Any:
-        estimator.fit(point.load(), data.load(), on_progress=handle.progress, on_partial=handle.partial)
-        return estimator.result_
-
-    script = export.script(estimator, points=[("model", point)], data=data, show="result.result_.table()")
-    config = export.config(estimator, points=[("model", point)], data=data, script=script)
-    jobs.submit(PAGE, texts(PAGE)("job", model=point.label), work, config=config)
+    widgets.start_fit(
+        PAGE, texts(PAGE)("job", model=chosen.point.label), estimator, points=[("model", chosen.point)],
+        data=chosen.data, show="result.result_.table()",
+    )  # fmt: skip
 
 
 def draw(result: Any) -> None:
@@ -164,35 +112,24 @@ def draw(result: Any) -> None:
     label = label_of(job)
     results = [(name, kept) for name, kept in widgets.pinned(PAGE) if name != label] + [(label, result)]
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        log = (
-            st.segmented_control(
-                text("scale"),
-                ["log", "linear"],
-                format_func=lambda s: text("scale." + s),
-                default="log",
-                required=True,
-                **bound(PAGE, "scale"),
-            )
-            == "log"
-        )
-        quadratic = st.toggle(text("quadratic"), value=True, **bound(PAGE, "quadratic"))
-    for note in result.notes:
-        st.caption(f":orange[:material/info:] {note}")
+        form = widgets.Form(PAGE)
+        log, quadratic = form.log(), form.toggle("quadratic", True)
+    widgets.notes(result.notes)
     pictures: dict[str, Any] = {}
     if any(len(r.profile_radius) for _, r in results):
-        st.markdown(f"**{text('heading.rise')}**")
+        widgets.heading(text("heading.rise"))
         pictures["rise"] = charts.rise_profile(results, log=log, quadratic=quadratic)
         widgets.show_chart(pictures["rise"])
-        st.markdown(f"**{text('heading.noise')}**")
+        widgets.heading(text("heading.noise"))
         pictures["noise"] = charts.noise_profile(results, log=log)
         widgets.show_chart(pictures["noise"])
     if any(np.isfinite(getattr(r, name)) for _, r in results for name in charts.PANELS):
-        st.markdown(f"**{text('heading.measures')}**")
+        widgets.heading(text("heading.measures"))
         pictures["measures"] = charts.measures(results)
         widgets.show_chart(pictures["measures"])
-    st.markdown(f"**{text('heading.numbers')}**")
+    widgets.heading(text("heading.numbers"))
     table = numbers(results)
-    st.dataframe(table, hide_index=True, height="content")
+    widgets.show_table(table)
     st.caption(text("bound_note"))
     widgets.settings_line(result, rho=result.settings.get("rho"))
     picture = next(iter(pictures.values()), None)
