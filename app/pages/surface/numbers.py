@@ -14,7 +14,6 @@ import streamlit as st
 
 from app import widgets
 from app.charts import surface as charts
-from app.state import bound
 from app.texts import texts
 from app.widgets.jobs import POLL_SECONDS
 from app.work import jobs
@@ -123,7 +122,7 @@ def _basins(result: Any) -> None:
         return
     from estimators import basins_of
 
-    depth = st.slider(text("basins.depth"), 0.0, 2.0, 0.1, step=0.05, width=300, **bound(PAGE, "depth"))
+    depth = widgets.Form(PAGE).slider("depth", 0.1, 0.0, 2.0, step=0.05, width=300)
     found = basins_of(result, min_persistence=depth)
     st.markdown(text("basins.one") if len(found) == 1 else text("basins.count", count=len(found), depth=f"{depth:g}"))
     if found:

@@ -14,8 +14,8 @@ from app.charts import grid
 from app.charts import surface as charts
 from app.charts.relief import LARGEST as RELIEF_SIDE
 from app.charts.theme import SCHEMES
-from app.pages.surface import numbers as surface_numbers
-from app.state import bound, key, recall, remember
+from app.pages.surface import numbers
+from app.state import key, recall, remember
 from app.texts import texts
 from app.widgets.jobs import POLL_SECONDS
 from app.work import jobs
@@ -46,7 +46,8 @@ def fitted_of(result: Any) -> tuple[jobs.Job | None, Any]:
     job = jobs.latest(PAGE)
     if job is None or (opened is not None and opened["result"] is result):
         return None, None
-    return job, None if job.live else _fitted().get(job.id)
+    mapper = None if job.live else _fitted().get(job.id)
+    return job, mapper if hasattr(mapper, "result_") else None  # also of a map that was stopped half-way
 
 
 def forget_cell() -> None:
@@ -71,46 +72,34 @@ def draw(result: Any) -> None:
         st.info(text("unfinished"), icon=":material/incomplete_circle:")
     if dims == 2:
         _cell(result, job, mapper, look)
-    surface_numbers.metrics(result)
+    numbers.metrics(result)
     if mapper is not None and job is not None and not np.all(result.evaluated):
         st.button(text("finish"), on_click=_finish, args=(job, mapper), icon=":material/grid_on:", key=f"{PAGE}.finish")
-    surface_numbers.models(result)
+    numbers.models(result)
     if dims == 2:
-        surface_numbers.analysis(result, mapper)
-        surface_numbers.compare(result, job, look)
+        numbers.analysis(result, mapper)
+        numbers.compare(result, job, look)
     widgets.settings_line(result)
     widgets.take_along(
-        PAGE,
-        result,
-        chart,
-        table=surface_numbers.table(result),
-        name="surface",
-        more=surface_numbers.meshes(result, look),
-    )
-    surface_numbers.mesh_note(result)
+        PAGE, result, chart, name="surface", table=numbers.table(result), more=numbers.meshes(result, look),
+        script=None if job is not None else "",
+    )  # fmt: skip
+    numbers.mesh_note(result)
 
 
 def _controls(result: Any) -> dict[str, Any]:
     """Write what changes the picture without computing anything; return the choices."""
-    text = texts(PAGE)
-    dims = len(result.axes)
+    form, dims = widgets.Form(PAGE), len(result.axes)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        there = charts.quantities(result)
-        quantity = st.selectbox(
-            text("quantity"), there, format_func=lambda q: text(f"quantity.{q}"), width=150, **bound(PAGE, "quantity")
-        )
-        log = st.segmented_control(
-            text("scale"), ["log", "linear"], format_func=lambda s: text("scale." + s), default="log", required=True,
-            **bound(PAGE, "scale"),
-        )  # fmt: skip
-        look: dict[str, Any] = {"quantity": str(quantity), "log": log == "log"}
+        quantity = form.choice("quantity", charts.quantities(result), width=150)
+        look: dict[str, Any] = {"quantity": quantity, "log": form.log()}
         if dims > 1:
-            look["scheme"] = SCHEMES[st.selectbox(text("scheme"), list(SCHEMES), width=120, **bound(PAGE, "scheme"))]
-            look["levels"] = st.slider(text("levels"), 0, 30, 12, width=120, **bound(PAGE, "levels"))
-            look["clip"] = st.slider(text("clip"), 0.5, 1.0, 1.0, step=0.01, width=120, **bound(PAGE, "clip"))
+            look["scheme"] = SCHEMES[form.choice("scheme", SCHEMES, width=120)]
+            look["levels"] = form.slider("levels", 12, 0, 30, width=120)
+            look["clip"] = form.slider("clip", 1.0, 0.5, 1.0, step=0.01, width=120)
         if dims == 2:
-            look["azimuth"] = st.slider(text("rotation"), 0, 355, 35, step=5, width=130, **bound(PAGE, "azimuth"))
-            look["elevation"] = st.slider(text("elevation"), 5, 85, 30, step=5, width=110, **bound(PAGE, "elevation"))
+            look["azimuth"] = form.slider("azimuth", 35, 0, 355, step=5, width=130)
+            look["elevation"] = form.slider("elevation", 30, 5, 85, step=5, width=110)
     return look
 
 
@@ -208,7 +197,7 @@ def _probe(result: Any, job: jobs.Job, mapper: Any, cell: tuple[float, float], o
         )  # fmt: skip
 
     @st.fragment(run_every=POLL_SECONDS if found.live else None)
-    def numbers() -> None:
+    def measured() -> None:
         text, now = texts(PAGE), jobs.latest(CELL)
         with st.container(horizontal=True, vertical_alignment="center"):
             st.metric(text(f"cell.map.{was}"), f"{on_map:.4g}", width=185)
@@ -222,7 +211,7 @@ def _probe(result: Any, job: jobs.Job, mapper: Any, cell: tuple[float, float], o
             else:
                 st.caption(text("cell.failed", why=(now.error if now is not None else "") or ""))
 
-    numbers()
+    measured()
     st.button(
         texts(PAGE)("cell.closer"), on_click=_closer, args=(job, mapper, cell), icon=":material/zoom_in:",
         key=f"{PAGE}.closer",

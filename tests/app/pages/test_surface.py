@@ -209,9 +209,11 @@ def test_a_saved_surface_is_opened_again(entries, tmp_path):
     run(at)
     content = result_of().save(tmp_path / "mine.npz").read_bytes()
     fresh = page().run()
+    assert fresh.code  # the script of the newest map
     fresh.file_uploader[-1].set_value([("mine.npz", content, "application/octet-stream")]).run()
     assert not fresh.exception
     assert TEXT("open.done", name="mine.npz") in [c.value for c in fresh.caption]
+    assert not fresh.code  # it did not make the opened one
     fresh.file_uploader[-1].set_value([("other.npz", b"no archive", "application/octet-stream")]).run()
     assert any("holds no surface" in e.value for e in fresh.error)
 
