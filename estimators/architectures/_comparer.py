@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -19,7 +19,7 @@ from ..data import Examples, load_data
 from ..progress import OnProgress
 from ..variants import Variant, check_variants
 from ._claims import judge_claims, rank_measures
-from ._measurement import MEASURES, MeasureSettings, measure
+from ._measurement import MEASURES, QUICK, MeasureSettings, measure
 from ._result import MEASURED, ComparisonResult, summarise
 from ._run import RunOutcome, Task, build, describe_settings, run_all
 
@@ -220,9 +220,8 @@ class ArchitectureComparer(TransformerMixin, LandscapeEstimator):
         )
 
     def _measures(self) -> MeasureSettings:
-        return MeasureSettings(
-            rho=self.rho, sigma=self.sigma, random_state=self.random_state, names=tuple(self.measures)
-        )
+        sharpness = replace(QUICK, rho=self.rho, sigma=self.sigma, random_state=self.random_state)
+        return MeasureSettings(tuple(self.measures), sharpness)
 
     def _tasks(self, variants: Sequence[Variant]) -> list[Task]:
         """List the runs, all variants of a seed before the next seed, so that every variant shows early."""

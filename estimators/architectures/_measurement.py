@@ -7,22 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..checks import check_sketch_fits
-from ..core.ball.ascent import ascend
-from ..core.ball.average_case import average_rise, filter_scale
 from ..core.planes.directions import random_directions
 from ..core.planes.eigenvalue_ratio import radii_to_level
-from ..core.spectrum.lanczos import lanczos_eigenpairs
-from ..core.spectrum.trace import hutchpp
 from ..landscape import Landscape
 from ..progress import OnProgress, ignore_progress, part
+from ..sharpness import SharpnessSettings, average_case, lambda_max, trace, worst_case
 
 Numbers = dict[str, float]
+# enough to tell variants apart; noise is filter-normalised, so that networks of any scale compare
+QUICK = SharpnessSettings(
+    n_steps=20, n_restarts=5, sigma=0.1, noise="filter", n_lanczos=120, tol=1e-2, n_probes=4, random_state=0
+)
 
 
 @dataclass(frozen=True)
@@ -31,105 +32,44 @@ class MeasureSettings:
 
     Attributes
     ----------
-    rho : float
-        Radius of worst-case sharpness, of the whole weight vector.
-    n_steps, n_restarts : int
-        Gradients of the ascent's last climb, and starts.
-    sigma : float
-        Average-case noise per element, relative to the filter's root mean square.
-    n_draws : int
-        Noise draws.
-    n_probes : int
-        Probes (and columns of the sketch) of the trace.
+    names : tuple of str
+        Which of `MEASURES` to take; loss, accuracy and gap always are.
+    sharpness : SharpnessSettings
+        Of the measures that `SharpnessEstimator` takes too; its `random_state` is the seed of all draws.
     n_rays : int
         Random filter-normalised rays for the basin width.
     rise : float
         Level of the basin's rim above the centre, in the loss's unit.
     reach : float
         Largest radius looked at, in filter-normalised steps.
-    random_state : int
-        Seed of all draws.
-    names : tuple of str
-        Which of `MEASURES` to take; loss, accuracy and gap always are.
     """
 
-    rho: float = 0.05
-    n_steps: int = 20
-    n_restarts: int = 5
-    sigma: float = 0.1
-    n_draws: int = 32
-    n_probes: int = 4
+    names: tuple[str, ...] = ("largest_eigenvalue", "trace", "worst_case", "average_case", "basin")
+    sharpness: SharpnessSettings = QUICK
     n_rays: int = 8
     rise: float = 0.5
     reach: float = 2.0
-    random_state: int = 0
-    names: tuple[str, ...] = ("largest_eigenvalue", "trace", "worst_case", "average_case", "basin")
 
 
-def largest_eigenvalue(land: Landscape, settings: MeasureSettings, on_progress: OnProgress) -> Numbers:
-    """Largest eigenvalue of the Hessian, by Lanczos, with its residual."""
-    largest = lanczos_eigenpairs(
-        land.hvp,
-        land.n_parameters,
-        1,
-        ends="largest",
-        tol=1e-2,
-        max_products=120,
-        random_state=settings.random_state,
-        like=land.theta,
-        on_step=lambda *_: on_progress(0, 1, "largest eigenvalue"),
-    )
-    return {"lambda_max": float(largest.values[0]), "lambda_max_residual": float(largest.residuals[0])}
+Take = Callable[[Landscape, MeasureSettings, Callable[[], None]], Numbers]
 
 
-def trace(land: Landscape, settings: MeasureSettings, on_progress: OnProgress) -> Numbers:
-    """Trace of the Hessian, by Hutch++, with its standard error."""
-    check_sketch_fits(land.theta, settings.n_probes)
-    estimate = hutchpp(
-        land.hvp,
-        land.n_parameters,
-        n_probes=settings.n_probes,
-        random_state=settings.random_state,
-        like=land.theta,
-        on_step=lambda done, total: on_progress(done, total, "trace"),
-    )
-    return {"trace": float(estimate.value), "trace_stderr": float(estimate.stderr)}
+def _sharpness(measure: Callable[..., dict[str, Any]], *columns: str) -> Take:
+    """Take columns of a measure of the sharpness room."""
+
+    def take(land: Landscape, settings: MeasureSettings, on_step: Callable[[], None]) -> Numbers:
+        found = measure(land, settings.sharpness, lambda _: on_step())
+        return {name: float(found[name]) for name in columns}
+
+    return take
 
 
-def worst_case(land: Landscape, settings: MeasureSettings, on_progress: OnProgress) -> Numbers:
-    """Largest rise found within ‖ε‖ ≤ ρ: a lower bound on the sharpness of Foret et al. (2021)."""
-    found = ascend(
-        land.loss_and_gradient,
-        land.theta,
-        settings.rho,
-        n_steps=settings.n_steps,
-        n_restarts=settings.n_restarts,
-        random_state=settings.random_state,
-        on_step=lambda: on_progress(0, 1, "worst-case sharpness"),
-    )
-    return {"sharpness": float(found.rise)}
-
-
-def average_case(land: Landscape, settings: MeasureSettings, on_progress: OnProgress) -> Numbers:
-    """Mean rise under filter-normalised Gaussian noise, with its standard error."""
-    rise = average_rise(
-        land.loss,
-        land.theta,
-        settings.sigma,
-        n_draws=settings.n_draws,
-        scale=filter_scale(land.theta, land.shapes, land.names),
-        random_state=settings.random_state,
-        on_step=lambda: on_progress(0, 1, "average sharpness"),
-    )
-    return {"average_sharpness": rise.mean, "average_sharpness_stderr": rise.stderr}
-
-
-def basin(land: Landscape, settings: MeasureSettings, on_progress: OnProgress) -> Numbers:
+def basin(land: Landscape, settings: MeasureSettings, on_step: Callable[[], None]) -> Numbers:
     """Median radius at which the loss along random filter-normalised rays has risen by `rise`.
 
     Rays that stay below the level up to `reach` count as `reach`; `basin_open` is their share.
     """
-    generator = torch.Generator().manual_seed(settings.random_state + 1)
+    generator = torch.Generator().manual_seed(settings.sharpness.random_state + 1)
     rays = [
         random_directions(land.theta, land.shapes, land.names, generator, n_directions=1)[0]
         for _ in range(settings.n_rays)
@@ -137,7 +77,7 @@ def basin(land: Landscape, settings: MeasureSettings, on_progress: OnProgress) -
     anchors = torch.stack([land.theta, *rays])
 
     def losses(chosen: np.ndarray, radii: np.ndarray) -> np.ndarray:
-        on_progress(0, 1, "basin width")
+        on_step()
         coefficients = np.zeros((len(chosen), len(anchors)))
         coefficients[:, 0] = 1.0
         coefficients[np.arange(len(chosen)), 1 + chosen] = radii
@@ -156,11 +96,11 @@ def basin(land: Landscape, settings: MeasureSettings, on_progress: OnProgress) -
     }
 
 
-MEASURES: dict[str, Callable[[Landscape, MeasureSettings, OnProgress], Numbers]] = {
-    "largest_eigenvalue": largest_eigenvalue,
-    "trace": trace,
-    "worst_case": worst_case,
-    "average_case": average_case,
+MEASURES: dict[str, Take] = {
+    "largest_eigenvalue": _sharpness(lambda_max, "lambda_max", "lambda_max_residual"),
+    "trace": _sharpness(trace, "trace", "trace_stderr"),
+    "worst_case": _sharpness(worst_case, "sharpness"),
+    "average_case": _sharpness(average_case, "average_sharpness", "average_sharpness_stderr"),
     "basin": basin,
 }
 
@@ -216,6 +156,6 @@ def measure(
             f"the loss at θ must be finite to be measured, got {numbers['train_loss']!r}. Check the weights."
         )
     for index, name in enumerate(settings.names):
-        share = index / len(settings.names), (index + 1) / len(settings.names)
-        numbers |= MEASURES[name](land, settings, part(on_progress, *share))
+        step = part(on_progress, index / len(settings.names), (index + 1) / len(settings.names))
+        numbers |= MEASURES[name](land, settings, partial(step, 0, 1, name.replace("_", " ")))
     return numbers

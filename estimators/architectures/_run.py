@@ -270,6 +270,6 @@ def _measure(
 
 def _surface(task: Task, model: nn.Module, data: Examples, on_progress: OnProgress) -> tuple[np.ndarray, np.ndarray]:
     mapper = SurfaceMapper(
-        **(task.map or {}), **task.options, memory=task.memory, random_state=task.measures.random_state
+        **(task.map or {}), **task.options, memory=task.memory, random_state=task.measures.sharpness.random_state
     ).fit(model, data, on_progress=on_progress)
     return np.asarray(mapper.losses_, dtype=float), np.stack([np.asarray(axis) for axis in mapper.axes_])

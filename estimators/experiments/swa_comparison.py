@@ -18,13 +18,12 @@ from torch import Tensor, nn
 
 from ..averaging import SWAAverager
 from ..checks import check_seed
-from ..core.ball.average_case import average_rise, filter_scale
 from ..core.network.copying import private_copy
-from ..core.spectrum.lanczos import lanczos_eigenpairs
 from ..data import Examples, load_data
 from ..landscape import Landscape
 from ..progress import OnProgress, ignore_progress, part
 from ..results import Uncertainty
+from ..sharpness import SharpnessSettings, average_case, lambda_max
 from ._paired import Job, PairedResult, Quantity, judge_pairs, network_key, run_jobs, unequal_losses
 
 PLAIN, SWA, EMA = "sgd", "swa", "ema"
@@ -225,27 +224,19 @@ def run_seed(
     )
     land = fitted._landscape(model, data, batch_norm="recompute")
     end = land.point(fitted.states_[PLAIN])
+    noise = SharpnessSettings(noise="filter", random_state=seed, **measure)
+    spectrum = SharpnessSettings(n_lanczos=1000, tol=1e-2)
     rows = []
     for i, group in enumerate(GROUPS):
         report = fitted.result_.row("average" if group == SWA else group)
         at = Landscape(_loaded(model, fitted.states_[group]), data, device=fitted.device, loss=fitted.loss)
-        rise = average_rise(
-            lambda theta, at=at: at.loss(theta),  # type: ignore[misc]
-            at.theta,
-            measure["sigma"],
-            n_draws=measure["n_draws"],
-            scale=filter_scale(at.theta, at.shapes, at.names),
-            random_state=seed,
-        )
-        top = lanczos_eigenpairs(at.hvp, at.n_parameters, 1, ends="largest", tol=1e-2, like=at.theta)
+        rise, top = average_case(at, noise), lambda_max(at, spectrum)
         rows.append(
             {
                 "group": group,
                 **{k: report[k] for k in ("train_loss", "train_accuracy", "held_out_loss", "held_out_accuracy")},
-                "lambda_max": float(top.values[0]),
-                "lambda_max_residual": float(top.residuals[0]),
-                "average_sharpness": float(rise.mean),
-                "average_sharpness_stderr": float(rise.stderr),
+                **{k: top[k] for k in ("lambda_max", "lambda_max_residual")},
+                **{k: rise[k] for k in ("average_sharpness", "average_sharpness_stderr")},
                 "distance": float((at.theta.double() - end.double()).norm()),
             }
         )

@@ -8,7 +8,7 @@ almost zero loss, λ_max, and the barrier on the straight line between seeds aft
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -17,7 +17,7 @@ import numpy as np
 from sklearn.utils._param_validation import Interval
 
 from .. import cache
-from ..architectures import MeasureSettings, RunOutcome, Task, build, describe_settings, plain, run_all
+from ..architectures import QUICK, MeasureSettings, RunOutcome, Task, build, describe_settings, plain, run_all
 from ..base import LandscapeEstimator
 from ..connectivity import ModeConnector
 from ..core.evidence.verdicts import judge_trend
@@ -199,6 +199,7 @@ class WidthSweep(LandscapeEstimator):
             "precision": self.precision,
             "batch_norm": self.batch_norm,
         }
+        measures = MeasureSettings(("largest_eigenvalue",), replace(QUICK, random_state=self.random_state))
         tasks = []
         for factor in factors:
             variant = Variant(f"width × {factor:g}", architecture, (f"with_width={factor:g}",))
@@ -210,7 +211,7 @@ class WidthSweep(LandscapeEstimator):
                     data=data,
                     held_out=held_out,
                     options=options,
-                    measures=MeasureSettings(random_state=self.random_state, names=("largest_eigenvalue",)),
+                    measures=measures,
                     map=None,
                     memory=cache.check_memory(self.memory),
                 )
