@@ -85,16 +85,11 @@ def ready() -> bool:
     return families.cache_info().currsize > 0
 
 
-def near_names(name: str, count: int = 3) -> list[str]:
-    """Return architectures whose names are close to a mistyped one."""
-    return difflib.get_close_matches(name.strip().lower(), architectures(), n=count, cutoff=0.5)
-
-
 def check_architecture(name: str) -> str | None:
     """Return a sentence when timm does not know the architecture, else None."""
     if name in set(architectures()):
         return None
-    near = near_names(name)
+    near = difflib.get_close_matches(name.strip().lower(), architectures(), n=3, cutoff=0.5)
     hint = f" Did you mean {', '.join(near)}?" if near else " Choose one from the list."
     return f"model must be a timm architecture, got {name!r}.{hint}"
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,33 +15,7 @@ from app.workspace.trainings import unfinished
 PAGE = "workbench"
 
 
-@dataclass(frozen=True)
-class TrainingResult:
-    """Curves of a training, and the checkpoint it left in the library (None while it runs)."""
-
-    history: dict[str, np.ndarray]
-    checkpoint_id: str | None = None
-    name: str = ""
-    settings: dict[str, Any] = field(default_factory=dict)
-
-    def save(self, path: Path) -> None:
-        """Write the curves and settings to an NPZ without pickles."""
-        notes = json.dumps(
-            {"checkpoint_id": self.checkpoint_id, "name": self.name, "settings": self.settings}, default=str
-        )
-        with open(path, "wb") as file:
-            np.savez_compressed(file, __notes__=np.array(notes), **self.history)
-
-    @classmethod
-    def load(cls, path: Path) -> TrainingResult:
-        """Read what :meth:`save` wrote."""
-        with np.load(path, allow_pickle=False) as stored:
-            notes = json.loads(str(stored["__notes__"]))
-            history = {name: stored[name] for name in stored.files if name != "__notes__"}
-        return cls(history, notes["checkpoint_id"], notes["name"], notes["settings"])
-
-
-def train(handle: jobs.Handle, name: str, point: PointSpec, data: DataSpec, settings: dict[str, Any]) -> TrainingResult:
+def train(handle: jobs.Handle, name: str, point: PointSpec, data: DataSpec, settings: dict[str, Any]) -> Any:
     """Train one network and add it to the library; runs in the worker thread.
 
     A training that is cancelled, or killed with the whole app, leaves the epochs it finished in the library.
@@ -60,6 +32,7 @@ def train(handle: jobs.Handle, name: str, point: PointSpec, data: DataSpec, sett
     settings : dict
         Keyword arguments of :func:`estimators.train`.
     """
+    from app.workspace.curves import TrainingResult
     from estimators import Cancelled, Landscape, count_parameters, save_checkpoint
     from estimators import train as fit
 
@@ -96,7 +69,7 @@ def train(handle: jobs.Handle, name: str, point: PointSpec, data: DataSpec, sett
         except Cancelled:
             stopped = training.keep()
             if stopped is not None:
-                handle.partial(TrainingResult(_curves(rows), stopped.id, stopped.name, stopped.info))
+                handle.partial(TrainingResult(_curves(rows), stopped.id, stopped.name, settings=stopped.info))
             raise
         land = Landscape(run.model, examples, batch_norm="frozen")
         outside = land.on(held_out)
@@ -109,7 +82,7 @@ def train(handle: jobs.Handle, name: str, point: PointSpec, data: DataSpec, sett
         weights = training.path / library.WEIGHTS
         save_checkpoint(weights, run.model.state_dict(), meta)
         kept = library.add_checkpoint(weights, meta, epochs=[Path(path) for path in run.checkpoints])
-    return TrainingResult(dict(run.history), kept.id, name, meta)
+    return TrainingResult(dict(run.history), kept.id, name, settings=meta)
 
 
 def _curves(rows: list[dict[str, float]]) -> dict[str, np.ndarray]:
@@ -119,18 +92,14 @@ def _curves(rows: list[dict[str, float]]) -> dict[str, np.ndarray]:
 def script(point: PointSpec, data: DataSpec, settings: dict[str, Any]) -> str:
     """Return the Python program that trains the same network."""
     listed = ", ".join(f"{key}={value!r}" for key, value in settings.items())
-    return "\n".join(
-        [
-            "from estimators import load_data, load_model, train",
-            "",
-            data.code("data"),
-            data.held_out(None).code("held_out"),
-            point.code("model"),
-            f"run = train(model, data, held_out=held_out, {listed})",
-            "print({name: values[-1] for name, values in run.history.items()})",
-            "",
-        ]
-    )
+    return f"""from estimators import load_data, load_model, train
+
+{data.code("data")}
+{data.held_out(None).code("held_out")}
+{point.code("model")}
+run = train(model, data, held_out=held_out, {listed})
+print({{name: values[-1] for name, values in run.history.items()}})
+"""
 
 
 def submit(name: str, point: PointSpec, data: DataSpec, settings: dict[str, Any]) -> jobs.Job:

@@ -6,9 +6,7 @@ holds the numbers, written by the result's own ``save``. Both appear together or
 
 from __future__ import annotations
 
-import importlib
 import platform
-from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,6 @@ from typing import Any
 from app.workspace import Entry
 
 _PACKAGES = ("loss-atlas", "torch", "timm", "numpy", "scikit-learn", "streamlit", "altair")
-_MOVED = {"app.training_jobs": "app.work.training"}  # the app's own results: where they lived, where they live
 
 
 class Run(Entry):
@@ -92,7 +89,7 @@ def list_runs() -> list[Run]:
 def load_result(run: Run) -> Any:
     """Read a run's result.
 
-    The engine's results go by the name of their class, wherever the class lived when the run was kept.
+    It goes by the name of its class, wherever the class lived when the run was kept.
 
     Raises
     ------
@@ -103,18 +100,10 @@ def load_result(run: Run) -> Any:
     if module.split(".")[0] not in ("estimators", "app") or not name.isidentifier():
         raise ValueError(f"result must name a class of this program, got {module}:{name}. Compute the run again.")
     try:
-        reader = _engine_reader() if module.startswith("estimators") else _app_reader(module, name)
-        return reader(run.result_path)
+        import estimators.experiments  # with these, every kind of result is known
+        from app.workspace.curves import TrainingResult
+
+        reader = TrainingResult if name == "TrainingResult" else estimators.Result
+        return reader.load(run.result_path)
     except Exception as error:  # a damaged file fails in ways of its own: a bad ZIP, a broken stream, a short read
         raise ValueError(f"result of {run.title!r} must be readable, got {error}. Compute it again.") from error
-
-
-def _engine_reader() -> Callable[[Path], Any]:
-    """Return what reads every result of the engine, all of whose classes are imported then."""
-    import estimators.experiments
-
-    return estimators.Result.load
-
-
-def _app_reader(module: str, name: str) -> Callable[[Path], Any]:
-    return getattr(importlib.import_module(_MOVED.get(module, module)), name).load

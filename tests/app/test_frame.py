@@ -19,6 +19,7 @@ from app.texts import texts
 from app.work import jobs
 from app.work import training as training_jobs
 from app.workspace import library, runs
+from app.workspace.curves import TrainingResult
 
 MAIN = frame.__file__
 
@@ -234,7 +235,7 @@ def test_a_file_that_is_no_checkpoint_is_refused_beside_the_upload(tmp_path):
 
 def test_a_run_is_listed_reopened_pinned_deleted_and_brought_back():
     assert not page("runs").run().exception
-    curves = training_jobs.TrainingResult({"train_loss": np.array([2.0, 1.0])}, None, "mine", {"epochs": 2})
+    curves = TrainingResult({"train_loss": np.array([2.0, 1.0])}, None, "mine", settings={"epochs": 2})
     jobs.submit("workbench", "First", lambda handle: curves, config={"script": "print(1)"})
     jobs.submit("workbench", "Second", lambda handle: curves)
     assert jobs.get_queue().wait(30)
@@ -288,7 +289,7 @@ def test_stored_answers_are_shown_reduced_and_cleared_on_runs(tmp_path, monkeypa
 
 
 def test_a_damaged_result_is_a_sentence():
-    curves = training_jobs.TrainingResult({"train_loss": np.array([1.0])})
+    curves = TrainingResult({"train_loss": np.array([1.0])})
     jobs.submit("workbench", "Broken", lambda handle: curves)
     assert jobs.get_queue().wait(30)
     (run,) = runs.list_runs()

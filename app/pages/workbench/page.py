@@ -67,7 +67,7 @@ def suggestion(point: PointSpec | None, data: DataSpec | None) -> str:
     return f"{point.architecture} on {data.source.rstrip('/').rpartition('/')[2]}"
 
 
-def draw(result: training_jobs.TrainingResult) -> None:
+def draw(result: Any) -> None:
     """Draw the curves so far, or the finished ones with what they led to."""
     text = texts(PAGE)
     job = jobs.latest(PAGE)

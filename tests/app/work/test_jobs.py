@@ -12,8 +12,8 @@ import torch
 
 from app import workspace
 from app.work import jobs
-from app.work.training import TrainingResult
 from app.workspace import runs
+from app.workspace.curves import TrainingResult
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """Runs that were kept by a former version of the program."""
 
+import json
 import subprocess
 import sys
 from dataclasses import MISSING, fields
@@ -9,8 +10,8 @@ import pytest
 
 import estimators.experiments
 from app import workspace
-from app.work.training import TrainingResult
 from app.workspace import runs
+from app.workspace.curves import TrainingResult
 from estimators import EscapeResult, SharpnessResult
 from estimators.results import REGISTRY
 
@@ -81,3 +82,13 @@ def test_the_experiments_hand_out_their_results():
         "SwaComparisonResult",
         "WidthSweepResult",
     }
+
+
+def test_a_training_kept_before_trainings_were_results_opens():
+    run = keep(TrainingResult({"loss": np.arange(2.0)}), "app.training_jobs")
+    notes = json.dumps({"checkpoint_id": "some", "name": "mine", "settings": {"epochs": 2}})
+    with open(run.result_path, "wb") as file:
+        np.savez_compressed(file, __notes__=np.array(notes), loss=np.array([2.0, 1.0]))
+    again = runs.load_result(run)
+    assert (again.checkpoint_id, again.name, again.settings) == ("some", "mine", {"epochs": 2})
+    np.testing.assert_array_equal(again.history["loss"], [2.0, 1.0])
