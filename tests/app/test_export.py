@@ -140,3 +140,14 @@ def test_a_config_is_json_and_holds_every_parameter():
 def test_files_come_as_one_zip():
     with zipfile.ZipFile(io.BytesIO(export.zip_files({"a.txt": b"1", "b/c.txt": b"2"}))) as archive:
         assert archive.read("b/c.txt") == b"2"
+
+
+def test_an_experiment_is_imported_where_it_is_handed_out():
+    from estimators.experiments import WidthSweep
+
+    code = export.script(WidthSweep(n_seeds=2), data=DataSpec(), fit="'test_resnet', data", show="result.summary_")
+    compile(code, "script", "exec")
+    assert code.startswith("from estimators import load_data\nfrom estimators.experiments import WidthSweep\n\n")
+    assert "result = WidthSweep(n_seeds=2).fit('test_resnet', data)" in code
+    trained = export.script(Mapper(resolution=3), points=[("model", PointSpec())], data=DataSpec(), call="train")
+    assert "Mapper(resolution=3).train(model, data)" in trained

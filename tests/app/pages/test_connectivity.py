@@ -218,6 +218,24 @@ def test_the_same_checkpoint_twice_and_two_architectures_are_said_before_the_run
     assert "test_efficientnet" in at.error[0].value
 
 
+def test_several_networks_must_be_of_one_kind_and_the_epochs_of_one_will_do(tmp_path):
+    entry = add_network(0, "one", tmp_path)
+    add_network(0, "another kind", tmp_path, "test_efficientnet")
+    at = page().run()
+    at.segmented_control(key="connectivity.view").set_value("map").run()
+    assert at.button(key="connectivity.map.run").disabled
+    assert "test_efficientnet (10), test_resnet (10)" in at.error[0].value
+    at.multiselect(key="connectivity.map.models").set_value([entry.id]).run()
+    assert at.button(key="connectivity.map.run").disabled and not at.error
+    assert TEXT("map.need") in [c.value for c in at.caption]
+    passed = library.add_checkpoint(entry.path, entry.info, epochs=[entry.path] * 3)
+    at = page().run()
+    at.segmented_control(key="connectivity.view").set_value("map").run()
+    at.multiselect(key="connectivity.map.models").set_value([passed.id]).run()
+    at.toggle(key="connectivity.map.epochs").set_value(True).run()
+    assert not at.button(key="connectivity.map.run").disabled
+
+
 def test_a_map_is_measured_and_drawn(tmp_path):
     for seed, name in enumerate(("one", "two", "three")):
         add_network(seed, name, tmp_path)
