@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from numbers import Integral, Real
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import TransformerMixin
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from ..base import LandscapeEstimator
-from ..checks import check_choice, check_integer
 from ..core.spectrum.lanczos import ENDS
 from ..landscape import Landscape
 from ..progress import OnProgress, ignore_progress
-from . import _steps as work
+from ._measurement import CurvatureSettings, Measurement
 from ._result import CurvatureResult
-from ._run import CurvatureRun
+from ._steps import KINDS, SEMIDEFINITE, Search
 
 __all__ = ["CurvatureEstimator", "CurvatureResult"]
 
@@ -70,7 +71,7 @@ class CurvatureEstimator(TransformerMixin, LandscapeEstimator):
         Estimate the traces of all four matrices beside each other.
     parameters : str, tuple of str or None, default=None
         Regular expressions that choose the parameters of θ.
-    loss, batch_size, device, precision, batch_norm, memory, n_jobs, random_state, verbose
+    loss, batch_size, device, precision, batch_norm, memory, random_state, verbose
         As everywhere, see `LandscapeEstimator`.
 
     Attributes
@@ -87,8 +88,13 @@ class CurvatureEstimator(TransformerMixin, LandscapeEstimator):
 
     Examples
     --------
-    >>> est = CurvatureEstimator(n_eigenvalues=3).fit(model, data)  # doctest: +SKIP
-    >>> est.eigenvalues_, est.residuals_, est.point_kind_  # doctest: +SKIP
+    >>> from torch import nn
+    >>> from estimators import CurvatureEstimator, load_data
+    >>> data = load_data("digits", n_samples=32, image_size=8)
+    >>> model = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(3 * 4, 10))
+    >>> est = CurvatureEstimator(n_eigenvalues=3, compare_traces=False).fit(model, data)
+    >>> est.eigenvalues_.shape, est.method_, est.point_kind_
+    ((6,), 'exact', 'not stationary')
     """
 
     n_eigenvalues: int = 5
@@ -105,7 +111,20 @@ class CurvatureEstimator(TransformerMixin, LandscapeEstimator):
     parameters: str | tuple[str, ...] | None = None
     precision: str = "float32"
     batch_norm: str = "auto"
-    n_jobs: int = 1
+
+    _parameter_constraints: ClassVar[dict[str, list]] = {
+        "n_eigenvalues": [Interval(Integral, 1, None, closed="left")],
+        "ends": [StrOptions(set(ENDS))],
+        "kind": [StrOptions(set(KINDS))],
+        "n_probes": [Interval(Integral, 2, None, closed="left")],
+        "n_lanczos": [Interval(Integral, 0, None, closed="left")],
+        "exact_below": [Interval(Integral, 0, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="neither")],
+        "gradient_tol": [Interval(Real, 0, None, closed="neither")],
+        "max_products": [Interval(Integral, 1, None, closed="left")],
+        "per_layer": ["boolean"],
+        "compare_traces": ["boolean"],
+    }
 
     def fit(
         self,
@@ -139,7 +158,6 @@ class CurvatureEstimator(TransformerMixin, LandscapeEstimator):
             If a parameter is not allowed, more eigenvalues are asked for than there are parameters, the loss at the
             point is not finite, the model has no double backward, or the memory would not suffice.
         """
-        self._check()
         land = self._landscape(model, data)
         report = self._progress(on_progress, "curvature")
         self._data = land.data
@@ -160,7 +178,6 @@ class CurvatureEstimator(TransformerMixin, LandscapeEstimator):
             Columns are named by `get_feature_names_out`.
         """
         check_is_fitted(self)
-        self._check()
         listed = [models] if isinstance(models, nn.Module) else list(models)
         rows = []
         for model in listed:
@@ -175,30 +192,24 @@ class CurvatureEstimator(TransformerMixin, LandscapeEstimator):
 
     # -- inside -----------------------------------------------------------------------------------------
 
-    def _check(self) -> None:
-        check_choice("kind", self.kind, work.KINDS)
-        check_choice("ends", self.ends, ENDS)
-        check_integer("n_eigenvalues", self.n_eigenvalues, "5 shows both ends well.")
-        check_integer("max_products", self.max_products, "1000 suffices for most networks.")
-        for name, least in (("n_probes", 2), ("n_lanczos", 0), ("exact_below", 0)):
-            check_integer(name, getattr(self, name), "Raise it.", least=least)
-        for name in ("tol", "gradient_tol"):
-            value = getattr(self, name)
-            if not (value > 0 and np.isfinite(value)):
-                raise ValueError(f"{name} must be a finite number > 0, got {value!r}. Use for example 0.001.")
-
-    def _options(self, n_parameters: int) -> dict[str, Any]:
-        """Give what changes the numbers, with the ends that make sense for the matrix."""
+    def _settings(self, n_parameters: int) -> CurvatureSettings:
+        """Give the settings as one value, with the ends that make sense for the matrix."""
         if self.n_eigenvalues > n_parameters:
             raise ValueError(
                 f"n_eigenvalues must be at most the number of parameters ({n_parameters}), got "
                 f"{self.n_eigenvalues!r}. Ask for fewer, or choose more parameters."
             )
-        names = ("n_eigenvalues", "ends", "n_probes", "n_lanczos", "tol", "max_products", "random_state")
-        options = {name: getattr(self, name) for name in names}
-        if self.kind in work.SEMIDEFINITE and self.ends == "both":
-            options["ends"] = "largest"
-        return options
+        ends = "largest" if self.kind in SEMIDEFINITE and self.ends == "both" else self.ends
+        return CurvatureSettings(
+            kind=self.kind,
+            search=Search(self.n_eigenvalues, ends, self.tol, self.max_products, self.random_state),
+            n_probes=self.n_probes,
+            n_lanczos=self.n_lanczos,
+            exact_below=self.exact_below,
+            gradient_tol=float(self.gradient_tol),
+            per_layer=self.per_layer,
+            compare_traces=self.compare_traces,
+        )
 
     def _measure(
         self,
@@ -207,9 +218,8 @@ class CurvatureEstimator(TransformerMixin, LandscapeEstimator):
         report: OnProgress,
         on_partial: Callable[[CurvatureResult], None] | None,
     ) -> CurvatureResult:
-        options = self._options(land.n_parameters)
-        small = land.n_parameters <= self.exact_below
-        if small:
+        settings = self._settings(land.n_parameters)
+        if land.n_parameters <= self.exact_below:
             land = self._landscape(model, land.data, precision="float64")
         start = land.evaluate(land.theta[None], [[1.0]])
         loss = float(start.losses[0])
@@ -218,25 +228,16 @@ class CurvatureEstimator(TransformerMixin, LandscapeEstimator):
                 f"The loss at the model's weights must be finite, got {loss!r}. "
                 "Check the checkpoint, the scale of the inputs and the precision."
             )
-        gradient = land.gradient()
+        described = asdict(settings)
+        for silent in ("per_layer", "compare_traces"):  # what else is measured changes no number
+            del described[silent]
         result = CurvatureResult(
-            settings={
-                **land.settings,
-                **options,
-                "kind": self.kind,
-                "exact_below": self.exact_below,
-                "gradient_tol": self.gradient_tol,
-            },
+            settings=land.settings | described.pop("search") | described,
             matrix=self.kind,
             n_parameters=land.n_parameters,
             loss=loss,
             accuracy=float(start.accuracies[0]),
-            gradient_norm=float(gradient.double().norm()),
-            gradient_tol=float(self.gradient_tol),
+            gradient_tol=settings.gradient_tol,
         )
-        run = CurvatureRun(self, land, options, report, on_partial, result)
-        along = float(gradient.double() @ land.hvp(gradient).double())
-        if along > 0:
-            run.update(gradient_step_drop=result.gradient_norm**4 / (2 * along))
-        run.exact() if small else run.iterative()
-        return run.result
+        memory = self._memory()
+        return Measurement(land, settings, result, memory=memory, report=report, on_partial=on_partial).take()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -103,16 +104,27 @@ def exact(land: Landscape, kind: str, n_eigenvalues: int, ends: str, tol: float,
     }
 
 
-def eigenpairs(land: Landscape, kind: str, options: dict[str, Any], step: Step, verify: bool = False) -> Eigenpairs:
+@dataclass(frozen=True)
+class Search:
+    """How the ends of the spectrum are searched; `CurvatureEstimator` says what each setting means."""
+
+    n_eigenvalues: int = 5
+    ends: str = "both"
+    tol: float = 1e-3
+    max_products: int = 1000
+    random_state: int = 0
+
+
+def eigenpairs(land: Landscape, kind: str, search: Search, step: Step, verify: bool = False) -> Eigenpairs:
     """Search the ends of the spectrum by Lanczos."""
     return lanczos_eigenpairs(
         KINDS[kind](land),
         land.n_parameters,
-        options["n_eigenvalues"],
-        ends=options["ends"],
-        tol=options["tol"],
-        max_products=options["max_products"],
-        random_state=options["random_state"],
+        search.n_eigenvalues,
+        ends=search.ends,
+        tol=search.tol,
+        max_products=search.max_products,
+        random_state=search.random_state,
         like=land.theta,
         verify=verify,
         on_step=step,
@@ -126,7 +138,9 @@ def trace(land: Landscape, kind: str, n_probes: int, random_state: int, step: St
     return hutchpp(matvec, size, n_probes=n_probes, random_state=random_state, like=land.theta, on_step=step)
 
 
-def density(land: Landscape, kind: str, pairs: Eigenpairs, options: dict[str, Any], step: Step) -> SpectralDensity:
+def density(
+    land: Landscape, kind: str, pairs: Eigenpairs, search: Search, n_probes: int, n_lanczos: int, step: Step
+) -> SpectralDensity:
     """Estimate density and fractions, the known eigenpairs counted apart."""
     # A pair that has not converged is no eigenvector: the probes have to see its direction themselves.
     sure = pairs.converged | pairs.negligible
@@ -134,12 +148,12 @@ def density(land: Landscape, kind: str, pairs: Eigenpairs, options: dict[str, An
     return spectral_density(
         KINDS[kind](land),
         land.n_parameters,
-        n_probes=options["n_probes"],
-        n_steps=options["n_lanczos"],
-        threshold=options["tol"] * float(np.abs(pairs.values).max()),
+        n_probes=n_probes,
+        n_steps=n_lanczos,
+        threshold=search.tol * float(np.abs(pairs.values).max()),
         known_values=pairs.values[sure],
         known_vectors=known,
-        random_state=options["random_state"] + 1,
+        random_state=search.random_state + 1,
         like=land.theta,
         on_step=step,
     )

@@ -8,16 +8,17 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import TransformerMixin, clone
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from ..base import LandscapeEstimator
-from ..checks import check_choice, check_integer
 from ..core.network.copying import private_copy
 from ..landscape import Landscape
 from ..models import compatible_state_dict, read_checkpoint
@@ -51,7 +52,7 @@ class CurvatureTracker(TransformerMixin, LandscapeEstimator):
         Relative residual at which λ_max has converged.
     max_products : int, default=200
         Most products in the search at one checkpoint.
-    parameters, loss, batch_size, device, precision, batch_norm, memory, n_jobs, random_state, verbose
+    parameters, loss, batch_size, device, precision, batch_norm, memory, random_state, verbose
         As everywhere, see `LandscapeEstimator`.
 
     Attributes
@@ -67,9 +68,14 @@ class CurvatureTracker(TransformerMixin, LandscapeEstimator):
 
     Examples
     --------
-    >>> run = train(model, data, lr=0.1, schedule="flat")  # doctest: +SKIP
-    >>> tracker = CurvatureTracker().fit(run, data)  # doctest: +SKIP
-    >>> tracker.lambda_max_ / tracker.edge_  # doctest: +SKIP
+    >>> from torch import nn
+    >>> from estimators import CurvatureTracker, load_data, train
+    >>> data = load_data("digits", n_samples=32, image_size=8)
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 10))
+    >>> run = train(model, data, epochs=2, lr=0.1, schedule="flat")
+    >>> tracker = CurvatureTracker(trace=False, tol=0.1).fit(run, data)
+    >>> (tracker.lambda_max_ / tracker.edge_).shape
+    (3,)
     """
 
     kind: str = "hessian"
@@ -81,7 +87,15 @@ class CurvatureTracker(TransformerMixin, LandscapeEstimator):
     parameters: str | tuple[str, ...] | None = None
     precision: str = "float32"
     batch_norm: str = "auto"
-    n_jobs: int = 1
+
+    _parameter_constraints: ClassVar[dict[str, list]] = {
+        "kind": [StrOptions(set(work.KINDS))],
+        "trace": ["boolean"],
+        "negative": ["boolean"],
+        "n_probes": [Interval(Integral, 2, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="neither")],
+        "max_products": [Interval(Integral, 1, None, closed="left")],
+    }
 
     def fit(
         self,
@@ -122,7 +136,6 @@ class CurvatureTracker(TransformerMixin, LandscapeEstimator):
             If there is no checkpoint, files come without ``model``, the number of learning rates differs, or a
             parameter is not allowed.
         """
-        self._check()
         points, model, rates, momentum = _unpacked(checkpoints, model, lr, momentum)
         labels = [_label(point, i) for i, point in enumerate(points)]
         rates_ = np.array(rates, dtype=float)
@@ -185,14 +198,6 @@ class CurvatureTracker(TransformerMixin, LandscapeEstimator):
 
     # -- inside -----------------------------------------------------------------------------------------
 
-    def _check(self) -> None:
-        check_choice("kind", self.kind, work.KINDS)
-        check_integer("max_products", self.max_products, "200 suffices for most networks.")
-        if self.n_probes < 2:
-            raise ValueError(f"n_probes must be an integer of at least 2, got {self.n_probes!r}. Raise it.")
-        if not (self.tol > 0 and np.isfinite(self.tol)):
-            raise ValueError(f"tol must be a finite number > 0, got {self.tol!r}. Use for example 0.001.")
-
     def _point(self, land: Landscape, alive: Callable[[], None]) -> dict[str, float]:
         """Measure one checkpoint; ``alive`` is called after every product, so that cancelling is quick."""
         loss, gradient = land.loss_and_gradient()
@@ -200,23 +205,17 @@ class CurvatureTracker(TransformerMixin, LandscapeEstimator):
         if not np.isfinite(loss):
             return row
         seed = self.random_state
-        options = {
-            "n_eigenvalues": 1,
-            "ends": "both" if self.negative and self.kind == "hessian" else "largest",
-            "tol": self.tol,
-            "max_products": self.max_products,
-            "random_state": seed,
-        }
+        ends = "both" if self.negative and self.kind == "hessian" else "largest"
+        search = work.Search(1, ends, self.tol, self.max_products, seed)
 
         def step(done: int, total: int) -> None:
             alive()
 
-        pairs = self._cached(
-            work.eigenpairs, (land.fingerprint, "ends", self.kind, options), land, self.kind, options, step
-        )
+        key: tuple[object, ...] = (land.fingerprint, "ends", self.kind, search)
+        pairs = self._cached(work.eigenpairs, key, land, self.kind, search, step)
         row["lambda_max"], row["lambda_max_residuals"] = pairs.values[0], pairs.residuals[0]
         row["converged"], row["products"] = pairs.converged[0], pairs.n_products
-        if options["ends"] == "both":
+        if ends == "both":
             row["lambda_min"] = pairs.values[-1]
         if self.trace:
             key = (land.fingerprint, "trace", self.kind, self.n_probes, seed)
