@@ -16,6 +16,7 @@ from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from .cache import MISSING, cached_call, check_memory, fingerprint, recall
@@ -36,6 +37,8 @@ def _started(method: Callable, fresh: bool) -> Callable:
 
     @wraps(method)
     def started(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not fresh:
+            check_is_fitted(self, "result_")
         self._validate_params()
         given = self.random_state
         repeatable = isinstance(given, int | np.integer)
