@@ -57,6 +57,14 @@ class CriticalPointsResult(Result):
         Rank correlation of index with loss over distinct found points: value, low, high (95 %), n.
     tol, l2 : float
         Gradient norm asked for; the objective is L + l2/2 · ‖θ‖².
+
+    Examples
+    --------
+    >>> from estimators import CriticalPointFinder, pooled_digits, small_net
+    >>> finder = CriticalPointFinder(indices=(0,), n_starts=2, l2=1e-2)
+    >>> result = finder.fit(small_net(hidden=2), pooled_digits(n_samples=60)).result_
+    >>> result.points.shape, result.uncertainty_of("success.rate")[0]  # searches and parameters
+    ((2, 19), 'bracket')
     """
 
     uncertainties: ClassVar[dict[str, Uncertainty]] = {

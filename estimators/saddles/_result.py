@@ -58,6 +58,13 @@ class EscapeResult(Result):
         first index runs along the first mode.
     mechanisms : list of dict
         The lecture's claims with measured columns and verdicts.
+
+    Examples
+    --------
+    >>> from estimators import SaddleEscaper
+    >>> result = SaddleEscaper(saddle="monkey_saddle", optimizers=("gd", "sam"), n_seeds=2, max_steps=20).fit().result_
+    >>> result.optimizers, result.escape_steps.shape  # optimisers, radii, seeds
+    (('gd', 'sam'), (2, 3, 2))
     """
 
     kind: ClassVar[str] = "escape"

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..core.network.evaluation import logits
 from ..core.network.probes import copy_input
+from ..core.network.products import double_backward
 from ..core.saddles.critical import CriticalPoint, find_critical_points, kinks, signature
 from ..core.saddles.critical_krylov import follow_with_lanczos
 from ..core.saddles.objectives import Objective, network_objective
@@ -226,8 +227,6 @@ def _known(objective: Objective, centre: Tensor, info: dict[str, Any]) -> Saddle
 
 def hessian_products(objective: Objective, theta: Tensor, v: Tensor) -> Tensor:
     """H v for v of shape (P,) or (P, k), by differentiating the gradient once more."""
-    from ..core.network.products import double_backward
-
     point = theta.detach().requires_grad_()
     with double_backward(), torch.enable_grad():
         (gradient,) = torch.autograd.grad(objective(point), point, create_graph=True)
