@@ -5,26 +5,39 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
-from typing import Any
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import TransformerMixin
+from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from ..base import LandscapeEstimator
-from ..core.means.averages import ExponentialMean, RunningMean, greedy_soup
+from ..cache import fingerprint
+from ..core.means.averages import ExponentialMean, RunningMean
+from ..core.means.schedules import AFTER_THE_SWITCH
 from ..core.network.batchnorm import policy_settings
 from ..core.network.copying import private_copy
 from ..models import save_checkpoint
-from ..progress import OnProgress, part
-from ._checkpoints import Members, architecture, gather, read_state
-from ._evaluation import GAP, Gauge
-from ._extras import map_plane, measure_sharpness
+from ..progress import OnProgress, shares
+from ._around import map_plane, measure_sharpness
+from ._checkpoints import architecture, buffer_names, gather, read_state
+from ._evaluation import Evaluator
+from ._report import describe_average
 from ._result import AverageResult
-from ._schedule import run_schedule
-from ._settings import SOUPS, buffer_names, check_settings, remark, write_shares
+from ._schedule import Schedule, train_and_average
+from ._soup import choose_members, pairwise_barriers
+
+METHODS = {
+    "swa": "running mean of the points of one trajectory (Izmailov et al. 2018)",
+    "ema": "exponential moving average of the points of one trajectory",
+    "uniform_soup": "equal mean of separately trained or fine-tuned networks (Wortsman et al. 2022)",
+    "greedy_soup": "mean of those networks that do not make it worse, best first (Wortsman et al. 2022)",
+}
+SOUPS = ("uniform_soup", "greedy_soup")
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -93,9 +106,15 @@ class SWAAverager(TransformerMixin, LandscapeEstimator, auto_wrap_output_keys=No
 
     Examples
     --------
-    >>> swa = SWAAverager(swa_lr=0.05).train(model, data, epochs=20, held_out=test)  # doctest: +SKIP
-    >>> swa.transform(model), swa.result_.row("average")["held_out_accuracy"]  # doctest: +SKIP
-    >>> SWAAverager(method="greedy_soup").fit(paths, data, model=model, held_out=test)  # doctest: +SKIP
+    >>> import torch
+    >>> from torch import nn
+    >>> from estimators import SWAAverager, load_data
+    >>> data = load_data("digits", image_size=8, n_samples=64)
+    >>> _ = torch.manual_seed(0)
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(192, 10))
+    >>> swa = SWAAverager(swa_lr=0.05).train(model, data, epochs=4, batch_size=32)
+    >>> swa.n_averaged_, swa.transform(model) is model
+    (1, False)
     """
 
     result_: AverageResult = field(init=False)
@@ -113,6 +132,19 @@ class SWAAverager(TransformerMixin, LandscapeEstimator, auto_wrap_output_keys=No
     precision: str = "float32"
     batch_norm: str = "auto"
     n_jobs: int = 1
+
+    _parameter_constraints: ClassVar[dict[str, list]] = {
+        "method": [StrOptions(set(METHODS))],
+        "start": [Interval(Real, 0, 1, closed="left")],
+        "every": [Interval(Integral, 1, None, closed="left")],
+        "swa_lr": [Interval(Real, 0, None, closed="neither")],
+        "schedule": [StrOptions(set(AFTER_THE_SWITCH))],
+        "anneal_epochs": [Interval(Real, 0, None, closed="left")],
+        "decay": [Interval(Real, 0, 1, closed="left")],
+        "warmup": ["boolean"],
+        "score": [StrOptions({"accuracy", "loss"})],
+        "barrier_points": [Options(Integral, {0}), Interval(Integral, 3, None, closed="left")],
+    }
 
     def fit(
         self,
@@ -154,36 +186,40 @@ class SWAAverager(TransformerMixin, LandscapeEstimator, auto_wrap_output_keys=No
             If a setting is not allowed, there are fewer than two checkpoints, one does not fit the architecture
             (everything that differs is listed) or has weights that are not finite.
         """
-        check_settings(self)
         report = self._progress(on_progress, "averaging")
         members = gather(checkpoints, model, float(self.start), int(self.every), names)
         carrier = architecture(members.model)
         # Plain buffers are those of the last member; reading it first also refuses a stranger before any work.
         carrier.load_state_dict(members[len(members) - 1])
-        gauge = Gauge(self, carrier, data, held_out)
-        gauge.check_forwards(members.sources, members.names)
-        soup, self._buffers = self.method in SOUPS, buffer_names(carrier)
-        edge = 0.5 if soup and self.barrier_points else 0.9
-        mean, rows = self._new_mean(), []
-        for i, state in enumerate(members):
-            name = members.names[i]
-            theta = gauge.theta(state, name)
-            gauge.note_twin(name, theta)
+        evaluator = self._evaluator(carrier, data, held_out)
+        evaluator.check_forwards(members.sources, members.names)
+        with_barriers = self.method in SOUPS and self.barrier_points > 0
+        on_members, on_barriers, _ = shares(report, [0.5, 0.4, 0.1] if with_barriers else [0.9, 0.0, 0.1])
+        self._mean = mean = self._new_mean(carrier)
+        rows: list[dict[str, Any]] = []
+        notes: list[str] = []
+        seen: dict[str, str] = {}
+        for name, state in zip(members.names, members, strict=True):
+            theta = evaluator.theta(state, name)
+            first = seen.setdefault(fingerprint(theta), name)
+            if first != name:
+                notes.append(f"{name} and {first} have the same weights; averaging them changes nothing.")
             mean.update(state)
-            rows.append({"name": name, "role": "member", "kept": True, **gauge.values(theta)})
-            part(report, 0.0, edge)(i + 1, len(members), f"measuring {name}")
+            rows.append({"name": name, "role": "member", "kept": True, **evaluator.values(theta)})
+            on_members(len(rows), len(members), f"measuring {name}")
             if on_partial is not None:
-                on_partial(AverageResult(settings=self._settings(gauge), method=self.method, report=list(rows)))
+                settings = self._settings(evaluator)
+                on_partial(AverageResult(settings=settings, method=self.method, report=list(rows)))
         barriers = np.empty((0, 0))
-        if soup and self.barrier_points:
-            barriers = gauge.barriers(members, members.names, int(self.barrier_points), part(report, edge, 0.9))
+        if with_barriers:
+            barriers = pairwise_barriers(evaluator, members, int(self.barrier_points), on_barriers)
         if self.method == "greedy_soup":
-            average = self._choose(members, gauge, rows)
+            average, remarks = choose_members(evaluator, members, rows, self.score, buffer_names(carrier))
+            notes += remarks
         else:
             average = mean.state()
-            write_shares(rows, self.method, mean, float(self.decay), bool(self.warmup))
-        self._mean = mean
-        self._publish_average(gauge, average, rows, barriers=barriers)
+            rows = [row | {"share": share} for row, share in zip(rows, mean.shares(), strict=True)]
+        self._publish_average(evaluator, carrier, average, rows, notes, barriers=barriers)
         report(1000, 1000, "done")
         return self
 
@@ -213,7 +249,7 @@ class SWAAverager(TransformerMixin, LandscapeEstimator, auto_wrap_output_keys=No
         ValueError
             For a greedy soup, which has to see all members, and as in `fit`.
         """
-        check_settings(self)
+        self._validate_params()
         if self.method == "greedy_soup":
             raise ValueError(
                 "method must be 'swa', 'ema' or 'uniform_soup' for partial_fit, got 'greedy_soup'. "
@@ -227,24 +263,23 @@ class SWAAverager(TransformerMixin, LandscapeEstimator, auto_wrap_output_keys=No
                     "partial_fit(path, model=load_model(name, num_classes=…))."
                 )
             self._carrier = architecture(given)
-            self._buffers = buffer_names(self._carrier)
-            self._mean = self._new_mean()
+            self._mean = self._new_mean(self._carrier)
         state = read_state(checkpoint, self._carrier, f"checkpoint {self._mean.n}")
         self._carrier.load_state_dict(state)
         if data is not None:
-            gauge = Gauge(self, self._carrier, data, held_out)
+            evaluator = self._evaluator(self._carrier, data, held_out)
             name = f"#{self._mean.n}"
-            gauge.check_forwards([checkpoint], [name])
-            row = {"name": name, "role": "member", "kept": True, **gauge.values(gauge.theta(state, name))}
+            evaluator.check_forwards([checkpoint], [name])
+            values = evaluator.values(evaluator.theta(state, name))
             self._mean.update(state)
             before = [r for r in getattr(self, "report_", []) if r["role"] == "member"]
-            self._publish_average(gauge, self._mean.state(), [*before, row])
+            rows = [*before, {"name": name, "role": "member", "kept": True, **values}]
+            self._publish_average(evaluator, self._carrier, self._mean.state(), rows, [])
         else:
             self._mean.update(state)
-            average = self._mean.state()
-            self.state_dict_, self.n_averaged_ = average, self._mean.n
+            self.state_dict_, self.n_averaged_ = self._mean.state(), self._mean.n
             note = "Nothing was measured: partial_fit was given no data; batch-norm statistics are the last member's."
-            settings = {k: getattr(self, k) for k in ("method", "decay", "warmup")}
+            settings = {"method": self.method, "decay": self.decay, "warmup": self.warmup}
             settings |= policy_settings(self.batch_norm, several_networks=True)
             self._publish(AverageResult(settings=settings, method=self.method, n_averaged=self._mean.n, notes=[note]))
         return self
@@ -305,7 +340,6 @@ class SWAAverager(TransformerMixin, LandscapeEstimator, auto_wrap_output_keys=No
         -------
         SWAAverager
         """
-        check_settings(self)
         if self.method in SOUPS:
             raise ValueError(
                 f"method must be 'swa' or 'ema' for train, got {self.method!r}. "
@@ -316,10 +350,7 @@ class SWAAverager(TransformerMixin, LandscapeEstimator, auto_wrap_output_keys=No
                 f"plane_resolution must be 0 or at least 3, got {plane_resolution!r}. 15 shows the valley."
             )
         whole = self._progress(on_progress, "training")
-        edges = np.cumsum([0.0, 1.0, 0.7 * bool(plane_resolution), 0.7 * sharpness])
-        report, plane_report, sharpness_report = (
-            part(whole, start, stop) for start, stop in pairwise(edges / edges[-1])
-        )
+        on_run, on_plane, on_sharpness = shares(whole, [1.0, 0.7 * bool(plane_resolution), 0.7 * sharpness])
         training = {
             "epochs": int(epochs),
             "lr": float(lr),
@@ -329,31 +360,53 @@ class SWAAverager(TransformerMixin, LandscapeEstimator, auto_wrap_output_keys=No
             "random_state": self.random_state,
             "device": self.device,
         }
-        outcome = run_schedule(
-            self, model, data, held_out, training, checkpoint_dir, compare, trace, report, on_partial
+        schedule = Schedule(
+            epochs=int(epochs),
+            lr=float(lr),
+            swa_lr=float(self.swa_lr),
+            start=float(self.start),
+            every=int(self.every),
+            shape=self.schedule,
+            anneal_epochs=float(self.anneal_epochs),
+        )
+        partial = on_partial or (lambda result: None)
+        carrier = architecture(model)
+        buffers = buffer_names(carrier)
+        evaluator = self._evaluator(carrier, data, held_out)
+        outcome = train_and_average(
+            model,
+            evaluator,
+            schedule,
+            RunningMean(buffers),
+            ExponentialMean(buffers, decay=float(self.decay), warmup=bool(self.warmup)),
+            training | {"loss": self.loss},
+            checkpoint_dir=None if checkpoint_dir is None else Path(checkpoint_dir),
+            compare=compare,
+            trace=trace,
+            on_progress=on_run,
+            on_history=lambda history: partial(AverageResult(method=self.method, history=history)),
         )
         self.run_, self.plain_run_, self.states_ = outcome.run, outcome.plain, outcome.states
-        self._mean, self._buffers = outcome.mean, buffer_names(outcome.gauge.base)
-        self._carrier = outcome.gauge.base
+        self._mean = outcome.swa if self.method == "swa" else outcome.ema
         self._publish_average(
-            outcome.gauge,
-            outcome.mean.state(),
-            outcome.rows,
+            evaluator,
+            carrier,
+            self._mean.state(),
+            outcome.rows(self.method, schedule.collected),
+            [],
             history=outcome.history,
             settings={"training": training, "compare": bool(compare)},
-            loss_of_ema=outcome.values_of["ema"],
-            loss_of_iterate=outcome.values_of["iterate"],
+            ends=(outcome.latest["ema"], outcome.latest["iterate"]),
         )
-        extra: dict[str, Any] = {}
+        around = self.states_, carrier, evaluator.land.data
         if plane_resolution:
-            if on_partial is not None:
-                on_partial(self.result_)
-            extra |= map_plane(self, self._carrier, outcome.gauge.land.data, plane_resolution, plane_report)
+            partial(self.result_)
+            runs = outcome.after_the_switch(float(self.start))
+            mapped = map_plane(self._engine(), runs, *around, int(plane_resolution), on_plane)
+            self._publish(replace(self.result_, **mapped))
         if sharpness:
-            if on_partial is not None:
-                on_partial(replace(self.result_, **extra))
-            extra["sharpness"] = measure_sharpness(self, self._carrier, outcome.gauge.land.data, sharpness_report)
-        self._publish(replace(self.result_, **extra))
+            partial(self.result_)
+            self._publish(replace(self.result_, sharpness=measure_sharpness(self._engine(), *around, on_sharpness)))
         whole(1000, 1000, "done")
         return self
 
@@ -402,85 +455,68 @@ class SWAAverager(TransformerMixin, LandscapeEstimator, auto_wrap_output_keys=No
 
     # -- inside -----------------------------------------------------------------------------------------
 
-    def _new_mean(self) -> RunningMean | ExponentialMean:
-        if self.method == "ema":
-            return ExponentialMean(self._buffers, decay=float(self.decay), warmup=bool(self.warmup))
-        return RunningMean(self._buffers)
+    def _evaluator(self, model: nn.Module, data: Any, held_out: Any, **overrides: Any) -> Evaluator:
+        land = self._landscape(model, data, **{"several_networks": True, **overrides})
+        return Evaluator(land, None if held_out is None else land.on(held_out), self._memory(), self.n_jobs)
 
-    def _choose(self, members: Members, gauge: Gauge, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-        where = "held_out" if gauge.outside is not None else "train"
-        score = self.score
-        if score == "accuracy" and any(np.isnan(row[f"{where}_accuracy"]) for row in rows):
-            score = "loss"
-            gauge.notes.append("Targets that are not classes have no accuracy: members were chosen by their loss.")
-        sign = 1.0 if score == "accuracy" else -1.0
-        average, verdicts = greedy_soup(
-            members,
-            lambda state: gauge.score(gauge.land.point(state), score),
-            buffers=self._buffers,
-            scores=[sign * row[f"{where}_{score}"] for row in rows],
-        )
-        kept = sum(v.kept for v in verdicts)
-        for order, verdict in enumerate(verdicts):
-            rows[verdict.member] |= {
-                "order": order,
-                "kept": verdict.kept,
-                "share": 1 / kept if verdict.kept else 0.0,
-                "score": sign * verdict.score,
-                "soup_score": sign * verdict.soup_score,
-            }
-        gauge.notes.append(
-            "Members were chosen on the held-out data: the soup's held-out numbers are optimistic."
-            if gauge.outside is not None
-            else "Members were chosen on the training data; give held_out to choose by generalisation."
-        )
-        return average
+    def _new_mean(self, model: nn.Module) -> RunningMean | ExponentialMean:
+        if self.method == "ema":
+            return ExponentialMean(buffer_names(model), decay=float(self.decay), warmup=bool(self.warmup))
+        return RunningMean(buffer_names(model))
+
+    def _engine(self) -> dict[str, Any]:
+        """Give the settings that the estimators composed here share with this one."""
+        return {
+            "loss": self.loss,
+            "batch_size": self.batch_size,
+            "device": self.device,
+            "precision": self.precision,
+            "batch_norm": self.batch_norm,
+            "memory": self.memory,
+            "n_jobs": self.n_jobs,
+            "random_state": self.random_state,
+        }
 
     def _publish_average(
         self,
-        gauge: Gauge,
+        evaluator: Evaluator,
+        model: nn.Module,
         average: dict[str, Tensor],
-        rows: Sequence[dict[str, Any]],
+        rows: list[dict[str, Any]],
+        notes: list[str],
         *,
-        barriers: np.ndarray | None = None,
-        history: Sequence[dict[str, Any]] = (),
         settings: dict[str, Any] | None = None,
-        loss_of_ema: dict[str, float] | None = None,
-        loss_of_iterate: dict[str, float] | None = None,
+        **measured: Any,
     ) -> None:
-        state, statistics, before = gauge.finish(average)
-        values = gauge.values(gauge.land.point(state))
-        rows = list(rows)
-        if before is not None:
-            rows.append({"name": "average, old statistics", "role": "average_before", **before})
-        rows.append({"name": "average", "role": "average", **values})
-        members = [row for row in rows if row["role"] == "member"]
-        n = sum(bool(row.get("kept")) for row in members) if members else self._mean.n
-        gap = float("nan")
-        if self.method == "ema" and loss_of_ema is None and members:
-            loss_of_ema, loss_of_iterate = values, members[-1]
-        if loss_of_ema is not None and loss_of_iterate is not None:
-            key = "train_loss" if gauge.outside is None else "held_out_loss"
-            gap = loss_of_ema[key] - loss_of_iterate[key]
-        remark(gauge.notes, gap, barriers, [r["name"] for r in members], self.method)
-        self.state_dict_, self.n_averaged_, self._carrier = state, n, gauge.base
-        self._publish(
-            AverageResult(
-                settings={**self._settings(gauge), **(settings or {})},
-                method=self.method,
-                n_averaged=n,
-                report=rows,
-                barriers=np.empty((0, 0)) if barriers is None else barriers,
-                statistics=statistics,
-                history=list(history),
-                ema_gap=gap,
-                ema_gap_flagged=bool(gap > GAP),
-                notes=list(gauge.notes),
-            )
+        data, held_out = evaluator.land.data, None if evaluator.outside is None else evaluator.outside.data
+        self.state_dict_, result = describe_average(
+            self.method,
+            evaluator,
+            lambda module: self._evaluator(module, data, held_out, batch_norm="frozen", several_networks=False),
+            model,
+            average,
+            rows,
+            notes,
+            n_averaged=self._mean.n,
+            settings={**self._settings(evaluator), **(settings or {})},
+            **measured,
         )
+        self._carrier = model
+        self._publish(result)
 
-    def _settings(self, gauge: Gauge) -> dict[str, Any]:
-        names = ("method", "start", "every", "swa_lr", "schedule", "anneal_epochs", "decay", "warmup", "score")
-        own = {name: getattr(self, name) for name in names}
-        outside = {} if gauge.outside is None else {"held_out": gauge.outside.data.fingerprint[:12]}
-        return {**gauge.land.settings, **own, **outside, "random_state": self.random_state}
+    def _settings(self, evaluator: Evaluator) -> dict[str, Any]:
+        outside = evaluator.outside
+        return {
+            **evaluator.land.settings,
+            "method": self.method,
+            "start": self.start,
+            "every": self.every,
+            "swa_lr": self.swa_lr,
+            "schedule": self.schedule,
+            "anneal_epochs": self.anneal_epochs,
+            "decay": self.decay,
+            "warmup": self.warmup,
+            "score": self.score,
+            **({} if outside is None else {"held_out": outside.data.fingerprint[:12]}),
+            "random_state": self.random_state,
+        }

@@ -125,6 +125,11 @@ def architecture(model: nn.Module) -> nn.Module:
     return base.requires_grad_(True)
 
 
+def buffer_names(module: nn.Module) -> frozenset[str]:
+    """Name every buffer of a module."""
+    return frozenset(name for name, _ in module.named_buffers(remove_duplicate=False))
+
+
 def _at_least_two(members: Members) -> Members:
     if len(members) < 2:
         raise ValueError(

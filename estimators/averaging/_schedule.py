@@ -2,29 +2,76 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
 from ..core.means.averages import ExponentialMean, RunningMean
 from ..core.means.schedules import swa_learning_rate
-from ..progress import OnProgress, part
+from ..progress import OnProgress, shares
 from ..training import TrainingRun, cosine, train
 from ._checkpoints import select
-from ._evaluation import Gauge
-from ._result import AverageResult
+from ._evaluation import Evaluator
 
-if TYPE_CHECKING:
-    from ._averager import SWAAverager
+MEANS = {"swa": "running mean", "ema": "exponential mean"}
+VALUES = ("train_loss", "train_accuracy", "held_out_loss", "held_out_accuracy")
 
 
-@dataclass
+@dataclass(frozen=True)
+class Schedule:
+    """When points are collected, and which learning rate leads there.
+
+    Attributes
+    ----------
+    epochs : int
+        Length of the run.
+    lr, swa_lr : float
+        Learning rate at the beginning, and after the switch.
+    start : float
+        Share of training at which the switch is made.
+    every : int
+        Epochs between collected points.
+    shape : {"constant", "cyclic"}
+        Learning rate after the switch.
+    anneal_epochs : float
+        Length of the way to a constant rate.
+    """
+
+    epochs: int
+    lr: float
+    swa_lr: float
+    start: float
+    every: int
+    shape: str
+    anneal_epochs: float
+
+    @property
+    def collected(self) -> frozenset[int]:
+        """Epochs, from 1, whose points are averaged."""
+        return frozenset(i + 1 for i in select(self.epochs, self.start, self.every))
+
+    def factor(self, progress: float) -> float:
+        """Factor on `lr` when a share of the training is done."""
+        rate = swa_learning_rate(
+            progress,
+            lr=self.lr,
+            swa_lr=self.swa_lr,
+            epochs=self.epochs,
+            start=self.start,
+            schedule=self.shape,
+            anneal_epochs=self.anneal_epochs,
+            period=float(self.every),
+            base=cosine,
+        )
+        return rate / self.lr
+
+
+@dataclass(frozen=True)
 class Outcome:
-    """What `run_schedule` leaves behind.
+    """What `train_and_average` leaves behind.
 
     Attributes
     ----------
@@ -32,15 +79,11 @@ class Outcome:
         With its checkpoints on disk.
     plain : TrainingRun or None
         The run without averaging.
-    gauge : Gauge
-        Measures points of this run.
-    mean : RunningMean or ExponentialMean
-        The one the estimator's method asks for.
-    rows : list of dict
-        For the report: collected points, last iterate, the other mean, and the plain run.
+    swa, ema : RunningMean, ExponentialMean
+        Of the collected epochs and of every step.
     history : list of dict
         One row an epoch and role.
-    values_of : dict
+    latest : dict
         Last values by role.
     states : dict
         State dicts by role, with statistics estimated again where the policy says so.
@@ -48,34 +91,61 @@ class Outcome:
 
     run: TrainingRun
     plain: TrainingRun | None
-    gauge: Gauge
-    mean: RunningMean | ExponentialMean
-    rows: list[dict[str, Any]]
+    swa: RunningMean
+    ema: ExponentialMean
     history: list[dict[str, Any]]
-    values_of: dict[str, dict[str, float]]
+    latest: dict[str, dict[str, float]]
     states: dict[str, dict[str, Tensor]]
 
+    def after_the_switch(self, start: float) -> dict[str, list[Path]]:
+        """Checkpoints of each run from the epoch on with which collecting begins."""
+        first = select(len(self.run.checkpoints) - 1, start, 1)[0]
+        runs = {"averaged run": self.run, "plain SGD": self.plain}
+        return {name: run.checkpoints[first:] for name, run in runs.items() if run is not None}
 
-def run_schedule(
-    estimator: SWAAverager,
+    def rows(self, method: str, collected: frozenset[int]) -> list[dict[str, Any]]:
+        """Rows of a report: collected points, last iterate, the mean that `method` is not, and the plain run."""
+        rows: list[dict[str, Any]] = []
+        if method == "swa":
+            rows += [
+                {"name": f"epoch {r['epoch']}", "role": "member", "kept": True, "share": 1 / max(1, self.swa.n)}
+                | {k: r[k] for k in VALUES}
+                for r in self.history
+                if r["role"] == "iterate" and r["epoch"] in collected
+            ]
+        other = "ema" if method == "swa" else "swa"
+        named = {"iterate": "last iterate", other: MEANS[other], "sgd": "SGD without averaging"}
+        return rows + [
+            {"name": name, "role": role, **self.latest[role]} for role, name in named.items() if role in self.latest
+        ]
+
+
+def train_and_average(
     model: nn.Module,
-    data: Any,
-    held_out: Any,
+    evaluator: Evaluator,
+    schedule: Schedule,
+    swa: RunningMean,
+    ema: ExponentialMean,
     training: dict[str, Any],
-    checkpoint_dir: str | os.PathLike | None,
+    *,
+    checkpoint_dir: Path | None,
     compare: bool,
     trace: bool,
-    report: OnProgress,
-    on_partial: Callable[[AverageResult], None] | None,
+    on_progress: OnProgress,
+    on_history: Callable[[list[dict[str, Any]]], None],
 ) -> Outcome:
     """Train and average on the way; with `compare`, train the plain cosine run after it.
 
     Parameters
     ----------
-    estimator : SWAAverager
-        Its schedule, `every`, `decay` and engine settings are used.
-    model, data, held_out
-        As in :meth:`SWAAverager.train`.
+    model : nn.Module
+        Where training starts.
+    evaluator : Evaluator
+        Measures points; its training data are trained on.
+    schedule : Schedule
+        Of the averaged run.
+    swa, ema : RunningMean, ExponentialMean
+        Empty; they follow the run.
     training : dict
         Keyword arguments of :func:`train` that both runs share.
     checkpoint_dir : path or None
@@ -84,105 +154,61 @@ def run_schedule(
         Whether the plain run is trained too.
     trace : bool
         Whether points are measured after every epoch; otherwise at the end alone (and collected points too).
-    report, on_partial : callable
-        Progress, and the result so far after each epoch.
+    on_progress, on_history : callable
+        Progress, and the history so far after each epoch.
     """
-    gauge = Gauge(estimator, model, data, held_out)
-    buffers = frozenset(name for name, _ in gauge.base.named_buffers(remove_duplicate=False))
-    swa = RunningMean(buffers)
-    ema = ExponentialMean(buffers, decay=float(estimator.decay), warmup=bool(estimator.warmup))
-    epochs, lr = training["epochs"], training["lr"]
-    collected = {i + 1 for i in select(epochs, float(estimator.start), int(estimator.every))}
+    land, epochs, collected = evaluator.land, schedule.epochs, schedule.collected
     history: list[dict[str, Any]] = []
     latest: dict[str, dict[str, float]] = {}
-    shared = {**training, "loss": estimator.loss}
+    on_run, on_plain, _ = shares(on_progress, [0.55, 0.4, 0.05] if compare else [0.95, 0.0, 0.05])
 
-    def factor(progress: float) -> float:
-        rate = swa_learning_rate(
-            progress,
-            lr=lr,
-            swa_lr=float(estimator.swa_lr),
-            epochs=epochs,
-            start=float(estimator.start),
-            schedule=estimator.schedule,
-            anneal_epochs=float(estimator.anneal_epochs),
-            period=float(estimator.every),
-            base=cosine,
-        )
-        return rate / lr
-
-    def record(role: str, epoch: int, rate: float, values: dict[str, float]) -> None:
+    def record(role: str, row: dict[str, float], values: dict[str, float]) -> None:
         latest[role] = values
-        history.append({"epoch": epoch, "role": role, "learning_rate": rate, **values})
+        history.append({"epoch": int(row["epoch"]), "role": role, "learning_rate": row["lr"], **values})
+
+    def measure(role: str, row: dict[str, float], state: dict[str, Tensor]) -> None:
+        record(role, row, evaluator.values(land.point(state)))
 
     def on_epoch(epoch: int, network: nn.Module, row: dict[str, float]) -> None:
         state = network.state_dict()
         if epoch in collected:
             swa.update(state)
         if trace or epoch in collected:
-            record("iterate", epoch, row["lr"], gauge.values(gauge.land.point(state)))
+            measure("iterate", row, state)
         if not (trace or epoch == epochs):
             return
         if swa.n:
-            record("swa", epoch, row["lr"], gauge.values(gauge.land.point(swa.state())))
-        record("ema", epoch, row["lr"], gauge.values(gauge.land.point(ema.state())))
-        if on_partial is not None:
-            on_partial(AverageResult(method=estimator.method, history=list(history)))
+            measure("swa", row, swa.state())
+        measure("ema", row, ema.state())
+        on_history(list(history))
 
     run = train(
         model,
-        gauge.land.data,
-        schedule=factor,
-        checkpoint_dir=None if checkpoint_dir is None else Path(checkpoint_dir),
-        on_progress=part(report, 0.0, 0.55 if compare else 0.95),
+        land.data,
+        schedule=schedule.factor,
+        checkpoint_dir=checkpoint_dir,
+        on_progress=on_run,
         on_epoch=on_epoch,
         on_step=lambda network: ema.update(network.state_dict()),
-        **shared,
+        **training,
     )
-    iterates = [row for row in history if row["role"] == "iterate"]
-    keys = ("train_loss", "train_accuracy", "held_out_loss", "held_out_accuracy")
-    rows: list[dict[str, Any]] = []
-    if estimator.method == "swa":
-        share = 1 / max(1, swa.n)
-        rows += [
-            {"name": f"epoch {r['epoch']}", "role": "member", "kept": True, "share": share} | {k: r[k] for k in keys}
-            for r in iterates
-            if r["epoch"] in collected
-        ]
-    rows.append({"name": "last iterate", "role": "iterate", **latest["iterate"]})
-    other = "ema" if estimator.method == "swa" else "swa"
-    if other in latest:
-        rows.append({"name": OTHER[other], "role": other, **latest[other]})
     plain: TrainingRun | None = None
     if compare:
-        first = min(collected)
+        before = [row for row in history if row["role"] == "iterate"]
 
         def on_plain_epoch(epoch: int, network: nn.Module, row: dict[str, float]) -> None:
             if not (trace or epoch == epochs):
                 return
-            if epoch < first:  # the two runs are one until the switch
-                values = {k: iterates[epoch - 1][k] for k in keys}
+            if epoch < min(collected):  # the two runs are one until the switch
+                record("sgd", row, {k: before[epoch - 1][k] for k in VALUES})
             else:
-                values = gauge.values(gauge.land.point(network.state_dict()))
-            record("sgd", epoch, row["lr"], values)
+                measure("sgd", row, network.state_dict())
 
-        plain = train(
-            model,
-            gauge.land.data,
-            schedule="cosine",
-            on_progress=part(report, 0.55, 0.95),
-            on_epoch=on_plain_epoch,
-            **shared,
-        )
-        rows.append({"name": "SGD without averaging", "role": "sgd", **latest["sgd"]})
+        plain = train(model, land.data, schedule="cosine", on_progress=on_plain, on_epoch=on_plain_epoch, **training)
     points = {"iterate": run.model.state_dict(), "ema": ema.state()}
     if swa.n:
         points["swa"] = swa.state()
     if plain is not None:
         points["sgd"] = plain.model.state_dict()
-    states = {role: gauge.land.state_dict(gauge.land.point(state)) for role, state in points.items()}
-    mean: RunningMean | ExponentialMean = swa if estimator.method == "swa" else ema
-    return Outcome(run, plain, gauge, mean, rows, history, latest, states)
-
-
-OTHER = {"ema": "exponential mean", "swa": "running mean"}
+    states = {role: land.state_dict(land.point(state)) for role, state in points.items()}
+    return Outcome(run, plain, swa, ema, history, latest, states)

@@ -194,6 +194,10 @@ class RunningMean(_Accumulator):
     def _finished(self, total: Tensor) -> Tensor:
         return total / self.n
 
+    def shares(self) -> list[float]:
+        """How much of the average each member makes up, in order."""
+        return [1 / self.n] * self.n
+
 
 @dataclass
 class ExponentialMean(_Accumulator):
@@ -220,7 +224,17 @@ class ExponentialMean(_Accumulator):
     @property
     def current_decay(self) -> float:
         """The d that the next update uses."""
-        return warmed_decay(self.decay, self.n) if self.warmup else self.decay
+        return self._decay(self.n)
+
+    def shares(self) -> list[float]:
+        """How much of the average each member makes up, in order."""
+        shares = [1.0]
+        for n in range(1, self.n):
+            shares = [share * self._decay(n) for share in shares] + [1 - self._decay(n)]
+        return shares
+
+    def _decay(self, n: int) -> float:
+        return warmed_decay(self.decay, n) if self.warmup else self.decay
 
     def _add(self, total: Tensor, tensor: Tensor, undo: Tensor | None = None) -> None:
         # When a weight is untied, its clone has already been moved towards the owner's value in this update.

@@ -44,7 +44,7 @@ def cyclic(epoch: float, high: float, low: float, period: float) -> float:
     return (1 - t) * high + t * low
 
 
-def cosine(progress: float) -> float:
+def half_cosine(progress: float) -> float:
     """Fall from 1 to 0 along half a cosine."""
     return (1 + math.cos(math.pi * min(1.0, max(0.0, progress)))) / 2
 
@@ -59,7 +59,7 @@ def swa_learning_rate(
     schedule: str = "constant",
     anneal_epochs: float = 1.0,
     period: float = 1.0,
-    base: Callable[[float], float] = cosine,
+    base: Callable[[float], float] = half_cosine,
 ) -> float:
     """Give the learning rate of a run that collects an average in its last part.
 
@@ -82,7 +82,7 @@ def swa_learning_rate(
         Length of the way to a constant rate, in epochs.
     period : float, default=1.0
         Length of a cycle, in epochs.
-    base : callable, default=cosine
+    base : callable, default=half_cosine
         Factor on `lr` before the switch, as a function of progress.
 
     Returns
@@ -91,10 +91,10 @@ def swa_learning_rate(
     """
     if progress < start:
         return lr * base(progress)
-    return SCHEDULES[schedule]((progress - start) * epochs, lr * base(start), swa_lr, anneal_epochs, period)
+    return AFTER_THE_SWITCH[schedule]((progress - start) * epochs, lr * base(start), swa_lr, anneal_epochs, period)
 
 
-SCHEDULES = {
+AFTER_THE_SWITCH = {
     "constant": lambda since, before, swa_lr, anneal, period: annealed(since, before, swa_lr, anneal),
     "cyclic": lambda since, before, swa_lr, anneal, period: cyclic(since, swa_lr, swa_lr / 10, period),
 }

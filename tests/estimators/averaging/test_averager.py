@@ -419,7 +419,7 @@ def test_paths_without_an_architecture_say_what_to_give(data, tmp_path):
     ],
 )
 def test_settings_that_are_not_allowed(data, setting, value):
-    with pytest.raises(ValueError, match=f"{setting} must be"):
+    with pytest.raises(ValueError, match=f"The '{setting}' parameter of SWAAverager must be"):
         SWAAverager(**{setting: value}).fit([Net(0), Net(1)], data)
 
 

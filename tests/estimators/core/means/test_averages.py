@@ -17,7 +17,7 @@ from estimators.core.means.averages import (
     is_weight,
     warmed_decay,
 )
-from estimators.core.means.schedules import SCHEDULES, annealed, cosine, cyclic, swa_learning_rate
+from estimators.core.means.schedules import AFTER_THE_SWITCH, annealed, cyclic, half_cosine, swa_learning_rate
 
 
 def small_net(seed: int) -> nn.Module:
@@ -252,14 +252,14 @@ def test_cyclic_schedule_is_izmailovs_sawtooth():
     assert cyclic(2.0, 0.05, 0.01, 2) == pytest.approx(0.05)
 
 
-@pytest.mark.parametrize("schedule", list(SCHEDULES))
+@pytest.mark.parametrize("schedule", list(AFTER_THE_SWITCH))
 def test_swa_run_is_the_cosine_run_until_the_switch(schedule):
     kwargs = {"lr": 0.1, "swa_lr": 0.05, "epochs": 20, "start": 0.75, "schedule": schedule}
     for progress in (0.0, 0.3, 0.7499):
-        assert swa_learning_rate(progress, **kwargs) == 0.1 * cosine(progress)
+        assert swa_learning_rate(progress, **kwargs) == 0.1 * half_cosine(progress)
         assert swa_learning_rate(progress, **kwargs, base=lambda p: p) == 0.1 * progress
     at = swa_learning_rate(0.75, **kwargs)
-    assert at == pytest.approx(0.1 * cosine(0.75) if schedule == "constant" else 0.05)
+    assert at == pytest.approx(0.1 * half_cosine(0.75) if schedule == "constant" else 0.05)
     after = [swa_learning_rate(p, **kwargs) for p in (0.81, 0.9, 0.99)]
     if schedule == "constant":
         assert after == pytest.approx([0.05] * 3)
