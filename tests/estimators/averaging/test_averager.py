@@ -18,6 +18,7 @@ from estimators import Landscape, load_data, load_model, save_checkpoint
 from estimators.averaging._averager import SWAAverager
 from estimators.averaging._result import AverageResult
 from estimators.core.network import batchnorm
+from estimators.core.paths.paths import barrier
 from estimators.progress import Cancelled
 from estimators.results import Result
 
@@ -474,3 +475,20 @@ def test_result_survives_a_file(data, other, tmp_path):
     assert back.report == got.report and np.array_equal(back.barriers, got.barriers)
     with pytest.raises(ValueError, match="role must be one of"):
         back.row("nobody")
+
+
+def test_the_barrier_of_a_soup_is_looked_for_between_the_points_of_its_grid():
+    class Bump(nn.Module):
+        def __init__(self, at):
+            super().__init__()
+            self.at = nn.Parameter(torch.tensor([at]))
+
+        def forward(self, x):
+            return torch.exp(-(((self.at - 0.3) / 0.3) ** 2)).expand(len(x), 1)
+
+    data = (torch.randn(8, 1, 2, 2), torch.zeros(8, 1))
+    got = SWAAverager(method="uniform_soup", loss="mse", barrier_points=3).fit([Bump(0.0), Bump(1.0)], data)
+    t = np.linspace(0, 1, 1001)
+    losses = np.exp(-2 * ((t - 0.3) / 0.3) ** 2)
+    assert barrier(t[::500], losses[::500]) < 0.5 * barrier(t, losses)
+    assert got.barriers_[0, 1] == pytest.approx(barrier(t, losses), rel=0.01)

@@ -94,6 +94,18 @@ def test_warmup_follows_a_moving_model_that_the_plain_average_has_not_left():
     assert warmed_decay(0.999, 80) == pytest.approx(0.9)
 
 
+@pytest.mark.parametrize(
+    "mean", [RunningMean(), ExponentialMean(decay=0.6, warmup=False), ExponentialMean(decay=0.6)], ids=str
+)
+def test_the_shares_of_the_members_make_up_the_mean(mean):
+    values = torch.tensor([3.0, -1.0, 4.0, 1.5], dtype=torch.float64)
+    for v in values:
+        mean.update({"w": v.reshape(1)})
+    shares = torch.tensor(mean.shares(), dtype=torch.float64)
+    assert shares.sum().item() == pytest.approx(1)
+    assert mean.state()["w"].item() == pytest.approx(float(shares @ values))
+
+
 def test_buffers_and_integers_come_from_the_last_member():
     nets = [small_net(s) for s in range(3)]
     mean = RunningMean(buffers={n for n, _ in nets[0].named_buffers()})
