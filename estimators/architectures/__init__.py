@@ -3,7 +3,7 @@
 from ._claims import CLAIMS, Claim, judge_claims, plain, rank_measures, width_factor
 from ._comparer import ArchitectureComparer
 from ._measurement import MEASURES, QUICK, MeasureSettings, fit_and_gap, measure
-from ._result import ComparisonResult, summarise
+from ._result import ComparisonResult, mean_and_spread, summarise
 from ._run import RunOutcome, Task, build, describe_settings, run, run_all, with_label_noise
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "describe_settings",
     "fit_and_gap",
     "judge_claims",
+    "mean_and_spread",
     "measure",
     "plain",
     "rank_measures",

@@ -73,6 +73,15 @@ class ComparisonResult(Result):
     claims: list[dict[str, Any]]
 
 
+def mean_and_spread(rows: Sequence[dict[str, Any]], quantity: str) -> dict[str, float | None]:
+    """Give the mean and the `_spread` (standard deviation, n − 1) of one column; None where too few rows have it."""
+    values = [row[quantity] for row in rows if row[quantity] is not None]
+    return {
+        quantity: float(np.mean(values)) if values else None,
+        f"{quantity}_spread": float(np.std(values, ddof=1)) if len(values) > 1 else None,
+    }
+
+
 def summarise(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
     """Give the mean and the spread over seeds of each quantity, one row a variant.
 
@@ -103,8 +112,6 @@ def summarise(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dict
             "seconds": float(np.mean([r["seconds_training"] + (r["seconds_measuring"] or 0.0) for r in own])),
         }
         for quantity in SUMMARISED:
-            values = [row[quantity] for row in trained if row[quantity] is not None]
-            line[quantity] = float(np.mean(values)) if values else None
-            line[f"{quantity}_spread"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
+            line |= mean_and_spread(trained, quantity)
         summary.append(line)
     return summary

@@ -22,6 +22,7 @@ from ..models import load_model, trainable_names
 from ..progress import OnProgress, part
 from ..results import Result
 from ..training import train
+from ._paired import mean_and_std
 
 CASES = ("same start", "different starts", "fine-tuned")
 #: How two ends are joined: name → changed parameters of `ModeConnector`.
@@ -342,12 +343,13 @@ def summarise(rows: list[dict[str, Any]], tolerance: float) -> list[dict[str, An
     for (case, path), members in groups.items():
         measured = [m for m in members if not (np.isnan(m["barrier"]) or np.isnan(m["rise"]))]
         values = np.array([m["barrier"] for m in measured] or [np.nan], dtype=float)
+        mean, std = mean_and_std(values)
         table.append(
             {
                 "case": case,
                 "path": path,
-                "mean": float(values.mean()),
-                "std": float(values.std(ddof=1)) if len(values) > 1 else float("nan"),
+                "mean": mean,
+                "std": std,
                 "low": float(values.min()),
                 "high": float(values.max()),
                 "n": len(measured),

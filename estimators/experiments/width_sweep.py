@@ -17,7 +17,17 @@ import numpy as np
 from sklearn.utils._param_validation import Interval
 
 from .. import cache
-from ..architectures import QUICK, MeasureSettings, RunOutcome, Task, build, describe_settings, plain, run_all
+from ..architectures import (
+    QUICK,
+    MeasureSettings,
+    RunOutcome,
+    Task,
+    build,
+    describe_settings,
+    mean_and_spread,
+    plain,
+    run_all,
+)
 from ..base import LandscapeEstimator
 from ..connectivity import ModeConnector
 from ..core.evidence.verdicts import judge_trend
@@ -278,14 +288,6 @@ def _line(
     return barrier if np.isfinite(barrier) else None
 
 
-def _numbers(rows: Sequence[Row], quantity: str) -> list[float]:
-    return [row[quantity] for row in rows if row[quantity] is not None]
-
-
-def _spread(values: Sequence[float]) -> float | None:
-    return float(np.std(values, ddof=1)) if len(values) > 1 else None
-
-
 def summarise_widths(rows: Sequence[Row], barriers: Sequence[Row], zero_level: float) -> list[Row]:
     """Give one row a width, see `WidthSweepResult.summary`."""
     summary = []
@@ -302,13 +304,8 @@ def summarise_widths(rows: Sequence[Row], barriers: Sequence[Row], zero_level: f
             ),
         }
         for quantity in QUANTITIES:
-            values = _numbers(own, quantity)
-            line[quantity] = float(np.mean(values)) if values else None
-            line[f"{quantity}_spread"] = _spread(values)
-        heights = _numbers([b for b in barriers if b["factor"] == factor], "barrier")
-        line["barrier"] = float(np.mean(heights)) if heights else None
-        line["barrier_spread"] = _spread(heights)
-        summary.append(line)
+            line |= mean_and_spread(own, quantity)
+        summary.append(line | mean_and_spread([b for b in barriers if b["factor"] == factor], "barrier"))
     return summary
 
 
