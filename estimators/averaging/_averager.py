@@ -1,4 +1,8 @@
-"""Weight averaging: running means of a trajectory, exponential means and soups of checkpoints."""
+"""Weight averaging: running means of a trajectory, exponential means and soups of checkpoints.
+
+Long because one class has three ways in (`fit`, `partial_fit`, `train`), each with its arguments explained; what
+they do is next door.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +83,7 @@ class SWAAverager(TransformerMixin, LandscapeEstimator, auto_wrap_output_keys=No
         As in every estimator.
     batch_norm : {"auto", "recompute", "frozen", "batch"}, default="auto"
         Policy for statistics: estimated again at every point that is measured ("recompute", which is what "auto" means
-        here, see :mod:`estimators.core.batchnorm`), or left as in the last member
+        here, see :mod:`estimators.core.network.batchnorm`), or left as in the last member
         ("frozen", which is wrong for an average and says so), or those of each batch.
 
     Attributes
