@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from .lanczos import Matvec, Tridiagonal, lanczos_tridiagonal, random_unit
+from .lanczos import Matvec, random_unit
+from .tridiagonal import Tridiagonal, lanczos_tridiagonal
 
 LOOSE = 0.15  # half-width of a bracket above which its middle means nothing
 

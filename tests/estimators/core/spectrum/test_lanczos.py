@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from estimators.core.spectrum.lanczos import lanczos_eigenpairs, lanczos_tridiagonal, wanted
+from estimators.core.spectrum.lanczos import lanczos_eigenpairs, wanted
+from estimators.core.spectrum.tridiagonal import lanczos_tridiagonal
 
 
 def rotated(values, seed=0, dtype=torch.float64):

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from estimators.core.spectrum.lanczos import lanczos_eigenpairs, lanczos_tridiagonal
+from estimators.core.spectrum.lanczos import lanczos_eigenpairs
 from estimators.core.spectrum.quadrature import exact_density, gauss_rule, share_below, spectral_density
+from estimators.core.spectrum.tridiagonal import lanczos_tridiagonal
 from tests.estimators.core.spectrum.test_lanczos import network_like, rotated
 
 N = 160
