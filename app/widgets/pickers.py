@@ -67,8 +67,7 @@ def inputs(
         )
     if data is not None and points[0] is not None:
         data = data.for_point(points[0])
-    with st.expander(text("engine"), icon=":material/tune:"):
-        settings = engine_settings(page, policies)
+    settings = engine_settings(page, policies)
     return Inputs(points, data, settings)
 
 
@@ -268,14 +267,15 @@ def data_picker(
 
 
 def engine_settings(page: str, policies: tuple[str, ...] = ("auto", "frozen", "recompute", "batch")) -> dict[str, Any]:
-    """Choose what every estimator takes: loss, batch-norm policy (of ``policies``), precision, batch size, seed."""
+    """Choose, in a fold, what every estimator takes: batch norm (of ``policies``), precision, batch size, seed."""
     form = Form(page, "common")
-    policy = form.choice("batch_norm", policies)
-    precision = form.choice("precision", ("float32", "float64", "bfloat16"))
-    left, right = form.columns(2)
-    return {
-        "batch_norm": policy,
-        "precision": precision,
-        "batch_size": left.integer("batch_size", 512, 1, step=64),
-        "random_state": right.integer("seed", 0, 0, label="random_state"),
-    }
+    with st.expander(texts("common")("engine"), icon=":material/tune:"):
+        policy = form.choice("batch_norm", policies)
+        precision = form.choice("precision", ("float32", "float64", "bfloat16"))
+        left, right = form.columns(2)
+        return {
+            "batch_norm": policy,
+            "precision": precision,
+            "batch_size": left.integer("batch_size", 512, 1, step=64),
+            "random_state": right.integer("seed", 0, 0, label="random_state"),
+        }

@@ -124,8 +124,7 @@ def _data_and_engine() -> tuple[DataSpec | None, dict[str, Any]]:
     if data is not None and data.split == "all":
         st.error(texts(PAGE)("split.all"))
         data = None
-    with st.expander(texts("common")("engine"), icon=":material/tune:"):
-        settings = widgets.engine_settings(PAGE)
+    settings = widgets.engine_settings(PAGE)
     return data, settings
 
 

@@ -50,10 +50,9 @@ def _render_training(left: DeltaGenerator, right: DeltaGenerator) -> None:
         if data is not None and point is not None:
             data = data.for_point(point)
         params, training, extras, keep = settings()
-        with st.expander(texts("common")("engine"), icon=":material/tune:"):
-            engine = widgets.engine_settings(PAGE, POLICIES)
+        engine = widgets.engine_settings(PAGE, POLICIES)
         ready = data is not None and point is not None
-        if ready and data is not None and point is not None:
+        if data is not None and point is not None:
             widgets.cost(passes(training, extras), point, data, engine, several_networks=True)
         if widgets.run_button(PAGE, text("run"), ready=ready) and data is not None and point is not None:
             start(point, data, {**params, **engine}, {**training, **extras}, keep)

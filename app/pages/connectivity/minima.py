@@ -30,8 +30,7 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
         points = widgets.points_picker(PAGE, epochs, first=6)
         data = widgets.data_picker(PAGE)
         params = settings()
-        with st.expander(texts("common")("engine"), icon=":material/tune:"):
-            engine = widgets.engine_settings(PAGE, POLICIES)
+        engine = widgets.engine_settings(PAGE, POLICIES)
         ready = data is not None and len(points) >= 2
         if ready and data is not None:
             data = data.for_point(points[0])

@@ -33,8 +33,7 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
         number, switch = widgets.Form(PAGE, TEXTS).columns(2, vertical_alignment="bottom")
         every = number.integer("every", 1, 1, 1000)
         trace = switch.toggle("trace", True)
-        with st.expander(texts("common")("engine"), icon=":material/tune:"):
-            engine = widgets.engine_settings(PAGE)
+        engine = widgets.engine_settings(PAGE)
         ready = entry is not None and data is not None
         if ready:
             chosen = thinned(entry, every)
