@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.base import TransformerMixin
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from ..base import LandscapeEstimator
@@ -177,7 +176,6 @@ class CurvatureEstimator(TransformerMixin, LandscapeEstimator):
         ndarray of shape (n_models, 7)
             Columns are named by `get_feature_names_out`.
         """
-        check_is_fitted(self)
         listed = [models] if isinstance(models, nn.Module) else list(models)
         rows = []
         for model in listed:

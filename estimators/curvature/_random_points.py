@@ -27,7 +27,7 @@ def random_critical_points(
     Parameters
     ----------
     dimensions, n_samples, shift, random_state
-        See :func:`estimators.core.random_matrix.minimum_probability`.
+        See :func:`estimators.core.spectrum.random_matrix.minimum_probability`.
     on_progress, on_partial : callable
         As in every ``fit``.
 

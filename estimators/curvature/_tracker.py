@@ -15,7 +15,6 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.base import TransformerMixin, clone
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from ..base import LandscapeEstimator
@@ -188,7 +187,6 @@ class CurvatureTracker(TransformerMixin, LandscapeEstimator):
         ndarray of shape (n_checkpoints, n_measures)
             Columns are named by `get_feature_names_out`.
         """
-        check_is_fitted(self)
         result = clone(self).fit(checkpoints, self._data, model=self._model).result_
         return np.stack([getattr(result, name) for name in self.get_feature_names_out()], axis=1)
 

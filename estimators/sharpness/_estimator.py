@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.base import TransformerMixin
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from ..base import LandscapeEstimator
@@ -46,7 +45,7 @@ class SharpnessEstimator(TransformerMixin, LandscapeEstimator):
         Scale the ball elementwise by |θ| (ASAM), which makes it invariant to rescaled layers.
     n_steps, n_restarts : int, default=30, 10
         Gradients of an ascent's last climb, and starts: the SAM step, both ends of the top eigenvector, and random
-        points. They share a budget (`core.ascent_starts.shared_budget`): about 210 gradients by default.
+        points. They share a budget (`core.ball.ascent_starts.shared_budget`): about 210 gradients by default.
     sigma : float, default=0.01
         Standard deviation of the noise, per element; relative to the filter's RMS with ``noise="filter"``.
     noise : {"plain", "filter"}, default="plain"
@@ -198,7 +197,6 @@ class SharpnessEstimator(TransformerMixin, LandscapeEstimator):
         self, model: nn.Module, *, initial: Any = None, on_progress: OnProgress | None = None
     ) -> SharpnessResult:
         """Measure another model on the examples of ``fit``: all of it, where `transform` gives the values."""
-        check_is_fitted(self)
         self._check()
         land = self._landscape(model, self._data)
         return self._measure(land, initial, self._progress(on_progress, "sharpness"), None)
@@ -216,7 +214,6 @@ class SharpnessEstimator(TransformerMixin, LandscapeEstimator):
         ndarray of shape (n_models, n_measures)
             Columns are named by `get_feature_names_out`.
         """
-        check_is_fitted(self)
         listed = [models] if isinstance(models, nn.Module) else list(models)
         names = self.get_feature_names_out()
         rows = [[float(getattr(self.measure(model), name)) for name in names] for model in listed]
