@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests import import_graph
 
 ROOT = Path(__file__).resolve().parents[1]
 STANDARD = set(sys.stdlib_module_names)
@@ -109,3 +112,88 @@ def test_the_rules_can_fail(tmp_path, monkeypatch):
     monkeypatch.setattr(this, "ROOT", tmp_path)
     assert this.imported(bad) == {"app.charts", "app.charts.x", "torch.nn"}
     assert this.offenders("app/pages", lambda name: top(name) == "torch") == {"app/pages/bad.py": ["torch.nn"]}
+
+
+# ---- the house: floors, circles, rooms, what the app may touch ----
+
+
+def test_there_is_no_circle_of_imports():
+    assert import_graph.circles(import_graph.graph()) == []
+
+
+def test_nothing_imports_upwards():
+    edges = import_graph.graph()
+    upwards = [
+        (name, other)
+        for name, others in edges.items()
+        if name.startswith("estimators")
+        for other in others
+        if import_graph.floor_of(other) > import_graph.floor_of(name)
+    ]
+    assert upwards == []
+
+
+def test_rooms_of_questions_do_not_import_each_other():
+    strangers = [
+        (name, other)
+        for name, others in import_graph.graph().items()
+        for other in others
+        if (room := import_graph.room_of(name)) and (there := import_graph.room_of(other)) and room != there
+        if room not in import_graph.COMPOSING or other != there  # those that compose use what a room hands out
+    ]
+    assert strangers == []
+
+
+def test_a_private_file_is_imported_in_its_own_room_only():
+    intruders = [
+        (name, other)
+        for name, others in import_graph.graph().items()
+        for other in others
+        if other.rpartition(".")[2].startswith("_") and not f"{name}.".startswith(other.rpartition(".")[0] + ".")
+    ]
+    assert intruders == []
+
+
+def test_the_app_imports_only_what_the_engine_hands_out():
+    allowed = {
+        module: set(importlib.import_module(module).__all__)
+        for module in ("estimators", "estimators.experiments", "estimators.variants")
+    }
+    wrong = [
+        (str(path.relative_to(ROOT)), module, name)
+        for path in files("app")
+        for module, name in import_graph.imports_of(path)
+        if top(module) == "estimators" and name  # `import estimators` uses attributes: those are checked below
+        if f"{module}.{name}" not in allowed and name not in allowed.get(module, ())
+    ]
+    attributes = [
+        (str(path.relative_to(ROOT)), node.attr)
+        for path in files("app")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "estimators"
+        if node.attr not in allowed["estimators"] and f"estimators.{node.attr}" not in allowed
+    ]
+    assert (wrong, attributes) == ([], [])
+
+
+def test_a_long_file_says_why():
+    silent = [
+        str(path.relative_to(ROOT))
+        for folder in ("estimators", "app")
+        for path in files(folder)
+        if len(path.read_text(encoding="utf-8").splitlines()) > 400
+        and "long because"
+        not in " ".join((ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").lower().split())
+    ]
+    assert silent == []
+
+
+def test_a_circle_and_an_upward_import_are_seen():
+    edges = {"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}
+    assert import_graph.circles(edges) == [["a", "b", "c"]]
+    assert import_graph.circles({"a": {"b"}, "b": set()}) == []
+    assert import_graph.floor_of("estimators.core.paths.bends") == 0
+    assert import_graph.floor_of("estimators.surface._mapper") == import_graph.floor_of("estimators.sharpness")
+    assert import_graph.floor_of("estimators.averaging") > import_graph.floor_of("estimators.surface._mapper")
+    assert import_graph.room_of("estimators.surface._mapper") == "estimators.surface"
+    assert import_graph.room_of("estimators.core.saddles.race") is None

@@ -2,7 +2,8 @@
 
 Lanczos with full reorthogonalisation and thick restart (Wu & Simon 2000). The basis lives where the products
 live; the small projected problem is solved in float64 on the CPU. Nothing here knows about networks: an operator
-is a callable ``v -> A v`` for ``v`` of shape (P,) or (P, k).
+is a callable ``v -> A v`` for ``v`` of shape (P,) or (P, k). Long because restarts, locking of what has converged, and
+the search for missed copies of an eigenvalue work on one basis.
 """
 
 from __future__ import annotations
