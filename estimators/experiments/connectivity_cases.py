@@ -1,4 +1,7 @@
-"""The lecture's three cases of mode connectivity, trained and measured."""
+"""The lecture's three cases of mode connectivity, trained and measured.
+
+Long because the result and its verdicts stand beside the estimator that makes them.
+"""
 
 from __future__ import annotations
 
