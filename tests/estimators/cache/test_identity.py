@@ -371,7 +371,7 @@ import sys
 import torch, timm
 from torch import nn
 from estimators import Landscape, load_model
-from estimators.identity import describe_module, fingerprint
+from estimators.cache import describe_module, fingerprint
 sys.path.insert(0, {folder!r})
 import users_net
 keys = [describe_module(load_model(name, num_classes=5, random_state=3)) for name in {names!r}]
