@@ -31,6 +31,7 @@ EN = {
     "seed": "Seed of the initial weights",
     "file": "Checkpoint file",
     "file.help": "safetensors or a PyTorch file; only tensors are read, never code.",
+    "file.notes": "About this file: {notes}.",
     "quick_start": "Train two small networks",
     "quick_start.help": "Two networks of the same architecture on handwritten digits, from different seeds. About ten seconds.",
     # choosing data

@@ -200,21 +200,22 @@ def file_point(page: str, data: DataSpec | None, role: str) -> PointSpec | None:
         0,
         f"{upload.name} ({name})",
     )
-    problem = _file_problem(point)
+    problem, notes = _tried(point)
     if problem:
         st.error(problem)
         return None
+    if notes:
+        st.caption(text("file.notes", notes="; ".join(notes)))
     return point
 
 
 @st.cache_data(max_entries=32, show_spinner=False)
-def _file_problem(point: PointSpec) -> str | None:
-    """Return what keeps a file from being loaded, with every mismatch listed; None when it fits."""
+def _tried(point: PointSpec) -> tuple[str | None, list[str]]:
+    """Return what keeps a file from being loaded, all mismatches listed (None when it fits), and what was noted."""
     try:
-        point.load()
+        return None, point.load().provenance["notes"]
     except (ValueError, TypeError, OSError, RuntimeError) as error:
-        return str(error)
-    return None
+        return str(error), []
 
 
 def quick_start(page: str, role: str = "m") -> None:

@@ -230,6 +230,28 @@ def test_a_file_that_is_no_checkpoint_is_refused_beside_the_upload(tmp_path):
     assert at.button(key="workbench.run").disabled
 
 
+def test_what_is_odd_about_a_checkpoint_is_said_beside_it():
+    import io
+
+    import torch
+
+    from estimators import load_model
+
+    state = load_model("test_resnet", num_classes=10).state_dict()
+    name = next(k for k, v in state.items() if k.endswith("running_var"))
+    state[name][0] = -1.0
+    file = io.BytesIO()
+    torch.save({"module." + k: v for k, v in state.items()}, file)
+    at = page("workbench").run()
+    at.get_by_key("workbench.m.from").set_value("file").run()
+    at.session_state["workbench.m.architecture"] = "test_resnet"
+    at.file_uploader(key="workbench.m.file").upload("weights.pth", file.getvalue()).run()
+    assert not at.exception and not at.error
+    said = " ".join(caption.value for caption in at.caption)
+    assert "stripped the prefix 'module.'" in said
+    assert name in said
+
+
 # ---- Runs ----
 
 
