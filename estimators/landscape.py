@@ -83,7 +83,8 @@ class Landscape:
         bfloat16 runs the forward pass in mixed precision; θ and sums stay in float32 and float64.
     batch_norm : {"auto", "frozen", "recompute", "batch"}, default="auto"
         Where batch-norm statistics come from: the checkpoint, an estimate at each θ from the fixed examples
-        (:mod:`estimators.core.network.batchnorm` says which, whatever the batch size), or each batch of `batch_size` examples.
+        (:mod:`estimators.core.network.batchnorm` says which, whatever the batch size), or each batch of
+        `batch_size` examples.
         "auto" is "frozen", or "recompute" with `several_networks`. L is one function of θ, statistics included:
         gradients and products are its derivatives under every policy.
     parameters : str, sequence of str or None, default=None
