@@ -54,6 +54,16 @@ class Evaluation:
         Mean loss over the examples, in the loss's unit (nats for cross-entropy); non-finite values are kept.
     accuracies : ndarray of shape (n,)
         Share of correct predictions in [0, 1]; NaN where targets are not classes.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from estimators import Landscape, load_data
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 10))
+    >>> landscape = Landscape(model, load_data("digits", image_size=8, n_samples=32))
+    >>> evaluation = landscape.evaluate([landscape.theta], [[0.0], [1.0]])  # at 0 and at θ
+    >>> evaluation.losses.shape, bool(evaluation.losses[1] == landscape.loss())
+    ((2,), True)
     """
 
     losses: np.ndarray
@@ -116,6 +126,16 @@ class Landscape:
     ValueError
         If an argument is not allowed, targets are not classes of the model, or two evaluations at the same θ
         disagree.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from estimators import Landscape, load_data
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 10))
+    >>> landscape = Landscape(model, load_data("digits", image_size=8, n_samples=32))
+    >>> loss, gradient = landscape.loss_and_gradient()
+    >>> gradient.shape, landscape.loss(landscape.theta - 1e-3 * gradient) < loss, landscape.hvp(gradient).shape
+    (torch.Size([1930]), True, torch.Size([1930]))
     """
 
     def __init__(

@@ -66,6 +66,15 @@ class TrainingRun:
         "held_out_accuracy" where held-out data were given.
     settings : dict
         The arguments.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from estimators import load_data, train
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 10))
+    >>> run = train(model, load_data("digits", image_size=8, n_samples=32), epochs=2)
+    >>> len(run.checkpoints), run.checkpoints[0].suffix, run.settings["epochs"], run.model is model
+    (3, '.safetensors', 2, False)
     """
 
     model: nn.Module

@@ -54,6 +54,14 @@ class ComparisonResult(Result):
         Kendall's τ of each sharpness measure with the gap, with its interval.
     claims : list of dict
         The lecture's statements and what these rows say about them.
+
+    Examples
+    --------
+    >>> from estimators import ArchitectureComparer, load_data
+    >>> comparer = ArchitectureComparer(n_seeds=1, epochs=1, maps="none", measures=("average_case",))
+    >>> result = comparer.fit(["test_resnet"], load_data("digits", n_samples=80)).result_
+    >>> len(result.table), result.uncertainty_of("table.average_sharpness")[0]  # one training
+    (1, 'stderr')
     """
 
     uncertainties: ClassVar[dict[str, Uncertainty]] = {

@@ -57,6 +57,16 @@ class AverageResult(Result):
         ``lambda_max`` and ``lambda_max_residual`` of a `SharpnessEstimator` at it.
     notes : list of str
         What a person should know before believing the numbers.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from estimators import SWAAverager, load_data
+    >>> data = load_data("digits", image_size=8, n_samples=32)
+    >>> nets = [torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 10)) for _ in range(2)]
+    >>> result = SWAAverager(method="uniform_soup").fit(nets, data).result_
+    >>> [row["role"] for row in result.report], result.barriers.shape
+    (['member', 'member', 'average'], (2, 2))
     """
 
     uncertainties: ClassVar[dict[str, Uncertainty]] = {

@@ -157,6 +157,15 @@ class CacheInfo(NamedTuple):
         Bytes beyond which entries go, those used longest ago first.
     max_age : timedelta
         Time without use after which an entry goes.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from estimators import cache_info
+    >>> with TemporaryDirectory() as folder:
+    ...     info = cache_info(folder)
+    >>> info.entries, info.size, info.oldest, info.limit > 0
+    (0, 0, None, True)
     """
 
     folder: str

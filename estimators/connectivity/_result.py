@@ -71,6 +71,16 @@ class PathResult(Result):
         Evaluated points of the path whose loss is not finite.
     notes : list of str
         What a person should know before believing the numbers.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from estimators import ModeConnector, load_data
+    >>> data = load_data("digits", image_size=8, n_samples=32)
+    >>> nets = [torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 10)) for _ in range(2)]
+    >>> result = ModeConnector(n_points=5).fit(nets, data).result_
+    >>> result.losses.shape, result.table()[-1]["t"], result.uncertainty_of("barrier")[0]
+    ((5,), 1.0, 'estimate')
     """
 
     uncertainties: ClassVar[dict[str, Uncertainty]] = {
@@ -161,6 +171,16 @@ class MapResult(Result):
         the worse end would join everything through one untrained network.)
     tolerance : float
         In the unit of the loss.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from estimators import MinimaMapper, load_data
+    >>> data = load_data("digits", image_size=8, n_samples=32)
+    >>> nets = {name: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 10)) for name in "ab"}
+    >>> result = MinimaMapper(n_points=3).fit(nets, data).result_
+    >>> result.profiles.shape, [(row["a"], row["b"]) for row in result.table()]
+    ((2, 2, 3), [('a', 'b')])
     """
 
     names: list[str] = field(default_factory=list)

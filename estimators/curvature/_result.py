@@ -78,6 +78,16 @@ class CurvatureResult(Result):
         Largest |H − Hᵀ| of an explicit matrix, relative to its largest entry; NaN when iterative.
     notes : list of str
         What a reader has to know: what has not converged, what is only an estimate.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from estimators import CurvatureEstimator, load_data
+    >>> model = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten(), torch.nn.Linear(12, 10))
+    >>> estimator = CurvatureEstimator(n_eigenvalues=3, compare_traces=False)
+    >>> result = estimator.fit(model, load_data("digits", image_size=8, n_samples=32)).result_
+    >>> result.n_parameters, result.uncertainty_of("lambda_max")[0]
+    (130, 'residual')
     """
 
     uncertainties: ClassVar[dict[str, Uncertainty]] = {
@@ -162,6 +172,16 @@ class CurvatureHistoryResult(Result):
     momentum : float
     n_products : int
     notes : list of str
+
+    Examples
+    --------
+    >>> import torch
+    >>> from estimators import CurvatureTracker, load_data, train
+    >>> data = load_data("digits", image_size=8, n_samples=32)
+    >>> run = train(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 10)), data, epochs=2)
+    >>> result = CurvatureTracker(trace=False, tol=0.1).fit(run, data).result_
+    >>> result.lambda_max.shape, result.edge.shape  # the start and two epochs
+    ((3,), (3,))
     """
 
     uncertainties: ClassVar[dict[str, Uncertainty]] = {
@@ -203,6 +223,14 @@ class MinimumProbabilityResult(Result):
     index_mean, index_std : ndarray of shape (n,)
         Mean and deviation of the share of negative eigenvalues.
     shift, confidence : float
+
+    Examples
+    --------
+    >>> from estimators import random_critical_points
+    >>> result = random_critical_points((1, 2), n_samples=200)
+    >>> kind, (low, high) = result.uncertainty_of("probability")
+    >>> kind, bool(((low <= result.probability) & (result.probability <= high)).all()), result.independent.tolist()
+    ('bracket', True, [0.5, 0.25])
     """
 
     uncertainties: ClassVar[dict[str, Uncertainty]] = {

@@ -42,6 +42,13 @@ class Examples:
         Names of the classes where known.
     name, split : str
         Where they come from, for captions.
+
+    Examples
+    --------
+    >>> from estimators import load_data
+    >>> data = load_data("digits", image_size=8, n_samples=32)
+    >>> data.inputs.shape, len(data.subset(8)), data.name, data.split
+    (torch.Size([32, 3, 8, 8]), 8, 'digits', 'train')
     """
 
     inputs: Tensor
@@ -79,6 +86,13 @@ class DataList:
         Classes of the examples of the split.
     files : tuple of Path
         Their files, in the same order; none for "digits".
+
+    Examples
+    --------
+    >>> from estimators import list_data
+    >>> listed = list_data("digits", split="test")
+    >>> len(listed.class_names), len(listed) == len(listed.targets), listed.files
+    (10, True, ())
     """
 
     class_names: tuple[str, ...]

@@ -59,6 +59,14 @@ class BatchSizeResult(PairedResult):
         Training loss both sides were trained to.
     notes : list of str
         What limits the comparison.
+
+    Examples
+    --------
+    >>> from estimators.experiments import BatchSizeResult
+    >>> rows = [{"group": "small", "seed": 0, "trace": 40.0}, {"group": "large", "seed": 0, "trace": 60.0}]
+    >>> result = BatchSizeResult(rows=rows)  # made up; `batch_size_experiment` measures them
+    >>> result.values("large", "trace") / result.values("small", "trace")
+    array([1.5])
     """
 
     uncertainties: ClassVar[dict[str, Uncertainty]] = {

@@ -56,6 +56,14 @@ class CasesResult(Result):
         One a claim of the lecture: ``case``, ``path``, ``claim``, ``verdict``, ``reason``.
     tolerance : float
         In the unit of the loss.
+
+    Examples
+    --------
+    >>> from estimators.experiments import CasesResult
+    >>> rows = [{"case": "fine-tuned", "seed": s, "path": "linear", "rise": r} for s, r in ((0, 0.25), (1, 0.0))]
+    >>> result = CasesResult(rows=rows, tolerance=0.1)  # made up; `ConnectivityCases` measures them
+    >>> [row["seed"] for row in result.table() if row["rise"] <= result.tolerance]  # joined
+    [1]
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)

@@ -53,6 +53,14 @@ class SwaComparisonResult(PairedResult):
         ``ratio``, ``n``, ``confidence``. The pairs are the seeds; the other side is always "sgd".
     notes : list of str
         What limits the comparison.
+
+    Examples
+    --------
+    >>> from estimators.experiments import SwaComparisonResult
+    >>> rows = [{"group": g, "seed": 0, "held_out_accuracy": a} for g, a in (("sgd", 0.5), ("swa", 0.75))]
+    >>> result = SwaComparisonResult(rows=rows)  # made up; `swa_experiment` measures them
+    >>> result.values("swa", "held_out_accuracy") - result.values("sgd", "held_out_accuracy")
+    array([0.25])
     """
 
     uncertainties: ClassVar[dict[str, Uncertainty]] = {

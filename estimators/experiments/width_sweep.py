@@ -73,6 +73,18 @@ class WidthSweepResult(Result):
         at or below `zero_level`), barrier (mean over pairs) and barrier_spread.
     claims : list of dict
         The lecture's statements on over-parameterisation, judged.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tempfile import TemporaryDirectory
+    >>> from estimators import Result
+    >>> from estimators.experiments import WidthSweepResult
+    >>> table = [{"factor": 0.5, "seed": 0, "train_loss": 0.25}]  # made up; `WidthSweep` measures it
+    >>> result = WidthSweepResult(factors=np.array([0.5]), table=table, barriers=[], summary=[], claims=[])
+    >>> with TemporaryDirectory() as folder:
+    ...     Result.load(result.save(f"{folder}/sweep.npz")).table == table
+    True
     """
 
     factors: np.ndarray

@@ -67,6 +67,16 @@ class SharpnessResult(Result):
         Work of the ascent and of Lanczos, and visited points with a loss that is not finite.
     notes : list of str
         What a person should know before believing the numbers.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from estimators import SharpnessEstimator, load_data
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 10))
+    >>> estimator = SharpnessEstimator(measures=("sharpness",), n_steps=3, n_restarts=2)
+    >>> result = estimator.fit(model, load_data("digits", image_size=8, n_samples=32)).result_
+    >>> result.measures, result.restarts.shape, bool(result.sharpness > 0)
+    (['sharpness'], (2,), True)
     """
 
     uncertainties: ClassVar[dict[str, Uncertainty]] = {
