@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import streamlit as st
+
+
+@pytest.fixture(autouse=True)
+def main_module():
+    """AppTest leaves its script behind as the main module, which processes that a later test spawns would run."""
+    main = sys.modules["__main__"]
+    yield
+    sys.modules["__main__"] = main
 
 
 @pytest.fixture(autouse=True)
