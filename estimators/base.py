@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
@@ -28,6 +29,7 @@ from .progress import OnProgress, ignore_progress, progress_bar
 from .results import Result
 
 CHUNK = 32  # points that a killed run can lose
+_OF_A_LANDSCAPE = set(inspect.signature(Landscape).parameters)  # an estimator's fields of these names are passed on
 _FITTING = ("fit", "train")
 _DRAWING = (*_FITTING, "measure", "transform")
 
@@ -124,22 +126,21 @@ class LandscapeEstimator(BaseEstimator):
         An estimator that looks at points of several networks passes ``several_networks=True``, which decides what
         ``batch_norm="auto"`` means.
         """
-        names = ("loss", "batch_size", "device", "precision", "batch_norm", "parameters", "points_per_pass")
-        options = {n: getattr(self, n) for n in names if hasattr(self, n)}
+        options = {f.name: getattr(self, f.name) for f in fields(self) if f.name in _OF_A_LANDSCAPE}
         return Landscape(model, data, **(options | overrides))
 
     def _memory(self) -> joblib.Memory:
-        return check_memory(getattr(self, "memory", None))
+        return check_memory(self.memory)
 
     def _progress(self, on_progress: OnProgress | None, description: str) -> OnProgress:
         """Choose the caller's callback, a bar when `verbose`, or nobody."""
         if on_progress is not None:
             return on_progress
-        return progress_bar(description) if getattr(self, "verbose", 0) else ignore_progress
+        return progress_bar(description) if self.verbose else ignore_progress
 
     def _generator(self, offset: int = 0) -> torch.Generator:
         """Make a CPU generator seeded by `random_state`, apart from the global one."""
-        seed = check_seed(getattr(self, "random_state", None))
+        seed = check_seed(self.random_state)
         return torch.Generator().manual_seed((seed + 0x9E3779B9 * offset) % 2**63)
 
     def _evaluate(

@@ -11,7 +11,6 @@ import numpy as np
 from sklearn.base import TransformerMixin
 from sklearn.model_selection import train_test_split
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
 
 from .. import cache
 from ..base import LandscapeEstimator
@@ -176,7 +175,6 @@ class ArchitectureComparer(TransformerMixin, LandscapeEstimator):
         ndarray of shape (n_models, n_measures)
             Columns as in `get_feature_names_out`.
         """
-        check_is_fitted(self, "result_")
         rows = []
         for model in models:
             land = self._landscape(model, self._data)

@@ -432,7 +432,6 @@ class SWAAverager(TransformerMixin, LandscapeEstimator, auto_wrap_output_keys=No
         ValueError
             If the average does not fit, with everything that differs listed.
         """
-        check_is_fitted(self)
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}. Use load_model(name).")
         averaged = private_copy(model)

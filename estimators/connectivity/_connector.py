@@ -273,7 +273,6 @@ class ModeConnector(TransformerMixin, LandscapeEstimator):
         ndarray of shape (n, 2)
             Loss and accuracy on the examples of ``fit``.
         """
-        check_is_fitted(self)
         path = self._path()
         values = self._evaluate(self._land, path.anchors, path.coefficients(t), ignore_progress)
         return np.stack([values.losses, values.accuracies], axis=1)

@@ -187,7 +187,6 @@ class MinimaMapper(TransformerMixin, LandscapeEstimator):
         ndarray of shape (n, m)
             In the unit of the loss.
         """
-        check_is_fitted(self)
         first = self._models[0]
         land = self._landscape(first, self._data, several_networks=True)
         rows = [

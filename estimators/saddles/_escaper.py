@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.base import TransformerMixin
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from ..base import LandscapeEstimator
@@ -210,7 +209,6 @@ class SaddleEscaper(TransformerMixin, LandscapeEstimator):
             For each radius: median and quartiles of the leaving step (inf: still there), share that left, alignment
             of the first moves with the negative mode, share that diverged, the linear theory's median step.
         """
-        check_is_fitted(self)
         names = [optimizers] if isinstance(optimizers, str) else list(optimizers)
         for name in names:
             check_choice("optimizers", name, OPTIMIZERS)

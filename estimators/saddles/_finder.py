@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from sklearn.base import TransformerMixin
 from sklearn.utils._param_validation import Interval
-from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from ..base import LandscapeEstimator
@@ -232,7 +231,6 @@ class CriticalPointFinder(TransformerMixin, LandscapeEstimator):
         ndarray of shape (n_models, 4)
             Objective, gradient norm, negative eigenvalues and zero eigenvalues.
         """
-        check_is_fitted(self)
         objective = landscape_objective(self._land, self.l2)
         rows = []
         for model in [models] if isinstance(models, nn.Module) else models:

@@ -109,22 +109,22 @@ class SharpnessEstimator(TransformerMixin, LandscapeEstimator):
     """
 
     measures: str | tuple[str, ...] = "all"
-    rho: float = 0.05
-    norm: str = "l2"
-    adaptive: bool = False
-    n_steps: int = 30
-    n_restarts: int = 10
-    sigma: float = 0.01
-    noise: str = "plain"
-    n_draws: int = 32
-    m: int = 128
-    profile_radii: tuple[float, ...] | None = None
-    n_lanczos: int = 80
-    tol: float = 1e-3
-    n_probes: int = 10
+    rho: float = SharpnessSettings.rho
+    norm: str = SharpnessSettings.norm
+    adaptive: bool = SharpnessSettings.adaptive
+    n_steps: int = SharpnessSettings.n_steps
+    n_restarts: int = SharpnessSettings.n_restarts
+    sigma: float = SharpnessSettings.sigma
+    noise: str = SharpnessSettings.noise
+    n_draws: int = SharpnessSettings.n_draws
+    m: int = SharpnessSettings.m
+    profile_radii: tuple[float, ...] | None = SharpnessSettings.profile_radii
+    n_lanczos: int = SharpnessSettings.n_lanczos
+    tol: float = SharpnessSettings.tol
+    n_probes: int = SharpnessSettings.n_probes
     prior: str = "auto"
-    delta: float = 0.05
-    n_posterior_draws: int = 64
+    delta: float = SharpnessSettings.delta
+    n_posterior_draws: int = SharpnessSettings.n_posterior_draws
     parameters: str | tuple[str, ...] | None = None
     precision: str = "float32"
     batch_norm: str = "auto"

@@ -287,7 +287,6 @@ class SurfaceMapper(TransformerMixin, LandscapeEstimator):
 
     def transform(self, models: Any) -> np.ndarray:
         """Coordinates (n_models, n_dims) of models in the plane: their nearest points by least squares."""
-        check_is_fitted(self, "result_")
         return self._planes[0].frame.project(self._read(models)).numpy()
 
     def residuals(self, models: Any) -> np.ndarray:
