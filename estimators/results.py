@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from types import UnionType
+from typing import Any, ClassVar, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import numpy as np
+
+from .npz import SMALL, cut, read_npz
 
 REGISTRY: dict[str, type[Result]] = {}
 Kind = Literal["stderr", "residual", "bracket", "estimate"]
@@ -101,16 +105,18 @@ class Result:
         return np.array([row.get(column) for row in value], dtype=float)
 
     def save(self, path: str | os.PathLike) -> Path:
-        """Write the result to `path` (.npz), whole or not at all."""
+        """Write the result to `path` (.npz), whole or not at all, with a checksum of all that is in it."""
         file = Path(path)
         file.parent.mkdir(parents=True, exist_ok=True)
         arrays: dict[str, np.ndarray] = {}
         plain = {f.name: _pack(getattr(self, f.name), f.name, arrays) for f in fields(self)}
-        header = json.dumps({"class": type(self).__name__, "version": self.version, "fields": plain})
+        header = {"class": type(self).__name__, "version": self.version, "fields": plain}
+        header["sha256"] = _digest(header, arrays)
+        write = np.savez_compressed if sum(a.nbytes for a in arrays.values()) <= SMALL else np.savez
         temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
         try:
             with open(temporary, "wb") as handle:
-                np.savez_compressed(handle, __header__=np.array(header), **arrays)  # type: ignore[arg-type]
+                write(handle, __header__=np.array(json.dumps(header)), **arrays)  # type: ignore[arg-type]
                 handle.flush()
                 os.fsync(handle.fileno())
             os.replace(temporary, file)
@@ -122,21 +128,19 @@ class Result:
     def load(path: str | os.PathLike) -> Result:
         """Read a result written by `save`.
 
+        The file may come from anyone: nothing is unpacked before its size is known (256 MiB, or 20 times the file's
+        own), and nothing in it is run.
+
         Raises
         ------
         ValueError
-            If the file is not one.
+            If the file is not one, or holds other content than was saved.
         """
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                header = json.loads(str(archive["__header__"]))
-                arrays = {k: archive[k] for k in archive.files if k != "__header__"}
-            cls = REGISTRY[header["class"]]
-            values = {name: _unpack(value, arrays) for name, value in header["fields"].items()}
-            return cls(**cls._upgrade(values, header.get("version", 1)))
-        except (OSError, KeyError, ValueError, TypeError, EOFError) as error:
+            return _made(read_npz(path))
+        except Exception as error:  # in a file from anyone a field may have any type, and a header any depth
             raise ValueError(
-                f"A result must be an NPZ file saved by Loss Atlas, got {Path(path).name!r}: {error}. "
+                f"A result must be an NPZ file saved by Loss Atlas, got {cut(Path(path).name, 80)!r}: {cut(error)}. "
                 "Export it again from the Runs page or with Result.save."
             ) from error
 
@@ -144,6 +148,61 @@ class Result:
     def _upgrade(cls, values: dict[str, Any], version: int) -> dict[str, Any]:
         """Give the fields of a file of an earlier `version` the meaning they have now."""
         return values
+
+    @classmethod
+    def _former(cls, arrays: dict[str, np.ndarray]) -> dict[str, Any] | None:
+        """Give the fields of a file from before this class was a result; None where it is not one."""
+        return None
+
+
+def _made(arrays: dict[str, np.ndarray]) -> Result:
+    """Make the result that the arrays of a file describe."""
+    if "__header__" not in arrays:
+        found = ((cls, cls._former(arrays)) for cls in REGISTRY.values())
+        made = next((cls(**values) for cls, values in found if values is not None), None)
+        if made is None:
+            raise ValueError("it has no header")
+        return made
+    header = json.loads(str(arrays.pop("__header__")))
+    if not (isinstance(header, dict) and "class" in header and isinstance(header.get("fields"), dict)):
+        raise ValueError("its header says nothing of a result")
+    told = header.pop("sha256", None)  # files had none before
+    if told is not None and told != _digest(header, arrays):
+        raise ValueError("its content was changed after it was saved")
+    cls = REGISTRY.get(header["class"])
+    if cls is None:
+        raise ValueError(f"it is of a kind that is not known here, {cut(header['class'], 60)}")
+    values = {name: _unpack(value, arrays) for name, value in header["fields"].items()}
+    values = cls._upgrade(values, header.get("version", 1))
+    for name, kind in get_type_hints(cls).items():
+        if name in values and not _fits(values[name], kind):
+            raise ValueError(f"its field {name} is of another type, {type(values[name]).__name__}")
+    return cls(**values)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Tell whether a value is of an annotated type, as deep as the annotation goes."""
+    if kind is Any or value is None:
+        return True
+    if kind in (bool, int, float):
+        return isinstance(value, bool | int | float) or (isinstance(value, np.ndarray) and value.ndim == 0)
+    outer, inner = get_origin(kind) or kind, get_args(kind)
+    if outer is UnionType:
+        return any(_fits(value, one) for one in inner)
+    if not isinstance(value, outer):
+        return False
+    if isinstance(value, dict) and inner:
+        return all(_fits(k, inner[0]) and _fits(v, inner[1]) for k, v in value.items())
+    return not inner or all(_fits(v, inner[0]) for v in value)
+
+
+def _digest(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:
+    """Give the SHA-256 of a result's header and arrays, however they are packed."""
+    digest = hashlib.sha256(json.dumps(header).encode())
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def _pack(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:

@@ -16,7 +16,7 @@ PACKAGES = ("estimators", "app")
 # From the ground up: a module imports its own floor or a lower one, never a higher one.
 FLOORS = (
     ("estimators.core",),
-    ("estimators.checks", "estimators.progress", "estimators.cache", "estimators.temporary"),
+    ("estimators.checks", "estimators.progress", "estimators.cache", "estimators.npz", "estimators.temporary"),
     ("estimators.results", "estimators.data", "estimators.models", "estimators.training", "estimators.variants"),
     ("estimators.landscape",),
     ("estimators.base",),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -19,11 +19,10 @@ class TrainingResult(Result):
     checkpoint_id: str | None = None
     name: str = ""
 
-    @staticmethod
-    def load(path: str | os.PathLike) -> Result:
-        """Read what `save` wrote, now or before trainings were results (their settings lay beside the arrays)."""
-        with np.load(path, allow_pickle=False) as stored:
-            if "__notes__" not in stored.files:
-                return Result.load(path)
-            notes = json.loads(str(stored["__notes__"]))
-            return TrainingResult({name: stored[name] for name in stored.files if name != "__notes__"}, **notes)
+    @classmethod
+    def _former(cls, arrays: dict[str, np.ndarray]) -> dict[str, Any] | None:
+        """Read a training kept before trainings were results: its settings lay beside the arrays."""
+        if "__notes__" not in arrays:
+            return None
+        notes = json.loads(str(arrays["__notes__"]))
+        return {"history": {name: values for name, values in arrays.items() if name != "__notes__"}, **notes}

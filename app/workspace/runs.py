@@ -99,11 +99,10 @@ def load_result(run: Run) -> Any:
     module, _, name = str(run.info.get("result", "")).partition(":")
     if module.split(".")[0] not in ("estimators", "app") or not name.isidentifier():
         raise ValueError(f"result must name a class of this program, got {module}:{name}. Compute the run again.")
-    try:
-        import estimators.experiments  # with these, every kind of result is known
-        from app.workspace.curves import TrainingResult
+    import estimators.experiments
+    from app.workspace import curves  # noqa: F401
 
-        reader = TrainingResult if name == "TrainingResult" else estimators.Result
-        return reader.load(run.result_path)
-    except Exception as error:  # a damaged file fails in ways of its own: a bad ZIP, a broken stream, a short read
-        raise ValueError(f"result of {run.title!r} must be readable, got {error}. Compute it again.") from error
+    try:
+        return estimators.Result.load(run.result_path)
+    except ValueError as error:
+        raise ValueError(f"result of {run.title!r} must be readable, got {error} Compute it again.") from error

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import MISSING, fields
+from typing import get_origin, get_type_hints
 
 import numpy as np
 import pytest
@@ -43,8 +44,9 @@ def keep(result, former):
 
 def some(cls):
     """Make a result with nothing but what it must have."""
-    needed = [f for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING]
-    return cls(**{f.name: np.zeros(1) for f in needed})
+    needed = [f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING]
+    kinds = {name: get_origin(kind) or kind for name, kind in get_type_hints(cls).items()}
+    return cls(**{name: np.zeros(1) if kinds[name] is np.ndarray else kinds[name]() for name in needed})
 
 
 def test_every_class_of_the_former_version_opens_in_a_fresh_process():
