@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from app.charts import surface, theme
+from app.charts.marks import names, rule, tips
 from app.texts import texts
 
 text = texts("connectivity")
@@ -68,12 +69,12 @@ def profile(
     if quantity not in QUANTITIES:
         raise ValueError(f"quantity must be losses or accuracies, got {quantity!r}. Choose one of them.")
     lines = series(result, quantity, on)
-    names = {key: text(f"series.{key}") for key in lines}
+    called = {key: text(f"series.{key}") for key in lines}
     drawn = {key: (np.asarray(result.t, float), values) for key, values in lines.items()}
     if quantity == "losses" and on == "train" and path_name(result) in drawn:
         drawn[path_name(result)] = refined(result)
     table = pd.concat(
-        [pd.DataFrame({"t": t, "value": values, "path": names[key]}) for key, (t, values) in drawn.items()]
+        [pd.DataFrame({"t": t, "value": values, "path": called[key]}) for key, (t, values) in drawn.items()]
         or [pd.DataFrame({"t": [], "value": [], "path": []})]
     )
     log = log and quantity == "losses"
@@ -82,18 +83,9 @@ def profile(
     across, up = alt.Scale(domain=[0, 1], nice=False), theme.axis_scale(log)
     x = alt.X("t:Q", title=text("chart.t"), scale=across)
     y = alt.Y("value:Q", title=title, scale=up)
-    color = alt.Color(
-        "path:N",
-        title=None,
-        scale=alt.Scale(domain=list(names.values()), range=[COLORS[key] for key in names]),
-        legend=alt.Legend(orient="top"),
-    )
+    color = names("path", {called[key]: COLORS[key] for key in called})
     form = theme.LOSS_FORMAT if quantity == "losses" else theme.ACCURACY_FORMAT
-    tooltip = [
-        alt.Tooltip("path:N"),
-        alt.Tooltip("t:Q", format=".2f"),
-        alt.Tooltip("value:Q", title=title, format=form),
-    ]
+    tooltip = tips(("path:N",), ("t:Q", None, ".2f"), ("value:Q", title, form))
     layers: list[alt.Chart] = []
     if quantity == "losses" and on == "train" and len(result.losses):
         layers.append(_allowed(result, across, up))
@@ -105,10 +97,8 @@ def profile(
     if quantity == "losses" and on == "train":
         layers += _barrier_marks(result, drawn, x, up, color)
     if at is not None:
-        layers.append(
-            alt.Chart(pd.DataFrame({"t": [at]})).mark_rule(color=theme.NEUTRAL, strokeDash=[3, 3]).encode(x=x)
-        )
-    heights = ", ".join(f"{names[key]} from {v.min():.3g} to {v.max():.3g}" for key, (_, v) in drawn.items())
+        layers.append(rule(x, at))
+    heights = ", ".join(f"{called[key]} from {v.min():.3g} to {v.max():.3g}" for key, (_, v) in drawn.items())
     return theme.describe(
         alt.layer(*layers), f"{title} along the path, {text('chart.on.' + on)}: {heights}.", height=theme.HEIGHT
     )
@@ -118,16 +108,13 @@ def _allowed(result: Any, across: alt.Scale, up: alt.Scale) -> alt.Chart:
     """Return the band between the worse end and the allowed rise above it."""
     worse = float(max(result.losses[0], result.losses[-1]))
     band = pd.DataFrame({"low": [worse], "high": [worse + result.tolerance], "from": [0.0], "to": [1.0]})
-    return (
-        alt.Chart(band[np.isfinite(band["low"])])
-        .mark_rect(color=theme.NEUTRAL, opacity=0.16)
-        .encode(
-            x=alt.X("from:Q", title=text("chart.t"), scale=across),
-            x2="to:Q",
-            y=alt.Y("low:Q", title=theme.LOSS_TITLE, scale=up),
-            y2="high:Q",
-            tooltip=[alt.Tooltip("high:Q", title=text("chart.tolerance"), format=".3g")],
-        )
+    area = alt.Chart(band[np.isfinite(band["low"])]).mark_rect(color=theme.NEUTRAL, opacity=0.16)
+    return area.encode(
+        x=alt.X("from:Q", title=text("chart.t"), scale=across),
+        x2="to:Q",
+        y=alt.Y("low:Q", title=theme.LOSS_TITLE, scale=up),
+        y2="high:Q",
+        tooltip=tips(("high:Q", text("chart.tolerance"), ".3g")),
     )
 
 
@@ -147,19 +134,13 @@ def _barrier_marks(
         if np.isfinite(rise).all() and rise.max() > 0:
             k = int(rise.argmax())
             if chord[k] > 0:
-                rows.append(
-                    {
-                        "t": t[k],
-                        "low": chord[k],
-                        "high": values[k],
-                        "label": f"{found[key] if np.isfinite(found[key]) else rise[k]:.3g}",
-                        "path": text(f"series.{key}"),
-                    }
-                )
+                height = found[key] if np.isfinite(found[key]) else rise[k]
+                rows.append((t[k], chord[k], values[k], f"{height:.3g}", text(f"series.{key}")))
     if not rows:
         return []
-    base = alt.Chart(pd.DataFrame(rows)).encode(x=x, color=color)
-    tooltip = [alt.Tooltip("label:N", title=text("chart.barrier"))]
+    table = pd.DataFrame(rows, columns=["t", "low", "high", "label", "path"])
+    base = alt.Chart(table).encode(x=x, color=color)
+    tooltip = tips(("label:N", text("chart.barrier")))
     low = alt.Y("low:Q", title=theme.LOSS_TITLE, scale=up)
     high = alt.Y("high:Q", title=theme.LOSS_TITLE, scale=up)
     return [
@@ -203,7 +184,7 @@ def plane(
     layers.append(line.encode(x=x, y=y, order="t:Q"))
     if len(corners) > 2:
         curve = pd.DataFrame(path, columns=["x", "y"]).assign(t=result.t, loss=result.losses)
-        tooltip = [alt.Tooltip("t:Q", format=".2f"), alt.Tooltip("loss:Q", title=theme.LOSS_TITLE, format=".4g")]
+        tooltip = tips(("t:Q", None, ".2f"), ("loss:Q", theme.LOSS_TITLE, ".4g"))
         base = alt.Chart(curve).encode(x=x, y=y)
         layers += [
             base.mark_line(color="white", strokeWidth=5, opacity=0.8).encode(order="t:Q"),
@@ -216,11 +197,10 @@ def plane(
         marks.append({"label": f"t = {at:.2f}", "x": here[0], "y": here[1], "what": "position"})
     points = alt.Chart(pd.DataFrame(marks)).encode(x=x, y=y)
     fill = alt.condition("datum.what == 'position'", alt.value("white"), alt.value(theme.ACCENT))
+    words = points.mark_text(dy=-15, fontSize=13, fontWeight="bold", color="white" if mapped else theme.ACCENT)
     layers += [
         points.mark_point(filled=True, size=120, opacity=1, stroke="#1b1f24", strokeWidth=1.2).encode(color=fill),
-        points.mark_text(dy=-15, fontSize=13, fontWeight="bold", color="white" if mapped else theme.ACCENT).encode(
-            text="label:N"
-        ),
+        words.encode(text="label:N"),
     ]
     described = f"Plane through A and B, {result.distance:.3g} apart: dashed the straight line, solid the path."
     return theme.describe(alt.layer(*layers), described, height=theme.SQUARE)
@@ -236,7 +216,7 @@ def training(result: Any) -> alt.Chart:
         .encode(
             x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d")),
             y=alt.Y("loss:Q", title="mean loss at random t (nats)", scale=theme.axis_scale(True)),
-            tooltip=[alt.Tooltip("epoch:Q"), alt.Tooltip("loss:Q", format=theme.LOSS_FORMAT)],
+            tooltip=tips(("epoch:Q",), ("loss:Q", None, theme.LOSS_FORMAT)),
         )
     )
     described = f"Training loss of the bends over {len(losses)} epochs, from {losses[0]:.3g} to {losses[-1]:.3g}."

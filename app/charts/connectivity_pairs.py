@@ -13,6 +13,7 @@ import pandas as pd
 
 from app.charts import theme
 from app.charts.connectivity import COLORS
+from app.charts.marks import band, names, rule, tips
 from app.texts import texts
 
 text = texts("connectivity")
@@ -39,36 +40,30 @@ def matrix(result: Any, *, quantity: str = "barriers") -> alt.LayerChart:
     title, form, scale = MATRICES[quantity]
     values = np.asarray(getattr(result, quantity), float)
     i, j = (index.ravel() for index in np.indices(values.shape))
-    names = np.array(result.names, dtype=object)
-    table = pd.DataFrame({"a": names[i], "b": names[j], "value": values.ravel()})
+    called = np.array(result.names, dtype=object)
+    table = pd.DataFrame({"a": called[i], "b": called[j], "value": values.ravel()})
     table = table[np.isfinite(table["value"])]
     axis = alt.Axis(labelLimit=160)
     base = alt.Chart(table).encode(
-        x=alt.X("b:N", title=None, sort=list(names), axis=axis),
-        y=alt.Y("a:N", title=None, sort=list(names), axis=axis),
+        x=alt.X("b:N", title=None, sort=list(called), axis=axis),
+        y=alt.Y("a:N", title=None, sort=list(called), axis=axis),
     )
     cells = base.mark_rect().encode(
         color=alt.Color("value:Q", title=title, scale=alt.Scale(**scale)),
-        tooltip=[alt.Tooltip("a:N"), alt.Tooltip("b:N"), alt.Tooltip("value:Q", title=title, format=".4g")],
+        tooltip=tips(("a:N",), ("b:N",), ("value:Q", title, ".4g")),
     )
     layers: list[alt.Chart] = [cells]
-    if len(names) <= 12:
+    if len(called) <= 12:
         low, high = (float(table["value"].min()), float(table["value"].max())) if len(table) else (0.0, 1.0)
-        middle = (
-            np.sinh((np.arcsinh(low / 0.02) + np.arcsinh(high / 0.02)) / 2) * 0.02
-            if "type" in scale
-            else (low + high) / 2
-        )
-        layers.append(
-            base.mark_text(fontSize=12).encode(
-                text=alt.Text("value:Q", format=form),
-                color=alt.condition(f"datum.value > {middle}", alt.value("#1b1f24"), alt.value("#ffffff")),
-            )
-        )
+        middle = (low + high) / 2
+        if "type" in scale:
+            middle = np.sinh((np.arcsinh(low / 0.02) + np.arcsinh(high / 0.02)) / 2) * 0.02
+        tone = alt.condition(f"datum.value > {middle}", alt.value("#1b1f24"), alt.value("#ffffff"))
+        layers.append(base.mark_text(fontSize=12).encode(text=alt.Text("value:Q", format=form), color=tone))
     off = values[~np.eye(len(values), dtype=bool)]
     span = f"from {np.nanmin(off):.3g} to {np.nanmax(off):.3g}" if np.isfinite(off).any() else "not yet known"
-    size = max(220, min(520, 60 * len(names)))
-    return theme.describe(alt.layer(*layers), f"{title} between {len(names)} networks, {span}.", height=size)
+    size = max(220, min(520, 60 * len(called)))
+    return theme.describe(alt.layer(*layers), f"{title} between {len(called)} networks, {span}.", height=size)
 
 
 def layout(result: Any) -> alt.LayerChart:
@@ -79,33 +74,25 @@ def layout(result: Any) -> alt.LayerChart:
     result : MapResult
         With its layout.
     """
-    place, names = np.asarray(result.layout, float), list(result.names)
-    nodes = pd.DataFrame(
-        {
-            "x": place[:, 0],
-            "y": place[:, 1],
-            "name": names,
-            "group": [str(c + 1) for c in result.clusters],
-            "loss": result.losses,
-            "accuracy": result.accuracies,
-        }
-    )
+    place, called = np.asarray(result.layout, float), list(result.names)
+    nodes = pd.DataFrame({"x": place[:, 0], "y": place[:, 1], "name": called, "loss": result.losses})
+    nodes = nodes.assign(group=[str(c + 1) for c in result.clusters], accuracy=result.accuracies)
     edges = pd.DataFrame(
         [
-            {"x": place[i, 0], "y": place[i, 1], "x2": place[j, 0], "y2": place[j, 1], "barrier": result.barriers[i, j],
-             "pair": f"{names[i]} – {names[j]}"}
-            for i in range(len(names))
-            for j in range(i + 1, len(names))
+            (*place[i], *place[j], result.barriers[i, j], f"{called[i]} – {called[j]}")
+            for i in range(len(called))
+            for j in range(i + 1, len(called))
             if np.isfinite(result.barriers[i, j])
         ],
         columns=["x", "y", "x2", "y2", "barrier", "pair"],
-    )  # fmt: skip
+    )
     edges = edges.sort_values("barrier", ascending=False)  # low barriers are drawn last, on top
     middle, half = (place.max(0) + place.min(0)) / 2, max(0.62 * np.ptp(place, axis=0).max(), 1e-9)
     x, y = (
         kind(f"{name}:Q", title=None, axis=None, scale=alt.Scale(domain=[m - half, m + half], nice=False, zero=False))
         for kind, name, m in ((alt.X, "x", middle[0]), (alt.Y, "y", middle[1]))
     )
+    barrier, tones = text("chart.barrier"), alt.Scale(scheme="viridis", reverse=True, **SYMLOG)
     links = (
         alt.Chart(edges)
         .mark_rule(opacity=0.75)
@@ -114,29 +101,23 @@ def layout(result: Any) -> alt.LayerChart:
             y=y,
             x2="x2:Q",
             y2="y2:Q",
-            color=alt.Color(
-                "barrier:Q", title=text("chart.barrier"), scale=alt.Scale(scheme="viridis", reverse=True, **SYMLOG)
-            ),
+            color=alt.Color("barrier:Q", title=barrier, scale=tones),
             strokeWidth=alt.condition(f"datum.barrier <= {result.tolerance}", alt.value(4), alt.value(1.4)),
-            tooltip=[alt.Tooltip("pair:N"), alt.Tooltip("barrier:Q", title=text("chart.barrier"), format=".4g")],
+            tooltip=tips(("pair:N",), ("barrier:Q", barrier, ".4g")),
         )
     )
     base = alt.Chart(nodes).encode(x=x, y=y)
+    numbers = (("loss:Q", theme.LOSS_TITLE, theme.LOSS_FORMAT), ("accuracy:Q", None, theme.ACCURACY_FORMAT))
     dots = base.mark_point(filled=True, size=240, opacity=1, stroke="white", strokeWidth=2).encode(
         fill=alt.Fill("group:N", title=text("chart.group"), scale=alt.Scale(range=list(theme.CATEGORICAL))),
-        tooltip=[
-            alt.Tooltip("name:N"),
-            alt.Tooltip("group:N", title=text("chart.group")),
-            alt.Tooltip("loss:Q", title=theme.LOSS_TITLE, format=theme.LOSS_FORMAT),
-            alt.Tooltip("accuracy:Q", format=theme.ACCURACY_FORMAT),
-        ],
+        tooltip=tips(("name:N",), ("group:N", text("chart.group")), *numbers),
     )
     written = alt.Chart(nodes.assign(y=_apart(place, half))).encode(x=x, y=y, text="name:N")
     labels = written.mark_text(fontSize=12, fontWeight="bold", color=theme.NEUTRAL)
     count = len(set(result.clusters))
     return theme.describe(
         alt.layer(links, dots, labels).resolve_scale(color="independent"),
-        f"Map of {len(names)} networks in {count} groups; thick edges are paths within the tolerance.",
+        f"Map of {len(called)} networks in {count} groups; thick edges are paths within the tolerance.",
         height=theme.SQUARE,
     )
 
@@ -165,9 +146,8 @@ def _joint(name: str) -> str:
     return text(f"cases.joints.{name}")
 
 
-def _joint_scale(result: Any) -> alt.Scale:
-    present = list(dict.fromkeys(row["path"] for row in result.rows))
-    return alt.Scale(domain=[_joint(p) for p in present], range=[COLORS[p] for p in present])
+def _joint_colors(result: Any) -> dict[str, str]:
+    return {_joint(path): COLORS[path] for path in dict.fromkeys(row["path"] for row in result.rows)}
 
 
 def cases(result: Any) -> alt.LayerChart:
@@ -182,27 +162,21 @@ def cases(result: Any) -> alt.LayerChart:
          for r in result.rows]
     )  # fmt: skip
     table = table[np.isfinite(table["barrier"])]
-    scale = _joint_scale(result)
+    tones = _joint_colors(result)
     order = [_case(c) for c in dict.fromkeys(r["case"] for r in result.rows)]
     axis = alt.Axis(values=[0, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30], format="~g")
     along = {"title": text("chart.barrier"), "scale": alt.Scale(**SYMLOG, domainMin=0), "axis": axis}
     x = alt.X("barrier:Q", **along)
     y = alt.Y("case:N", title=None, sort=order, axis=alt.Axis(labelLimit=240, grid=True, tickBand="extent"))
-    offset = alt.YOffset("path:N", sort=list(scale.domain), scale=alt.Scale(paddingOuter=0.4))
-    color = alt.Color("path:N", title=None, scale=scale, legend=alt.Legend(orient="top"))
+    offset = alt.YOffset("path:N", sort=list(tones), scale=alt.Scale(paddingOuter=0.4))
+    color = names("path", tones)
     base = alt.Chart(table).encode(x=x, y=y, yOffset=offset, color=color)
-    tooltip = [
-        alt.Tooltip("case:N"),
-        alt.Tooltip("path:N"),
-        alt.Tooltip("pair:Q"),
-        alt.Tooltip("barrier:Q", title=text("chart.barrier"), format=".4g"),
-    ]
+    tooltip = tips(("case:N",), ("path:N",), ("pair:Q",), ("barrier:Q", text("chart.barrier"), ".4g"))
     means = alt.Chart(table).encode(x=alt.X("mean(barrier):Q", **along), y=y, yOffset=offset, color=color)
-    limit = alt.Chart(pd.DataFrame({"barrier": [result.tolerance]})).mark_rule(color=theme.NEUTRAL, strokeDash=[4, 4])
     described = "; ".join(f"{_case(s['case'])}, {_joint(s['path'])}: mean {s['mean']:.3g}" for s in result.summary)
     return theme.describe(
         alt.layer(
-            limit.encode(x=x),
+            rule(x, result.tolerance),
             means.mark_tick(thickness=3, size=20),
             base.mark_point(filled=True, size=60, opacity=0.75).encode(tooltip=tooltip),
         ),
@@ -218,7 +192,7 @@ def case_profiles(result: Any) -> alt.LayerChart | alt.HConcatChart:
     ----------
     result : CasesResult
     """
-    scale = _joint_scale(result)
+    color = names("path", _joint_colors(result), symbolOpacity=1)
     panels = []
     values = np.asarray(result.profiles, float)
     high = float(np.nanmax(np.where(np.isfinite(values), values, np.nan))) if np.isfinite(values).any() else 1.0
@@ -226,34 +200,20 @@ def case_profiles(result: Any) -> alt.LayerChart | alt.HConcatChart:
         rows = []
         for path in dict.fromkeys(r["path"] for r in result.rows):
             chosen = [values[i] for i, r in enumerate(result.rows) if r["case"] == case and r["path"] == path]
-            block = np.array(chosen)
-            if not len(block):
-                continue
-            rows.append(
-                pd.DataFrame(
-                    {
-                        "t": result.t,
-                        "mean": block.mean(0),
-                        "low": block.min(0),
-                        "high": block.max(0),
-                        "path": _joint(path),
-                    }
-                )
-            )
+            if chosen:
+                block = np.array(chosen)
+                spread = {"mean": block.mean(0), "low": block.min(0), "high": block.max(0)}
+                rows.append(pd.DataFrame({"t": result.t, **spread, "path": _joint(path)}))
         table = pd.concat(rows)
-        base = alt.Chart(table[np.isfinite(table["mean"])]).encode(
-            x=alt.X("t:Q", title=text("chart.t"), scale=alt.Scale(domain=[0, 1])),
-            color=alt.Color("path:N", title=None, scale=scale, legend=alt.Legend(orient="top", symbolOpacity=1)),
-        )
-        y_scale = alt.Scale(domain=[0, high], nice=True)
+        x = alt.X("t:Q", title=text("chart.t"), scale=alt.Scale(domain=[0, 1]))
+        base = alt.Chart(table[np.isfinite(table["mean"])])
         first = not panels  # one axis for the row
         y_axis = {"title": theme.LOSS_TITLE if first else None, "axis": alt.Axis(labels=first, ticks=first)}
-        band = base.mark_area(opacity=0.18, stroke=None).encode(y=alt.Y("low:Q", scale=y_scale, **y_axis), y2="high:Q")
-        line = base.mark_line(strokeWidth=2).encode(
-            y=alt.Y("mean:Q", scale=y_scale, **y_axis),
-            tooltip=[alt.Tooltip("path:N"), alt.Tooltip("t:Q", format=".2f"), alt.Tooltip("mean:Q", format=".4g")],
-        )
-        panels.append(alt.layer(band, line).properties(title=_case(case), width=165, height=theme.HEIGHT_SMALL))
+        y = alt.Y("mean:Q", scale=alt.Scale(domain=[0, high], nice=True), **y_axis)
+        told = tips(("path:N",), ("t:Q", None, ".2f"), ("mean:Q", None, ".4g"))
+        line = base.mark_line(strokeWidth=2).encode(x=x, y=y, color=color, tooltip=told)
+        drawn = alt.layer(band(base, x, y, 0.18, color=color), line)
+        panels.append(drawn.properties(title=_case(case), width=165, height=theme.HEIGHT_SMALL))
     return theme.describe(
         alt.hconcat(*panels), "Mean loss along the paths of each case, with the range over pairs as a band."
     )

@@ -24,11 +24,13 @@ import pandas as pd
 
 from app.charts import grid, theme
 from app.charts.grid import QUANTITIES, quantities, values_of
+from app.charts.marks import band, tips
 from app.charts.relief import relief
 
 OVERLAP = 0.06  # share of a cell that lies under the next one, at least
 NARROWEST = 200  # pixels of the narrowest map: a fine cell lies a whole pixel under the next one
 
+ON_MAP = ("map_loss:Q", "on the map (nats)", theme.LOSS_FORMAT)
 LARGEST = 101  # nodes on a side of a map; more cells than this cost megabytes and cannot be told apart
 
 __all__ = [
@@ -107,25 +109,19 @@ def heat_map(
     if waiting.any():
         layers.append(alt.Chart(cells[waiting]).mark_rect(color=theme.MISSING, opacity=0.12).encode(**box))
     if len(missing):
-        why = alt.Tooltip("why:N", title=QUANTITIES[quantity])
-        layers.append(
-            alt.Chart(missing).mark_rect(color=theme.MISSING, opacity=0.55).encode(**box, tooltip=[*tooltip[:2], why])
-        )
+        told = [*tooltip[:2], *tips(("why:N", QUANTITIES[quantity]))]
+        layers.append(alt.Chart(missing).mark_rect(color=theme.MISSING, opacity=0.55).encode(**box, tooltip=told))
     if levels > 0:
         positive = np.where(values > 0, values, np.nan) if log else values
         lines = grid.isolines(*result.axes, positive, grid.levels(low, high, levels, log=log))
         if len(lines):
-            layers.append(
-                alt.Chart(lines)
-                .mark_line(color="white", strokeWidth=0.9, opacity=0.6)
-                .encode(x=x, y=y, detail="line:N", order="order:Q")
-            )
+            drawn = alt.Chart(lines).mark_line(color="white", strokeWidth=0.9, opacity=0.6)
+            layers.append(drawn.encode(x=x, y=y, detail="line:N", order="order:Q"))
     layers += _overlays(result, x, y)
     if cursor is not None:
         spot = pd.DataFrame({"x": [cursor[0]], "y": [cursor[1]]})
-        layers.append(
-            alt.Chart(spot).mark_point(shape="circle", size=160, stroke="white", strokeWidth=2.5).encode(x=x, y=y)
-        )
+        ring = alt.Chart(spot).mark_point(shape="circle", size=160, stroke="white", strokeWidth=2.5)
+        layers.append(ring.encode(x=x, y=y))
     return theme.describe(
         alt.layer(*layers).resolve_scale(color="independent"),
         _map_description(values, grid.unknown(result, values), quantity, low, high, log),
@@ -196,13 +192,14 @@ def _path(trajectory: dict[str, Any], name: str) -> pd.DataFrame:
 
 def _tooltip(result: Any, quantity: str, cells: pd.DataFrame) -> list[alt.Tooltip]:
     titles = grid.axis_titles(result)
-    tooltip = [alt.Tooltip(f"c{'xy'[d]}:Q", title=titles[d], format=".3g") for d in (0, 1)]
-    tooltip.append(alt.Tooltip("value:Q", title=QUANTITIES[quantity], format=theme.LOSS_FORMAT))
-    if "accuracy" in cells:
-        tooltip.append(alt.Tooltip("accuracy:Q", title="accuracy", format=theme.ACCURACY_FORMAT))
-    if "source" in cells:
-        tooltip.append(alt.Tooltip("source:N", title="this cell was"))
-    return tooltip
+    told = [(f"c{'xy'[d]}:Q", titles[d], ".3g") for d in (0, 1)]
+    told.append(("value:Q", QUANTITIES[quantity], theme.LOSS_FORMAT))
+    return _present(cells, *told, ("accuracy:Q", "accuracy", theme.ACCURACY_FORMAT), ("source:N", "this cell was"))
+
+
+def _present(table: pd.DataFrame, *fields: tuple[str, ...]) -> list[alt.Tooltip]:
+    """Return the tooltips of those fields that a table has."""
+    return tips(*(field for field in fields if field[0].partition(":")[0] in table))
 
 
 def _overlays(result: Any, x: alt.X, y: alt.Y) -> list[alt.Chart]:
@@ -212,11 +209,8 @@ def _overlays(result: Any, x: alt.X, y: alt.Y) -> list[alt.Chart]:
     names = [str(path["label"]) for path in trajectories]
     if trajectories:
         table = pd.concat([_path(path, name) for path, name in zip(trajectories, names, strict=True)])
-        tooltip = [alt.Tooltip("label:N", title="trajectory"), alt.Tooltip("step:Q")]
-        if "loss" in table:
-            tooltip.append(alt.Tooltip("loss:Q", title="its own loss (nats)", format=theme.LOSS_FORMAT))
-        if "map_loss" in table:
-            tooltip.append(alt.Tooltip("map_loss:Q", title="on the map (nats)", format=theme.LOSS_FORMAT))
+        told = (("label:N", "trajectory"), ("step:Q",), ("loss:Q", "its own loss (nats)", theme.LOSS_FORMAT))
+        tooltip = _present(table, *told, ON_MAP)
         scale = alt.Scale(domain=names, range=list(theme.CATEGORICAL))
         key = alt.Legend(orient="bottom") if len(names) > 1 else None  # one path needs no name beside the map
         base = alt.Chart(table).encode(x=x, y=y, order="step:Q")
@@ -229,11 +223,8 @@ def _overlays(result: Any, x: alt.X, y: alt.Y) -> list[alt.Chart]:
     if not named and not layers:
         markers = pd.DataFrame({"x": [0.0], "y": [0.0], "label": ["centre"]})
     if len(markers):
-        tooltip = [alt.Tooltip("label:N", title="model")]
-        if "loss" in markers:
-            tooltip.append(alt.Tooltip("loss:Q", title=theme.LOSS_TITLE, format=theme.LOSS_FORMAT))
-        if "map_loss" in markers:
-            tooltip.append(alt.Tooltip("map_loss:Q", title="on the map (nats)", format=theme.LOSS_FORMAT))
+        told = (("label:N", "model"), ("loss:Q", theme.LOSS_TITLE, theme.LOSS_FORMAT), ON_MAP)
+        tooltip = _present(markers, *told)
         markers["name"] = markers["label"].astype(str)
         if "differs" in markers:  # the colour under it is not its own
             markers.loc[markers["differs"].astype(bool), "name"] += " ≠"
@@ -265,14 +256,10 @@ def ratio_map(axes: Sequence[np.ndarray], ratio: np.ndarray, *, height: int = 28
         y=alt.Y("y:Q", title="second direction", scale=flat, axis=alt.Axis(grid=False)),
         y2="y2:Q",
         color=alt.Color("ratio:Q", title="|λ_min / λ_max|", scale=scale),
-        tooltip=[alt.Tooltip("ratio:Q", title="|λ_min / λ_max|", format=".3g")],
+        tooltip=tips(("ratio:Q", "|λ_min / λ_max|", ".3g")),
     )
-    words = base.mark_text(fontSize=11).encode(
-        x="cx:Q",
-        y="cy:Q",
-        text="words:N",
-        color=alt.condition("datum.ratio > 0.6", alt.value("black"), alt.value("white")),
-    )
+    tone = alt.condition("datum.ratio > 0.6", alt.value("black"), alt.value("white"))
+    words = base.mark_text(fontSize=11).encode(x="cx:Q", y="cy:Q", text="words:N", color=tone)
     middle = float(np.nanmedian(ratio)) if np.isfinite(ratio).any() else float("nan")
     description = f"Map of |λ_min / λ_max| on {ratio.shape[0]} by {ratio.shape[1]} points, median {middle:.3g}."
     return theme.describe(alt.layer(cells, words), description, None, height=height)
@@ -299,22 +286,18 @@ def profile(
     x_title = grid.axis_titles(result)[0]
     x = alt.X("t:Q", title=x_title, scale=alt.Scale(nice=False, zero=False))
     middle = alt.Y("middle:Q", title=label, scale=theme.axis_scale(log))
-    tooltip = [
-        alt.Tooltip("t:Q", title=x_title, format=".3g"),
-        alt.Tooltip("middle:Q", title=label, format=theme.LOSS_FORMAT),
-    ]
+    told: list[tuple[str, ...]] = [("t:Q", x_title, ".3g"), ("middle:Q", label, theme.LOSS_FORMAT)]
     base = alt.Chart(table)
     layers = []
     if len(values) > 1:
-        tooltip += [alt.Tooltip(f"{end}:Q", title=f"{name} seed", format=theme.LOSS_FORMAT)
-                    for end, name in (("low", "lowest"), ("high", "highest"))]  # fmt: skip
-        low = alt.Y("low:Q", title=label, scale=theme.axis_scale(log))
-        layers.append(base.mark_area(color=theme.TRAIN, opacity=0.2).encode(x=x, y=low, y2="high:Q"))
+        told += [
+            (f"{end}:Q", f"{name} seed", theme.LOSS_FORMAT) for end, name in (("low", "lowest"), ("high", "highest"))
+        ]
+        layers.append(band(base, x, middle, color=alt.value(theme.TRAIN)))
     layers.append(base.mark_line(color=theme.TRAIN, strokeWidth=2).encode(x=x, y=middle))
     # Wide invisible points: the tooltip answers near the line, not only on it.
-    layers.append(
-        base.mark_point(color=theme.TRAIN, filled=True, size=90, opacity=0).encode(x=x, y=middle, tooltip=tooltip)
-    )
+    dots = base.mark_point(color=theme.TRAIN, filled=True, size=90, opacity=0)
+    layers.append(dots.encode(x=x, y=middle, tooltip=tips(*told)))
     lost = int((~np.isfinite(values)).sum())
     description = (
         f"{label} along a line of {axis.size} points"

@@ -15,7 +15,10 @@ import numpy as np
 import pandas as pd
 
 from app.charts import surface, theme
+from app.charts.marks import interval, rule, tips
 from app.texts import texts
+
+text = texts("architectures")
 
 LOGARITHMIC = frozenset({"lambda_max", "trace", "train_loss", "n_parameters"})
 PANEL = 210
@@ -25,12 +28,16 @@ AXIS = 64  # of a chart's height, for the axis under it: on screen the height ho
 
 def title_of(quantity: str) -> str:
     """Return a quantity's name with its unit."""
-    return texts("architectures")(f"quantity.{quantity}")
+    return text(f"quantity.{quantity}")
 
 
 def _colors(names: Sequence[str]) -> alt.Scale:
     palette = [theme.CATEGORICAL[i % len(theme.CATEGORICAL)] for i in range(len(names))]
     return alt.Scale(domain=list(names), range=palette)
+
+
+def _positive(values: pd.Series) -> bool:
+    return bool(len(values)) and bool((values > 0).all())
 
 
 def maps(result: Any) -> list[tuple[str, Any]]:
@@ -82,14 +89,6 @@ def small_multiples(
     return theme.describe(joined.resolve_scale(color="independent"), description)
 
 
-def _long(result: Any, quantity: str) -> pd.DataFrame:
-    rows = [
-        {"variant": row["variant"], "seed": row["seed"], "value": row[quantity], "status": row["status"]}
-        for row in result.table
-    ]
-    return pd.DataFrame(rows, columns=["variant", "seed", "value", "status"])
-
-
 def dots(result: Any, quantity: str, *, color: bool = True) -> alt.LayerChart:
     """Draw one quantity: a small dot a seed, the mean as a line, its spread as a bar.
 
@@ -101,9 +100,10 @@ def dots(result: Any, quantity: str, *, color: bool = True) -> alt.LayerChart:
     color : bool, default=True
         A colour for each variant, the one it has in the other charts.
     """
-    table = _long(result, quantity)
+    columns = ["variant", "seed", "value", "status"]
+    table = pd.DataFrame(result.table).rename(columns={quantity: "value"}).reindex(columns=columns)
     numbers = table.dropna(subset=["value"]).assign(value=lambda t: t["value"].astype(float))
-    log = quantity in LOGARITHMIC and bool(len(numbers)) and bool((numbers["value"] > 0).all())
+    log = quantity in LOGARITHMIC and _positive(numbers["value"])
     names = list(result.names)
     # Mean and spread come from the same rows as the dots, so that a live table needs no summary of its own.
     summary = numbers.groupby("variant")["value"].agg(["mean", "std", "count"]).reset_index()
@@ -113,39 +113,20 @@ def dots(result: Any, quantity: str, *, color: bool = True) -> alt.LayerChart:
     scale = theme.axis_scale(log, padding=10, nice=False)
     x = alt.X("value:Q", title=title_of(quantity), scale=scale, axis=alt.Axis(format="~g", tickCount=5))
     failed = table[table["status"] != "ok"].groupby("variant").size()
-    labels = {n: f"{n} ({texts('architectures')('failed_runs', count=c)})" for n, c in failed.items()}
+    labels = {n: f"{n} ({text('failed_runs', count=c)})" for n, c in failed.items()}
     axis = alt.Axis(labelLimit=260, labelOverlap=False, labelExpr=f"{json.dumps(labels)}[datum.value] || datum.value")
     y = alt.Y("variant:N", title=None, sort=names, scale=alt.Scale(domain=names), axis=axis)
     tone = alt.Color("variant:N", scale=_colors(names), legend=None) if color else alt.value(theme.CATEGORICAL[0])
-    spread = summary.dropna(subset=["std"])
+    told = tips(
+        ("variant:N", text("col.variant")), ("seed:N", text("col.seed")), ("value:Q", title_of(quantity), ".4g")
+    )
+    spread = (("mean:Q", text("col.mean"), ".4g"), ("std:Q", text("col.spread"), ".3g"), ("count:Q", text("col.runs")))
+    bars, ticks = alt.Chart(summary.dropna(subset=["std"])).mark_bar(height=10, opacity=0.25), alt.Chart(summary)
     layers = [
-        alt.Chart(spread)
-        .mark_bar(height=10, opacity=0.25)
-        .encode(x=alt.X("low:Q", title=title_of(quantity), scale=scale), x2="high:Q", y=y, color=tone),
-        alt.Chart(numbers)
-        .mark_point(filled=True, size=48, opacity=0.9)
-        .encode(
-            x=x,
-            y=y,
-            color=tone,
-            tooltip=[
-                alt.Tooltip("variant:N", title=texts("architectures")("col.variant")),
-                alt.Tooltip("seed:N", title=texts("architectures")("col.seed")),
-                alt.Tooltip("value:Q", title=title_of(quantity), format=".4g"),
-            ],
-        ),
-        alt.Chart(summary)
-        .mark_tick(thickness=2.5, size=18)
-        .encode(
-            x=alt.X("mean:Q", scale=scale),
-            y=y,
-            color=tone,
-            tooltip=[
-                alt.Tooltip("variant:N", title=texts("architectures")("col.variant")),
-                alt.Tooltip("mean:Q", title=texts("architectures")("col.mean"), format=".4g"),
-                alt.Tooltip("std:Q", title=texts("architectures")("col.spread"), format=".3g"),
-                alt.Tooltip("count:Q", title=texts("architectures")("col.runs")),
-            ],
+        bars.encode(x=alt.X("low:Q", title=title_of(quantity), scale=scale), x2="high:Q", y=y, color=tone),
+        alt.Chart(numbers).mark_point(filled=True, size=48, opacity=0.9).encode(x=x, y=y, color=tone, tooltip=told),
+        ticks.mark_tick(thickness=2.5, size=18).encode(
+            x=alt.X("mean:Q", scale=scale), y=y, color=tone, tooltip=tips(("variant:N", text("col.variant")), *spread)
         ),
     ]
     said = "; ".join(
@@ -166,39 +147,21 @@ def correlations(result: Any) -> alt.LayerChart:
     order = list(table["label"])
     known = table.dropna(subset=["tau"])
     scale = alt.Scale(domain=[-1, 1])
-    y = alt.Y(
-        "label:N",
-        title=None,
-        sort=order,
-        scale=alt.Scale(domain=order),
-        axis=alt.Axis(labelLimit=260, labelOverlap=False),
-    )
-    x_title = texts("architectures")("tau.axis", gap=title_of(table["gap"].iloc[0]))
-    tooltip = [
-        alt.Tooltip("label:N", title=texts("architectures")("col.measure")),
-        alt.Tooltip("tau:Q", title="τ", format=".2f"),
-        alt.Tooltip("low:Q", title=texts("architectures")("tau.low"), format=".2f"),
-        alt.Tooltip("high:Q", title=texts("architectures")("tau.high"), format=".2f"),
-        alt.Tooltip("n:Q", title=texts("architectures")("col.runs")),
-    ]
+    axis = alt.Axis(labelLimit=260, labelOverlap=False)
+    y = alt.Y("label:N", title=None, sort=order, scale=alt.Scale(domain=order), axis=axis)
+    x = alt.X("tau:Q", scale=scale, title=text("tau.axis", gap=title_of(table["gap"].iloc[0])))
+    ends = (("low:Q", text("tau.low"), ".2f"), ("high:Q", text("tau.high"), ".2f"))
+    told = tips(("label:N", text("col.measure")), ("tau:Q", "τ", ".2f"), *ends, ("n:Q", text("col.runs")))
+    base = alt.Chart(known)
     layers = [
-        alt.Chart(pd.DataFrame({"zero": [0.0]}))
-        .mark_rule(color=theme.NEUTRAL, strokeDash=[4, 3])
-        .encode(x=alt.X("zero:Q", scale=scale, title=x_title)),
-        alt.Chart(known)
-        .mark_rule(strokeWidth=2.5, color=theme.TRAIN)
-        .encode(x=alt.X("low:Q", scale=scale, title=x_title), x2="high:Q", y=y, tooltip=tooltip),
-        alt.Chart(known)
-        .mark_point(filled=True, size=90, color=theme.TRAIN, opacity=1)
-        .encode(x=alt.X("tau:Q", scale=scale, title=x_title), y=y, tooltip=tooltip),
+        rule(x, 0.0),
+        interval(base, x, y, 2.5, color=alt.value(theme.TRAIN), tooltip=told),
+        base.mark_point(filled=True, size=90, color=theme.TRAIN, opacity=1).encode(x=x, y=y, tooltip=told),
     ]
-    unknown = table[table["tau"].isna()].assign(why=texts("architectures")("tau.unknown"), at=0.0)
+    unknown = table[table["tau"].isna()].assign(why=text("tau.unknown"), at=0.0)
     if len(unknown):
-        layers.append(
-            alt.Chart(unknown)
-            .mark_text(align="left", dx=6, color=theme.NEUTRAL, fontSize=11)
-            .encode(x=alt.X("at:Q", scale=scale), y=y, text="why:N")
-        )
+        words = alt.Chart(unknown).mark_text(align="left", dx=6, color=theme.NEUTRAL, fontSize=11)
+        layers.append(words.encode(x=alt.X("at:Q", scale=scale), y=y, text="why:N"))
     said = "; ".join(f"{r['label']} {r['tau']:.2f} ({r['low']:.2f} to {r['high']:.2f})" for _, r in known.iterrows())
     return theme.describe(
         alt.layer(*layers),
@@ -216,30 +179,17 @@ def against_gap(result: Any, measure: str) -> alt.Chart:
         if r[measure] is not None and r[gap] is not None
     ]
     table = pd.DataFrame(rows, columns=["variant", "seed", "x", "y"])
-    log = measure in LOGARITHMIC and bool(len(table)) and bool((table["x"] > 0).all())
+    scale = theme.axis_scale(measure in LOGARITHMIC and _positive(table["x"]), padding=10, nice=False)
+    legend = alt.Legend(orient="bottom", columns=2, labelLimit=200)
+    runs = (("variant:N", text("col.variant")), ("seed:N", text("col.seed")))
     chart = (
         alt.Chart(table)
         .mark_point(filled=True, size=80, opacity=0.9)
         .encode(
-            x=alt.X(
-                "x:Q",
-                title=title_of(measure),
-                scale=theme.axis_scale(log, padding=10, nice=False),
-                axis=alt.Axis(format="~g"),
-            ),
+            x=alt.X("x:Q", title=title_of(measure), scale=scale, axis=alt.Axis(format="~g")),
             y=alt.Y("y:Q", title=title_of(gap), scale=theme.axis_scale()),
-            color=alt.Color(
-                "variant:N",
-                title=None,
-                scale=_colors(list(result.names)),
-                legend=alt.Legend(orient="bottom", columns=2, labelLimit=200),
-            ),
-            tooltip=[
-                alt.Tooltip("variant:N", title=texts("architectures")("col.variant")),
-                alt.Tooltip("seed:N", title=texts("architectures")("col.seed")),
-                alt.Tooltip("x:Q", title=title_of(measure), format=".4g"),
-                alt.Tooltip("y:Q", title=title_of(gap), format=".4g"),
-            ],
+            color=alt.Color("variant:N", title=None, scale=_colors(list(result.names)), legend=legend),
+            tooltip=tips(*runs, ("x:Q", title_of(measure), ".4g"), ("y:Q", title_of(gap), ".4g")),
         )
     )
     return theme.describe(chart, f"{title_of(measure)} against {title_of(gap)}, {len(table)} runs.", height=380)
@@ -268,23 +218,17 @@ def width_sweep(result: Any, quantity: str = "train_loss") -> alt.LayerChart:
         if r[quantity] is not None
     ]
     table = pd.DataFrame(rows, columns=["x", "factor", "seed", "y"])
-    log = quantity in LOGARITHMIC and bool(len(table)) and bool((table["y"] > 0).all())
+    log = quantity in LOGARITHMIC and _positive(table["y"])
     mean = table.groupby(["x", "factor"], as_index=False)["y"].mean()
-    x = alt.X("x:Q", title=title_of("parameters_per_example"), scale=theme.axis_scale(True))
+    ratio = title_of("parameters_per_example")
+    x = alt.X("x:Q", title=ratio, scale=theme.axis_scale(True))
     y = alt.Y("y:Q", title=title_of(quantity), scale=theme.axis_scale(log), axis=alt.Axis(format="~g"))
-    tooltip = [
-        alt.Tooltip("factor:Q", title=texts("architectures")("col.width"), format="~g"),
-        alt.Tooltip("x:Q", title=title_of("parameters_per_example"), format=".3g"),
-        alt.Tooltip("y:Q", title=title_of(quantity), format=".4g"),
-    ]
+    told = (("factor:Q", text("col.width"), "~g"), ("x:Q", ratio, ".3g"), ("y:Q", title_of(quantity), ".4g"))
+    dots = alt.Chart(table).mark_point(filled=True, size=55, color=theme.TRAIN, opacity=0.85)
     layers = [
-        alt.Chart(pd.DataFrame({"one": [1.0]}))
-        .mark_rule(color=theme.NEUTRAL, strokeDash=[4, 3])
-        .encode(x=alt.X("one:Q", scale=theme.axis_scale(True), title=title_of("parameters_per_example"))),
+        rule(x, 1.0),
         alt.Chart(mean).mark_line(color=theme.TRAIN, strokeWidth=2, opacity=0.7).encode(x=x, y=y),
-        alt.Chart(table)
-        .mark_point(filled=True, size=55, color=theme.TRAIN, opacity=0.85)
-        .encode(x=x, y=y, tooltip=tooltip),
+        dots.encode(x=x, y=y, tooltip=tips(*told)),
     ]
     said = "; ".join(f"× {r['factor']:g} {r['y']:.3g}" for _, r in mean.iterrows())
     return theme.describe(

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from app.charts import connectivity_pairs, surface, theme
+from app.charts.marks import names, tips
 from app.texts import texts
 
 text = texts("averaging")
@@ -57,42 +58,27 @@ def history(result: Any, *, quantity: str = "loss", on: str = "held_out", log: b
     else:
         table = pd.DataFrame({"epoch": [], "role": [], "value": [], "learning_rate": []})
     present = [role for role in COLORS if role in set(table["role"])]
-    names = {role: text("role." + role) for role in present}
-    table = table.assign(series=[names[r] for r in table["role"]])
-    color = alt.Color(
-        "series:N",
-        title=None,
-        scale=alt.Scale(domain=list(names.values()), range=[COLORS[r] for r in present]),
-        legend=alt.Legend(orient="top"),
-    )
+    table = table.assign(series=[text("role." + r) for r in table["role"]])
+    color = names("series", {text("role." + role): COLORS[role] for role in present})
     log = log and quantity == "loss" and bool(len(table)) and bool((table["value"] > 0).all())
+    up = theme.axis_scale(log, **_limits(table, log))
+    told = (("value:Q", TITLES[quantity], FORMATS[quantity]), ("learning_rate:Q", "learning rate", ".3g"))
     base = alt.Chart(table).encode(
         x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d")),
-        y=alt.Y(
-            "value:Q",
-            title=f"{text('examples.' + on)}: {TITLES[quantity]}",
-            scale=theme.axis_scale(log, **_limits(table, log)),
-        ),
+        y=alt.Y("value:Q", title=f"{text('examples.' + on)}: {TITLES[quantity]}", scale=up),
         color=color,
-        tooltip=[
-            alt.Tooltip("series:N", title="point"),
-            alt.Tooltip("epoch:Q"),
-            alt.Tooltip("value:Q", title=TITLES[quantity], format=FORMATS[quantity]),
-            alt.Tooltip("learning_rate:Q", title="learning rate", format=".3g"),
-        ],
+        tooltip=tips(("series:N", "point"), ("epoch:Q",), *told),
     )
     layers: list[alt.Chart] = [base.mark_line(strokeWidth=2), base.mark_point(filled=True, size=26)]
     first = min((row["epoch"] for row in result.history if row["role"] == "swa"), default=None)
     if first is not None:
         switch = pd.DataFrame({"epoch": [first - 0.5], "note": [text("chart.switch")]})
-        rule = alt.Chart(switch).encode(x="epoch:Q")
-        layers.append(rule.mark_rule(strokeDash=[4, 4], color=theme.NEUTRAL))
-        layers.append(
-            rule.mark_text(align="right", dx=-5, baseline="top", color=theme.NEUTRAL).encode(
-                y=alt.value(4), text="note:N"
-            )
-        )
-    ends = [f"{names[role]} {table[table['role'] == role]['value'].iloc[-1]:{FORMATS[quantity]}}" for role in present]
+        at = alt.Chart(switch).encode(x="epoch:Q")
+        words = at.mark_text(align="right", dx=-5, baseline="top", color=theme.NEUTRAL)
+        layers.append(at.mark_rule(strokeDash=[4, 4], color=theme.NEUTRAL))
+        layers.append(words.encode(y=alt.value(4), text="note:N"))
+    last = {role: table[table["role"] == role]["value"].iloc[-1] for role in present}
+    ends = [f"{text('role.' + role)} {value:{FORMATS[quantity]}}" for role, value in last.items()]
     described = f"{TITLES[quantity]} on {text('examples.' + on)} examples by epoch; last: {', '.join(ends) or 'none'}."
     return theme.describe(alt.layer(*layers), described, height=theme.HEIGHT)
 
@@ -134,40 +120,31 @@ def members(result: Any, *, quantity: str = "loss", on: str = "held_out") -> alt
     _check("on", on, ("train", "held_out"))
     column = f"{on}_{quantity}"
     rows = [row for row in result.report if row["role"] == "member"]
-    names = [row["name"] for row in rows]
+    called = [row["name"] for row in rows]
     kept, left = text("kept"), text("left_out")
     table = pd.DataFrame(
         {
-            "name": names,
+            "name": called,
             "value": [float(row[column]) for row in rows],
             "verdict": [kept if row.get("kept", True) else left for row in rows],
             "share": [float(row.get("share", np.nan)) for row in rows],
             "soup": [float(row.get("soup_score", np.nan)) for row in rows],
         }
     )
-    sort = [row["name"] for row in sorted(rows, key=lambda r: r.get("order", names.index(r["name"])))]
+    sort = [row["name"] for row in sorted(rows, key=lambda r: r.get("order", called.index(r["name"])))]
     title = f"{text('examples.' + on)}: {TITLES[quantity]}"
     x = alt.X("value:Q", title=title, scale=alt.Scale(zero=False, nice=True))
+    told = (("share:Q", "share of the average", ".1%"), ("soup:Q", "soup with it", ".4g"))
+    shapes = alt.Scale(domain=[kept, left], range=["circle", "cross"])
     dots = (
         alt.Chart(table[np.isfinite(table["value"])])
         .mark_point(filled=True, size=130, opacity=1)
         .encode(
             x=x,
             y=alt.Y("name:N", title=None, sort=sort, axis=alt.Axis(labelLimit=220, grid=True)),
-            color=alt.Color(
-                "verdict:N",
-                title=None,
-                scale=alt.Scale(domain=[kept, left], range=[COLORS["swa"], theme.ACCENT]),
-                legend=alt.Legend(orient="top"),
-            ),
-            shape=alt.Shape("verdict:N", title=None, scale=alt.Scale(domain=[kept, left], range=["circle", "cross"])),
-            tooltip=[
-                alt.Tooltip("name:N", title="member"),
-                alt.Tooltip("value:Q", title=title, format=FORMATS[quantity]),
-                alt.Tooltip("verdict:N"),
-                alt.Tooltip("share:Q", title="share of the average", format=".1%"),
-                alt.Tooltip("soup:Q", title="soup with it", format=".4g"),
-            ],
+            color=names("verdict", {kept: COLORS["swa"], left: theme.ACCENT}),
+            shape=alt.Shape("verdict:N", title=None, scale=shapes),
+            tooltip=tips(("name:N", "member"), ("value:Q", title, FORMATS[quantity]), ("verdict:N",), *told),
         )
     )
     layers: list[alt.Chart] = [dots]
@@ -175,11 +152,8 @@ def members(result: Any, *, quantity: str = "loss", on: str = "held_out") -> alt
     if np.isfinite(average):
         line = alt.Chart(pd.DataFrame({"value": [average], "note": [text("chart.average")]})).encode(x=x)
         layers.append(line.mark_rule(strokeWidth=2, color=COLORS["ema"]))
-        layers.append(
-            line.mark_text(dy=-8, baseline="bottom", color=COLORS["ema"], fontWeight="bold").encode(
-                y=alt.value(0), text="note:N"
-            )
-        )
+        words = line.mark_text(dy=-8, baseline="bottom", color=COLORS["ema"], fontWeight="bold")
+        layers.append(words.encode(y=alt.value(0), text="note:N"))
     n = int((table["verdict"] == kept).sum())
     described = f"{title} of {len(rows)} members, {n} kept; the average has {average:{FORMATS[quantity]}}."
     return theme.describe(alt.layer(*layers), described, height=max(160, 34 * len(rows) + 40))
@@ -193,8 +167,8 @@ def barriers(result: Any) -> alt.LayerChart:
     result : AverageResult
         With ``barriers``.
     """
-    names = [row["name"] for row in result.report if row["role"] == "member"]
-    return connectivity_pairs.matrix(SimpleNamespace(names=names, barriers=result.barriers))
+    members = [row["name"] for row in result.report if row["role"] == "member"]
+    return connectivity_pairs.matrix(SimpleNamespace(names=members, barriers=result.barriers))
 
 
 def seeds(result: Any, *, key: str = "held_out_accuracy") -> alt.LayerChart:
@@ -211,37 +185,22 @@ def seeds(result: Any, *, key: str = "held_out_accuracy") -> alt.LayerChart:
     _check("key", key, SEED_QUANTITIES)
     title, form, ratio = SEED_QUANTITIES[key]
     groups = ("sgd", "swa", "ema")
-    names = {group: text("short." + group) for group in groups}
-    table = pd.DataFrame(
-        [
-            {"seed": row["seed"], "group": names[row["group"]], "value": float(row[key])}
-            for row in result.rows
-            if np.isfinite(row[key])
-        ],
-        columns=["seed", "group", "value"],
-    )
+    short = {group: text("short." + group) for group in groups}
+    rows = [(r["seed"], short[r["group"]], float(r[key])) for r in result.rows if np.isfinite(r[key])]
+    table = pd.DataFrame(rows, columns=["seed", "group", "value"])
     log = bool(ratio and len(table) and (table["value"] > 0).all())
-    color = alt.Color(
-        "group:N", legend=None, scale=alt.Scale(domain=list(names.values()), range=[COLORS[g] for g in groups])
-    )
-    base = alt.Chart(table).encode(
-        x=alt.X("group:N", title=None, sort=list(names.values()), axis=alt.Axis(labelAngle=0)),
-        y=alt.Y("value:Q", title=title, scale=theme.axis_scale(log, **_limits(table, log))),
-    )
+    color = names("group", {short[g]: COLORS[g] for g in groups}, None)
+    y = alt.Y("value:Q", title=title, scale=theme.axis_scale(log, **_limits(table, log)))
+    x = alt.X("group:N", title=None, sort=list(short.values()), axis=alt.Axis(labelAngle=0))
+    base = alt.Chart(table).encode(x=x, y=y)
     described = ", ".join(
-        f"{names[g]} {np.mean([r[key] for r in result.rows if r['group'] == g] or [np.nan]):{form}}" for g in groups
+        f"{short[g]} {np.mean([r[key] for r in result.rows if r['group'] == g] or [np.nan]):{form}}" for g in groups
     )
+    told = tips(("seed:N",), ("group:N", "point"), ("value:Q", title, form))
     return theme.describe(
         alt.layer(
             base.mark_line(strokeWidth=1, opacity=0.45, color=theme.NEUTRAL).encode(detail="seed:N"),
-            base.mark_point(filled=True, size=55).encode(
-                color=color,
-                tooltip=[
-                    alt.Tooltip("seed:N"),
-                    alt.Tooltip("group:N", title="point"),
-                    alt.Tooltip("value:Q", title=title, format=form),
-                ],
-            ),
+            base.mark_point(filled=True, size=55).encode(color=color, tooltip=told),
             base.mark_tick(thickness=3, size=46).encode(y=alt.Y("mean(value):Q", title=title), color=color),
         ),
         f"{title} over {len({r['seed'] for r in result.rows})} seeds; means: {described}.",

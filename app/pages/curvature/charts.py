@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from app.charts import theme
+from app.charts.marks import band, interval, names, rule, same, tips
 from app.texts import texts
 
 text = texts("stationary")
@@ -20,15 +21,10 @@ text = texts("stationary")
 NEGATIVE, ZERO, POSITIVE = theme.CATEGORICAL[1], theme.MISSING, theme.CATEGORICAL[0]
 SIGNS = ("negative", "zero", "positive")
 SIGN_COLORS = {"negative": NEGATIVE, "zero": ZERO, "positive": POSITIVE}
-SHORT = 190
 
 
-def _sign_color(legend: bool = True) -> alt.Color:
-    names = [text(f"sign.{sign}") for sign in SIGNS]
-    scale = alt.Scale(domain=names, range=[SIGN_COLORS[sign] for sign in SIGNS])
-    return alt.Color(
-        "sign:N", scale=scale, title=None, legend=alt.Legend(orient="top", symbolOpacity=1) if legend else None
-    )
+def _sign_color(legend: str | None = "top") -> alt.Color:
+    return names("sign", {text(f"sign.{sign}"): tone for sign, tone in SIGN_COLORS.items()}, legend, symbolOpacity=1)
 
 
 def _decades(domain: list[float], fmt: str = ".0e") -> alt.Axis:
@@ -70,22 +66,16 @@ def eigenvalue_ends(result: Any) -> alt.LayerChart:
     y = alt.Y("rank:N", sort=ranks, title=text("axis.rank"), axis=alt.Axis(ticks=False, grid=False, labelOverlap=False))
     x = alt.X("value:Q", title=text("axis.eigenvalue"), scale=alt.Scale(zero=True, nice=True))
     color = _sign_color()
-    tooltip = [
-        alt.Tooltip("rank:N", title=text("axis.rank")),
-        alt.Tooltip("value:Q", title="λ", format=".5g"),
-        alt.Tooltip("residual:Q", title="‖Hv − λv‖", format=".2g"),
-        alt.Tooltip("relative:Q", title="‖Hv − λv‖ / |λ|", format=".2g"),
-        alt.Tooltip("state:N", title=text("state")),
-    ]
-    base, title = alt.Chart(table), text("axis.eigenvalue")
-    settled = table["state"] == text("converged")
+    residuals = (("residual:Q", "‖Hv − λv‖", ".2g"), ("relative:Q", "‖Hv − λv‖ / |λ|", ".2g"))
+    told = tips(("rank:N", text("axis.rank")), ("value:Q", "λ", ".5g"), *residuals, ("state:N", text("state")))
+    base, settled = alt.Chart(table), table["state"] == text("converged")
     layers = [
         base.mark_bar(opacity=0.35, height=4).encode(x=x, y=y, color=color),
-        base.mark_rule(strokeWidth=3).encode(x=alt.X("low:Q", title=title), x2="high:Q", y=y, color=color),
+        interval(base, x, y, 3, color=color),
     ]
     for rows, filled in ((table[settled], True), (table[~settled], False)):
         dots = alt.Chart(rows).mark_point(filled=filled, size=70, strokeWidth=2, opacity=1)
-        layers.append(dots.encode(x=x, y=y, color=color, tooltip=tooltip))
+        layers.append(dots.encode(x=x, y=y, color=color, tooltip=told))
     said = ", ".join(f"{v:.3g}" for v in values[:half][:3])
     low = f"{values[-1]:.3g}" if len(values) else "…"
     return theme.describe(alt.layer(*layers), text("alt.ends", largest=said or "…", smallest=low), height=alt.Step(20))
@@ -118,28 +108,13 @@ def density(result: Any, *, log: bool = True, height: int = theme.HEIGHT) -> alt
     base = alt.Chart(table)
     marks = pd.DataFrame({"value": result.eigenvalues, "foot": floor if log else 0.0})
     marks = marks.assign(sign=_sign_names(marks["value"].to_numpy(float), result.zero_threshold))
-    title = text("axis.density")
+    told = tips(("value:Q", "λ", ".4g"), ("density:Q", text("axis.density"), ".3g"))
+    ticks = alt.Chart(marks).mark_tick(thickness=2, size=16, orient="vertical", yOffset=-8, clip=False)
     layers = [
-        base.mark_area(opacity=0.18, color=POSITIVE, clip=True).encode(
-            x=x, y=alt.Y("low:Q", title=title, scale=scale), y2="high:Q"
-        ),
-        base.mark_line(strokeWidth=1.8, color=POSITIVE, clip=True).encode(
-            x=x,
-            y=y,
-            tooltip=[
-                alt.Tooltip("value:Q", title="λ", format=".4g"),
-                alt.Tooltip("density:Q", title=title, format=".3g"),
-            ],
-        ),
-        alt.Chart(marks)
-        .mark_tick(thickness=2, size=16, orient="vertical", yOffset=-8, clip=False)
-        .encode(
-            x=x,
-            y=alt.Y("foot:Q", title=title, scale=scale),
-            color=_sign_color(),
-            tooltip=[alt.Tooltip("value:Q", title="λ", format=".5g")],
-        ),
-        alt.Chart(pd.DataFrame({"value": [0.0]})).mark_rule(strokeDash=[3, 3], color=theme.NEUTRAL).encode(x=x),
+        band(base, x, y, 0.18, color=alt.value(POSITIVE)),
+        base.mark_line(strokeWidth=1.8, color=POSITIVE, clip=True).encode(x=x, y=y, tooltip=told),
+        ticks.encode(x=x, y=same(y, "foot:Q"), color=_sign_color(), tooltip=tips(("value:Q", "λ", ".5g"))),
+        rule(x, 0.0),
     ]
     return theme.describe(
         alt.layer(*layers),
@@ -171,26 +146,26 @@ def fractions(result: Any, *, height: int = 150) -> alt.LayerChart:
     title = text("axis.share")
     scale = alt.Scale(domain=[0, 1])
     x = alt.X("share:Q", title=title, scale=scale, axis=alt.Axis(format=".0%"))
-    tooltip = [
-        alt.Tooltip("share:Q", title=title, format=".2%"),
-        alt.Tooltip("stderr:Q", title=text("stderr"), format=".2%"),
-    ]
+    tooltip = tips(("share:Q", title, ".2%"), ("stderr:Q", text("stderr"), ".2%"))
     base = alt.Chart(table)
-    bars = base.mark_bar(opacity=0.75, height=alt.RelativeBandSize(0.55)).encode(
-        x=x, y=y, color=_sign_color(False), tooltip=tooltip
-    )
-    whiskers = base.mark_errorbar(ticks=True, thickness=1.5, color=theme.NEUTRAL).encode(
-        x=alt.X("low:Q", title=title, scale=scale), x2="high:Q", y=y
-    )
+    bars = base.mark_bar(opacity=0.75, height=alt.RelativeBandSize(0.55))
     # A share of one in a thousand is invisible as a bar and the most important number here: written beside it.
-    labels = base.mark_text(align="left", dx=6, color=theme.NEUTRAL).encode(
-        x=alt.X("place:Q", title=title, scale=scale), y=y, text="label:N"
-    )
-    inside = base.mark_text(align="right", dx=-8, color="white", fontWeight=600).encode(
-        x=alt.X("inner:Q", title=title, scale=scale), y=y, text="label:N"
-    )
+    beside = base.mark_text(align="left", dx=6, color=theme.NEUTRAL)
+    inside = base.mark_text(align="right", dx=-8, color="white", fontWeight=600)
+    layers = [
+        bars.encode(x=x, y=y, color=_sign_color(None), tooltip=tooltip),
+        _whiskers(base, x, y),
+        beside.encode(x=same(x, "place:Q"), y=y, text="label:N"),
+        inside.encode(x=same(x, "inner:Q"), y=y, text="label:N"),
+    ]
     said = ", ".join(f"{name} {s:.1%}" for name, s in zip(table["sign"], share, strict=True))
-    return theme.describe(alt.layer(bars, whiskers, labels, inside), text("alt.fractions", said=said), height=height)
+    return theme.describe(alt.layer(*layers), text("alt.fractions", said=said), height=height)
+
+
+def _whiskers(base: alt.Chart, x: alt.X, y: alt.Y) -> alt.Chart:
+    """Return error bars with ticks at their ends, from ``low`` to ``high``."""
+    bars = base.mark_errorbar(ticks=True, thickness=1.5, color=theme.NEUTRAL)
+    return bars.encode(x=same(x, "low:Q"), x2="high:Q", y=y)
 
 
 def traces(result: Any, *, height: int = 150) -> alt.LayerChart:
@@ -204,14 +179,8 @@ def traces(result: Any, *, height: int = 150) -> alt.LayerChart:
     title = text("axis.trace")
     x = alt.X("value:Q", title=title, scale=alt.Scale(zero=True))
     base = alt.Chart(table)
-    layers = [
-        base.mark_errorbar(ticks=True, thickness=1.5, color=theme.NEUTRAL).encode(
-            x=alt.X("low:Q", title=title, scale=alt.Scale(zero=True)), x2="high:Q", y=y
-        ),
-        base.mark_point(filled=True, size=80, opacity=1, color=POSITIVE).encode(
-            x=x, y=y, tooltip=[alt.Tooltip("value:Q", title=title, format=".4g")]
-        ),
-    ]
+    dots = base.mark_point(filled=True, size=80, opacity=1, color=POSITIVE)
+    layers = [_whiskers(base, x, y), dots.encode(x=x, y=y, tooltip=tips(("value:Q", title, ".4g")))]
     said = ", ".join(f"{row[0]} {row[1]:.3g}" for row in rows)
     return theme.describe(alt.layer(*layers), text("alt.traces", said=said), height=height)
 
@@ -227,53 +196,39 @@ def layers(result: Any, *, what: str = "trace") -> alt.LayerChart:
     """
     rows = []
     for row in result.layers:
-        value, error = (
-            (row["lambda_max"], row["lambda_max_residual"])
-            if what == "lambda_max"
-            else (
-                row["trace"],
-                2 * row["trace_stderr"],
-            )
-        )
+        name = "lambda_max" if what == "lambda_max" else "trace"
+        value, error = row[name], row["lambda_max_residual"] if name == "lambda_max" else 2 * row["trace_stderr"]
         scale = 1 / row["n_parameters"] if what == "mean" else 1.0
         if np.isfinite(value):
-            rows.append(
-                (row["group"], row["n_parameters"], scale * value, scale * (value - error), scale * (value + error))
-            )
+            ends = (scale * (value - error), scale * (value + error))
+            rows.append((row["group"], row["n_parameters"], scale * value, *ends))
     table = pd.DataFrame(rows, columns=["layer", "size", "value", "low", "high"])
     order = [row["group"] for row in result.layers]
     title = text(f"axis.layer.{what}")
     axis = alt.Axis(ticks=False, labelLimit=170, labelOverlap=False)
     y = alt.Y("layer:N", sort=order, title=text("axis.layer"), axis=axis)
-    tooltip = [
-        alt.Tooltip("layer:N", title=text("axis.layer")),
-        alt.Tooltip("value:Q", title=title, format=".4g"),
-        alt.Tooltip("size:Q", title=text("axis.parameters"), format=","),
-    ]
+    tooltip = tips(("layer:N", text("axis.layer")), ("value:Q", title, ".4g"), ("size:Q", text("axis.parameters"), ","))
+    x = alt.X("value:Q", title=title, scale=alt.Scale(zero=True))
     base = alt.Chart(table)
-    bars = base.mark_bar(color=POSITIVE, opacity=0.75).encode(
-        x=alt.X("value:Q", title=title, scale=alt.Scale(zero=True)), y=y, tooltip=tooltip
-    )
-    whiskers = base.mark_rule(strokeWidth=1.5, color=theme.NEUTRAL).encode(
-        x=alt.X("low:Q", title=title), x2="high:Q", y=y
-    )
-    return theme.describe(alt.layer(bars, whiskers), text("alt.layers", count=len(table)), height=alt.Step(18))
+    bars = base.mark_bar(color=POSITIVE, opacity=0.75).encode(x=x, y=y, tooltip=tooltip)
+    drawn = alt.layer(bars, interval(base, x, y, 1.5))
+    return theme.describe(drawn, text("alt.layers", count=len(table)), height=alt.Step(18))
 
 
 def through_training(result: Any, *, log: bool = True, height: int = theme.HEIGHT) -> alt.LayerChart:
     """Draw λ_max of every checkpoint with the lines 2/η and, with momentum, 2(1+β)/η."""
     steps = np.asarray(result.steps, dtype=float)
     rows = [(s, text("curve.lambda_max"), v) for s, v in zip(steps, result.lambda_max, strict=True)]
-    names = [text("curve.lambda_max"), text("curve.edge")]
-    rows += [(s, names[1], v) for s, v in zip(steps, result.edge, strict=True)]
+    curves = [text("curve.lambda_max"), text("curve.edge")]
+    rows += [(s, curves[1], v) for s, v in zip(steps, result.edge, strict=True)]
     if result.momentum > 0:
-        names.append(text("curve.edge_momentum"))
-        rows += [(s, names[2], v) for s, v in zip(steps, result.edge_momentum, strict=True)]
+        curves.append(text("curve.edge_momentum"))
+        rows += [(s, curves[2], v) for s, v in zip(steps, result.edge_momentum, strict=True)]
     table = pd.DataFrame(rows, columns=["step", "curve", "value"])
     table = table[np.isfinite(table["value"]) & ((table["value"] > 0) | (not log))]
     # A schedule that falls to 0 sends 2/η to infinity: the axis follows what was measured, and the line while near.
-    seen = table[table["curve"] == names[0]]["value"]
-    edges = table[table["curve"] != names[0]]["value"]
+    seen = table[table["curve"] == curves[0]]["value"]
+    edges = table[table["curve"] != curves[0]]["value"]
     domain: dict[str, Any] = {}
     if len(seen):
         near = edges[edges <= 20 * float(seen.max())]
@@ -284,23 +239,13 @@ def through_training(result: Any, *, log: bool = True, height: int = theme.HEIGH
     x = alt.X("step:Q", title=text("axis.epoch"), axis=alt.Axis(tickMinStep=1), scale=alt.Scale(nice=False))
     axis = _decades(domain["domain"], "~g") if log and domain else alt.Axis(format="~g", tickCount=6)
     y = alt.Y("value:Q", title=text("axis.lambda_max"), scale=scale, axis=axis)
-    palette = [POSITIVE, theme.ACCENT, theme.CATEGORICAL[3]][: len(names)]
-    color = alt.Color(
-        "curve:N",
-        scale=alt.Scale(domain=names, range=palette),
-        title=None,
-        legend=alt.Legend(orient="top", symbolType="stroke", symbolSize=300, symbolStrokeWidth=3),
-    )
-    dash = alt.StrokeDash(
-        "curve:N", scale=alt.Scale(domain=names, range=[[1, 0], [6, 3], [2, 3]][: len(names)]), legend=None
-    )
-    tooltip = [
-        alt.Tooltip("step:Q", title=text("axis.epoch")),
-        alt.Tooltip("curve:N", title=" "),
-        alt.Tooltip("value:Q", title="λ", format=".4g"),
-    ]
+    palette = dict(zip(curves, (POSITIVE, theme.ACCENT, theme.CATEGORICAL[3]), strict=False))
+    color = names("curve", palette, symbolType="stroke", symbolSize=300, symbolStrokeWidth=3)
+    dashes = alt.Scale(domain=curves, range=[[1, 0], [6, 3], [2, 3]][: len(curves)])
+    dash = alt.StrokeDash("curve:N", scale=dashes, legend=None)
+    tooltip = tips(("step:Q", text("axis.epoch")), ("curve:N", " "), ("value:Q", "λ", ".4g"))
     base = alt.Chart(table)
-    points = alt.Chart(table[table["curve"] == names[0]])
+    points = alt.Chart(table[table["curve"] == curves[0]])
     marks = [
         base.mark_line(strokeWidth=2, clip=True).encode(x=x, y=y, color=color, strokeDash=dash),
         points.mark_point(filled=True, size=40, opacity=1, clip=True).encode(x=x, y=y, color=color, tooltip=tooltip),
@@ -318,12 +263,11 @@ def trace_through_training(result: Any, *, height: int = theme.HEIGHT_SMALL) -> 
     x = alt.X("step:Q", title=text("axis.epoch"), axis=alt.Axis(tickMinStep=1), scale=alt.Scale(nice=False))
     y = alt.Y("trace:Q", title=title, scale=alt.Scale(zero=False))
     base = alt.Chart(table)
+    dots = base.mark_point(filled=True, size=36, opacity=1, color=POSITIVE)
     marks = [
-        base.mark_area(opacity=0.2, color=POSITIVE).encode(x=x, y=alt.Y("low:Q", title=title), y2="high:Q"),
+        band(base, x, y, color=alt.value(POSITIVE)),
         base.mark_line(strokeWidth=2, color=POSITIVE).encode(x=x, y=y),
-        base.mark_point(filled=True, size=36, opacity=1, color=POSITIVE).encode(
-            x=x, y=y, tooltip=[alt.Tooltip("step:Q", title=text("axis.epoch")), alt.Tooltip("trace:Q", format=".4g")]
-        ),
+        dots.encode(x=x, y=y, tooltip=tips(("step:Q", text("axis.epoch")), ("trace:Q", None, ".4g"))),
     ]
     return theme.describe(alt.layer(*marks), text("alt.trace_training", count=len(table)), height=height)
 
@@ -336,19 +280,14 @@ def minimum_probability(result: Any, *, height: int = theme.HEIGHT) -> alt.Layer
     d = np.asarray(result.dimensions)
     hit = np.asarray(result.n_minima) > 0
     fine = np.linspace(d.min(), d.max(), 200) if len(d) else np.empty(0)
-    names = [text("curve.coins"), text("curve.goe"), text("curve.drawn")]
-    rate = np.log(3) / 4
-    laws = pd.DataFrame(
-        {
-            "d": np.concatenate([fine, fine]),
-            "curve": [names[0]] * len(fine) + [names[1]] * len(fine),
-            "p": np.concatenate([0.5**fine, np.exp(-rate * fine**2)]),
-        }
-    )
+    curves = [text("curve.coins"), text("curve.goe"), text("curve.drawn")]
+    both = np.concatenate([fine, fine])
+    chances = np.concatenate([0.5**fine, np.exp(-np.log(3) / 4 * fine**2)])
+    laws = pd.DataFrame({"d": both, "curve": np.repeat(curves[:2], len(fine)), "p": chances})
     drawn = pd.DataFrame(
         {
             "d": d,
-            "curve": names[2],
+            "curve": curves[2],
             "p": np.where(hit, result.probability, result.high),
             "low": np.where(hit, result.low, result.high),
             "high": result.high,
@@ -359,36 +298,22 @@ def minimum_probability(result: Any, *, height: int = theme.HEIGHT) -> alt.Layer
     )
     bottom = float(min(drawn["low"].min(), drawn["p"].min())) / 3 if len(drawn) else 1e-3
     scale = alt.Scale(type="log", domain=[bottom, 1.3], nice=False)
-    x = alt.X(
-        "d:Q",
-        title=text("axis.dimension"),
-        axis=alt.Axis(tickMinStep=1, format="d"),
-        scale=alt.Scale(nice=False, padding=14),
-    )
+    across = {"axis": alt.Axis(tickMinStep=1, format="d"), "scale": alt.Scale(nice=False, padding=14)}
+    x = alt.X("d:Q", title=text("axis.dimension"), **across)
     title = text("axis.probability")
     y = alt.Y("p:Q", title=title, scale=scale, axis=_decades([bottom, 1.3]))
-    palette = alt.Scale(domain=names, range=[theme.NEUTRAL, theme.CATEGORICAL[1], POSITIVE])
-    color = alt.Color(
-        "curve:N", scale=palette, title=None, legend=alt.Legend(orient="top", direction="vertical", labelLimit=300)
-    )
-    tooltip = [
-        alt.Tooltip("d:Q", title=text("axis.dimension")),
-        alt.Tooltip("p:Q", title=title, format=".3g"),
-        alt.Tooltip("minima:Q", title=text("minima"), format=","),
-        alt.Tooltip("n:Q", title=text("matrices"), format=","),
-    ]
-    points = alt.Chart(drawn)
+    palette = dict(zip(curves, (theme.NEUTRAL, theme.CATEGORICAL[1], POSITIVE), strict=True))
+    color = names("curve", palette, direction="vertical", labelLimit=300)
+    counts = (("minima:Q", text("minima"), ","), ("n:Q", text("matrices"), ","))
+    told = tips(("d:Q", text("axis.dimension")), ("p:Q", title, ".3g"), *counts)
+    seen, bounds = alt.Chart(drawn[drawn["hit"]]), alt.Chart(drawn[~drawn["hit"]])
+    triangle = {"shape": "triangle-down", "filled": False, "strokeWidth": 2, "size": 90}
+    reach = alt.Chart(drawn).mark_rule(strokeWidth=2, clip=True)
     marks = [
         alt.Chart(laws).mark_line(strokeWidth=2, clip=True, strokeDash=[5, 3]).encode(x=x, y=y, color=color),
-        points.mark_rule(strokeWidth=2, clip=True).encode(
-            x=x, y=alt.Y("low:Q", title=title, scale=scale), y2="high:Q", color=color
-        ),
-        alt.Chart(drawn[drawn["hit"]])
-        .mark_point(filled=True, size=70, opacity=1, clip=True)
-        .encode(x=x, y=y, color=color, tooltip=tooltip),
-        alt.Chart(drawn[~drawn["hit"]])
-        .mark_point(shape="triangle-down", filled=False, strokeWidth=2, size=90, clip=True)
-        .encode(x=x, y=y, color=color, tooltip=tooltip),
+        reach.encode(x=x, y=same(y, "low:Q"), y2="high:Q", color=color),
+        seen.mark_point(filled=True, size=70, opacity=1, clip=True).encode(x=x, y=y, color=color, tooltip=told),
+        bounds.mark_point(**triangle, clip=True).encode(x=x, y=y, color=color, tooltip=told),
     ]
     said = "; ".join(f"d = {k}: {p:.3g}" for k, p in zip(d, result.probability, strict=True))
     return theme.describe(alt.layer(*marks), text("alt.minimum", said=said), height=height)

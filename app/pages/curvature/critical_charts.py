@@ -9,7 +9,10 @@ import numpy as np
 import pandas as pd
 
 from app.charts import theme
+from app.charts.marks import names, same, tips
 from app.texts import texts
+
+text = texts("stationary.critical")
 
 # Both ends of viridis vanish on one of the two grounds.
 VISIBLE = alt.SchemeParams("viridis", extent=[0.25, 0.9])
@@ -20,41 +23,30 @@ def index_against_loss(result: Any, *, height: int = 380) -> alt.LayerChart:
 
     Filled points are distinct; hollow ones repeat an earlier point up to a symmetry of the network.
     """
-    text = texts("stationary.critical")
     rows = point_table(result)
     axis = alt.Axis(tickMinStep=1, format="d")
     scale = alt.Scale(domain=[min(result.asked) - 0.5, max(result.asked) + 0.5], nice=False)
     x = alt.X("index:Q", title=text("axis.index"), axis=axis, scale=scale)
     y = alt.Y("loss:Q", title=text("axis.loss"), scale=theme.axis_scale())
-    color = alt.Color(
-        "index:Q",
-        scale=alt.Scale(scheme=VISIBLE, domain=[0, max(1, int(max(result.asked)))]),
-        legend=None,
-    )
-    tooltip = [
-        alt.Tooltip("index:Q", title=text("axis.index")),
-        alt.Tooltip("loss:Q", title=text("axis.loss"), format=".6g"),
-        alt.Tooltip("gradient:Q", title=text("gradient"), format=".1e"),
-        alt.Tooltip("steps:Q", title=text("steps")),
-        alt.Tooltip("kind:N", title=text("kind")),
-    ]
+    tones = alt.Scale(scheme=VISIBLE, domain=[0, max(1, int(max(result.asked)))])
+    color = alt.Color("index:Q", scale=tones, legend=None)
+    told = (("gradient:Q", text("gradient"), ".1e"), ("steps:Q", text("steps")), ("kind:N", text("kind")))
     distinct = f"datum.kind == '{text('distinct')}'"
     dots = (
         alt.Chart(rows)
         .mark_point(size=70, strokeWidth=1.6)
         .encode(
-            x=alt.X("at:Q", title=text("axis.index"), scale=scale, axis=axis),
+            x=same(x, "at:Q"),
             y=y,
             color=color,
             fill=alt.condition(distinct, color, alt.value("transparent")),
             opacity=alt.condition(distinct, alt.value(0.85), alt.value(0.45)),
-            tooltip=tooltip,
+            tooltip=tips(("index:Q", text("axis.index")), ("loss:Q", text("axis.loss"), ".6g"), *told),
         )
     )
-    medians = (
-        alt.Chart(rows[rows["kind"] == text("distinct")])
-        .mark_tick(orient="horizontal", size=44, thickness=2.5, color=theme.ACCENT)
-        .encode(x=x, y=alt.Y("median(loss):Q", title=text("axis.loss")), detail="index:N")
+    ticks = alt.Chart(rows[rows["kind"] == text("distinct")])
+    medians = ticks.mark_tick(orient="horizontal", size=44, thickness=2.5, color=theme.ACCENT).encode(
+        x=x, y=alt.Y("median(loss):Q", title=text("axis.loss")), detail="index:N"
     )
     rho = result.spearman
     described = text(
@@ -65,7 +57,6 @@ def index_against_loss(result: Any, *, height: int = 380) -> alt.LayerChart:
 
 def point_table(result: Any) -> pd.DataFrame:
     """Return the points found, one a row, with a fixed sideways shift that tells equal indices apart."""
-    text = texts("stationary.critical")
     kept = np.flatnonzero(result.found)
     order = np.argsort(np.argsort(kept))
     return pd.DataFrame(
@@ -82,53 +73,34 @@ def point_table(result: Any) -> pd.DataFrame:
 
 def spectra(result: Any, *, row_height: int = 9) -> alt.Chart:
     """Draw the eigenvalues of each distinct critical point as a row of ticks, rows from low loss to high."""
-    text = texts("stationary.critical")
     kept = np.flatnonzero(result.distinct)
     kept = kept[np.argsort(result.losses[kept], kind="stable")]
+    signs = {True: text("negative"), False: text("positive")}
     rows = [
-        {
-            "row": rank,
-            "value": float(value),
-            "sign": text("negative") if value < 0 else text("positive"),
-            "loss": float(result.losses[i]),
-            "index": int(result.index[i]),
-        }
+        (rank, float(value), signs[bool(value < 0)], float(result.losses[i]), int(result.index[i]))
         for rank, i in enumerate(kept)
         for value in result.eigenvalues[i]
     ]
     table = pd.DataFrame(rows, columns=["row", "value", "sign", "loss", "index"])
     largest = float(table["value"].abs().max()) if len(table) else 1.0
-    chart = (
-        alt.Chart(table)
-        .mark_tick(thickness=1.4, size=row_height - 1, orient="vertical")
-        .encode(
-            x=alt.X("value:Q", title=text("axis.eigenvalue"), scale=alt.Scale(type="symlog", constant=largest / 200)),
-            y=alt.Y("row:O", title=text("axis.row"), axis=alt.Axis(labels=False, ticks=False)),
-            color=alt.Color(
-                "sign:N",
-                title=None,
-                scale=alt.Scale(
-                    domain=[text("negative"), text("positive")], range=[theme.ACCENT, theme.CATEGORICAL[0]]
-                ),
-                legend=alt.Legend(orient="bottom"),
-            ),
-            tooltip=[
-                alt.Tooltip("value:Q", title=text("axis.eigenvalue"), format=".4g"),
-                alt.Tooltip("index:Q", title=text("axis.index")),
-                alt.Tooltip("loss:Q", title=text("axis.loss"), format=".5g"),
-            ],
-        )
+    scale = alt.Scale(type="symlog", constant=largest / 200)
+    told = (("index:Q", text("axis.index")), ("loss:Q", text("axis.loss"), ".5g"))
+    ticks = alt.Chart(table).mark_tick(thickness=1.4, size=row_height - 1, orient="vertical")
+    chart = ticks.encode(
+        x=alt.X("value:Q", title=text("axis.eigenvalue"), scale=scale),
+        y=alt.Y("row:O", title=text("axis.row"), axis=alt.Axis(labels=False, ticks=False)),
+        color=names("sign", {signs[True]: theme.ACCENT, signs[False]: theme.CATEGORICAL[0]}, "bottom"),
+        tooltip=tips(("value:Q", text("axis.eigenvalue"), ".4g"), *told),
     )
     return theme.describe(chart, text("alt.spectra", n=len(kept)), height=max(row_height * len(kept) + 60, 130))
 
 
 def success(result: Any, *, height: int = 170) -> alt.LayerChart:
     """Draw the share of searches that reached the index asked, with its 95 % interval."""
-    text = texts("stationary.critical")
     rows = pd.DataFrame(result.success)
     x = alt.X("index:O", title=text("axis.asked"), axis=alt.Axis(labelAngle=0))
     y = alt.Y("rate:Q", title=text("axis.rate"), scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%"))
-    tooltip = [alt.Tooltip(f"{name}:Q", title=text(f"table.{name}")) for name in ("starts", "converged", "found")]
+    tooltip = tips(*((f"{name}:Q", text(f"table.{name}")) for name in ("starts", "converged", "found")))
     bars = alt.Chart(rows).mark_bar(color=theme.CATEGORICAL[0], opacity=0.75, size=22).encode(x=x, y=y, tooltip=tooltip)
     spread = alt.Chart(rows).mark_rule(color=theme.NEUTRAL, strokeWidth=2).encode(x=x, y="low:Q", y2="high:Q")
     total = f"{int(rows['found'].sum())}/{int(rows['starts'].sum())}"

@@ -14,7 +14,10 @@ import numpy as np
 import pandas as pd
 
 from app.charts import surface, theme
+from app.charts.marks import band, names, rule, tips
 from app.texts import texts
+
+text = texts("escape")
 
 COLORS = (*theme.CATEGORICAL, theme.NEUTRAL)
 LEFT, STAYED, DIVERGED = "left", "still there", "diverged"
@@ -22,19 +25,16 @@ LEFT, STAYED, DIVERGED = "left", "still there", "diverged"
 
 def name_of(optimizer: str) -> str:
     """Return what a person calls an optimiser."""
-    return texts("escape")(f"optimizer.{optimizer}")
+    return text(f"optimizer.{optimizer}")
 
 
 def color(result: Any, *, legend: bool = True) -> alt.Color:
     """Return the encoding of the optimisers, each with the same colour in every chart and run."""
-    order = [key for key in texts("escape")("optimizer.order").split() if key in result.optimizers]
-    everything = texts("escape")("optimizer.order").split()
-    return alt.Color(
-        "optimizer:N",
-        title=texts("escape")("optimizer"),
-        scale=alt.Scale(domain=[name_of(key) for key in order], range=[COLORS[everything.index(key)] for key in order]),
-        legend=alt.Legend(orient="bottom", columns=3, symbolOpacity=1) if legend else None,
-    )
+    every = dict(zip(text("optimizer.order").split(), COLORS, strict=False))
+    found = {name_of(key): tone for key, tone in every.items() if key in result.optimizers}
+    encoding = names("optimizer", found, "bottom" if legend else None, columns=3, symbolOpacity=1)
+    encoding.title = text("optimizer")
+    return encoding
 
 
 def paths(result: Any, radius: int = 0, shown: Sequence[str] | None = None, *, height: int = 420) -> alt.LayerChart:
@@ -50,20 +50,11 @@ def paths(result: Any, radius: int = 0, shown: Sequence[str] | None = None, *, h
     height : int, default=420
         Pixels.
     """
-    text = texts("escape")
     plane = result.plane
-    x_title, y_title = (text(f"axis.{name}.{_axis_kind(result)}") for name in ("negative", "positive"))
+    titles = tuple(text(f"axis.{name}.{_axis_kind(result)}") for name in ("negative", "positive"))
+    shape = {"axes": (plane["x"], plane["y"]), "losses": plane["losses"], "axis_titles": titles}
     base = surface.heat_map(
-        SimpleNamespace(
-            axes=(plane["x"], plane["y"]),
-            losses=plane["losses"],
-            axis_titles=(x_title, y_title),
-            settings=result.settings,
-        ),
-        log=False,
-        levels=14,
-        clip=0.95,
-        height=height,
+        SimpleNamespace(**shape, settings=result.settings), log=False, levels=14, clip=0.95, height=height
     )
     rows = path_table(result, radius, shown)
     rows = rows[rows["seed"] == rows.groupby("optimizer")["seed"].transform("min")]  # ten of each hide one another
@@ -73,24 +64,12 @@ def paths(result: Any, radius: int = 0, shown: Sequence[str] | None = None, *, h
         inside = (rows["x"].abs() <= 1.05 * reach[0]) & (rows["y"].abs() <= 1.05 * reach[1])
         # a path ends at the edge of the map: what comes after is far from the saddle
         rows = rows[inside.groupby([rows["optimizer"], rows["seed"]]).cummin()]
-        line = (
-            alt.Chart(rows)
-            .mark_line(clip=True, strokeWidth=1.4, opacity=0.9)
-            .encode(
-                x="x:Q",
-                y="y:Q",
-                color=color(result),
-                detail="seed:N",
-                order="step:Q",
-                tooltip=[
-                    alt.Tooltip("optimizer:N", title=text("optimizer")),
-                    alt.Tooltip("seed:Q", title=text("seed")),
-                    alt.Tooltip("step:Q", title=text("step")),
-                    alt.Tooltip("loss:Q", title=theme.LOSS_TITLE, format=theme.LOSS_FORMAT),
-                ],
-            )
+        line = alt.Chart(rows).mark_line(clip=True, strokeWidth=1.4, opacity=0.9)
+        told = (("optimizer:N", text("optimizer")), ("seed:Q", text("seed")), ("step:Q", text("step")))
+        tooltip = tips(*told, ("loss:Q", theme.LOSS_TITLE, theme.LOSS_FORMAT))
+        layers.append(
+            line.encode(x="x:Q", y="y:Q", color=color(result), detail="seed:N", order="step:Q", tooltip=tooltip)
         )
-        layers.append(line)
     drawn = ", ".join(dict.fromkeys(rows["optimizer"])) if len(rows) else text("nothing_moved")
     return theme.describe(
         alt.layer(*layers).resolve_scale(color="independent"),
@@ -101,67 +80,36 @@ def paths(result: Any, radius: int = 0, shown: Sequence[str] | None = None, *, h
 
 def path_table(result: Any, radius: int, shown: Sequence[str] | None = None) -> pd.DataFrame:
     """Return the paths as rows (optimizer, seed, step, x, y, loss); those that never moved are left out."""
-    rows = []
-    for i, optimizer in enumerate(result.optimizers):
-        if shown is not None and optimizer not in shown:
-            continue
-        for seed in np.flatnonzero(result.moved[i, radius]):
-            spots = result.trajectories[i, :, radius, seed]
-            rows.append(
-                pd.DataFrame(
-                    {
-                        "optimizer": name_of(optimizer),
-                        "seed": int(seed),
-                        "step": result.recorded_steps,
-                        "x": spots[:, 0],
-                        "y": spots[:, 1],
-                        "loss": result.losses[i, :, radius, seed],
-                    }
-                )
-            )
     columns = ["optimizer", "seed", "step", "x", "y", "loss"]
+    rows = []
+    for i, optimizer in _shown(result, shown):
+        for seed in np.flatnonzero(result.moved[i, radius]):
+            spots, losses = result.trajectories[i, :, radius, seed], result.losses[i, :, radius, seed]
+            values = (name_of(optimizer), int(seed), result.recorded_steps, spots[:, 0], spots[:, 1], losses)
+            rows.append(pd.DataFrame(dict(zip(columns, values, strict=True))))
     return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=columns)
+
+
+def _shown(result: Any, shown: Sequence[str] | None) -> list[tuple[int, str]]:
+    """Return the places and names of the optimisers to draw."""
+    return [(i, name) for i, name in enumerate(result.optimizers) if shown is None or name in shown]
 
 
 def loss_curves(
     result: Any, radius: int = 0, shown: Sequence[str] | None = None, *, log: bool = True, height: int = 360
 ) -> alt.LayerChart:
     """Draw loss minus the saddle's loss against the step: the median of the seeds with its quartiles."""
-    text = texts("escape")
     rows = curve_table(result, radius, shown)
-    steps = alt.X(
-        "step:Q",
-        title=text("axis.step"),
-        scale=theme.axis_scale(log, domain=[1 if log else 0, max(result.max_steps, 2)], nice=False),
-    )
+    scale = theme.axis_scale(log, domain=[1 if log else 0, max(result.max_steps, 2)], nice=False)
+    x = alt.X("step:Q", title=text("axis.step"), scale=scale)
     if log:
         rows = rows[rows["step"] > 0]
-    band = (
-        alt.Chart(rows)
-        .mark_area(opacity=0.18, clip=True)
-        .encode(x=steps, y=alt.Y("low:Q", title=text("axis.drop")), y2="high:Q", color=color(result))
-    )
-    line = (
-        alt.Chart(rows)
-        .mark_line(strokeWidth=2, clip=True)
-        .encode(
-            x=steps,
-            y=alt.Y("median:Q", title=text("axis.drop"), scale=_drop_scale(result, rows)),
-            color=color(result),
-            tooltip=[
-                alt.Tooltip("optimizer:N", title=text("optimizer")),
-                alt.Tooltip("step:Q", title=text("step")),
-                alt.Tooltip("median:Q", title=text("median"), format=".3g"),
-            ],
-        )
-    )
-    edge = (
-        alt.Chart(pd.DataFrame({"drop": [-result.threshold]}))
-        .mark_rule(strokeDash=[4, 4], color=theme.NEUTRAL)
-        .encode(y="drop:Q")
-    )
+    y = alt.Y("median:Q", title=text("axis.drop"), scale=_drop_scale(result, rows))
+    base, tone = alt.Chart(rows), color(result)
+    told = tips(("optimizer:N", text("optimizer")), ("step:Q", text("step")), ("median:Q", text("median"), ".3g"))
+    line = base.mark_line(strokeWidth=2, clip=True).encode(x=x, y=y, color=tone, tooltip=told)
     return theme.describe(
-        alt.layer(band, edge, line),
+        alt.layer(band(base, x, y, 0.18, color=tone), rule(y, -result.threshold), line),
         text("alt.curves", radius=f"{result.radii[radius]:g}", threshold=f"{result.threshold:g}"),
         height=height,
     )
@@ -169,24 +117,13 @@ def loss_curves(
 
 def curve_table(result: Any, radius: int, shown: Sequence[str] | None = None) -> pd.DataFrame:
     """Return loss minus the saddle's loss: quartiles over the seeds at each recorded step."""
-    rows = []
-    for i, optimizer in enumerate(result.optimizers):
-        if shown is not None and optimizer not in shown:
-            continue
-        drop = result.losses[i, :, radius] - result.saddle["loss"]
-        low, median, high = np.quantile(np.nan_to_num(drop, nan=np.inf), [0.25, 0.5, 0.75], axis=1, method="nearest")
-        rows.append(
-            pd.DataFrame(
-                {
-                    "optimizer": name_of(optimizer),
-                    "step": result.recorded_steps,
-                    "low": low,
-                    "median": median,
-                    "high": high,
-                }
-            )
-        )
     columns = ["optimizer", "step", "low", "median", "high"]
+    rows = []
+    for i, optimizer in _shown(result, shown):
+        drop = result.losses[i, :, radius] - result.saddle["loss"]
+        quartiles = np.quantile(np.nan_to_num(drop, nan=np.inf), [0.25, 0.5, 0.75], axis=1, method="nearest")
+        values = (name_of(optimizer), result.recorded_steps, *quartiles)
+        rows.append(pd.DataFrame(dict(zip(columns, values, strict=True))))
     table = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=columns)
     return table[np.isfinite(table[["low", "median", "high"]].to_numpy(float)).all(axis=1)]
 
@@ -196,7 +133,6 @@ def escape_times(result: Any, radius: int = 0, *, height: int = 34) -> alt.Layer
 
     Runs still there at the end stand at the right edge as hollow squares, diverged ones as crosses.
     """
-    text = texts("escape")
     start = f"{result.radii[radius]:g}"
     table = times_table(result)
     table = table[table["radius"] == text("panel.radius", radius=start)]
@@ -204,41 +140,27 @@ def escape_times(result: Any, radius: int = 0, *, height: int = 34) -> alt.Layer
     last = 2.0 * max(result.max_steps, 1)
     x = alt.X("steps:Q", title=text("axis.leaving"), scale=alt.Scale(type="log", domain=[1, last], nice=False))
     y = alt.Y("optimizer:N", title=None, sort=order)
-    base = alt.Chart(table)
-    bars = (
-        base.transform_filter("datum.what == 'quartiles'")
-        .mark_rule(strokeWidth=5, opacity=0.35)
-        .encode(x=x, x2="high:Q", y=y, color=color(result, legend=False))
-    )
-    medians = (
-        base.transform_filter("datum.what == 'median'")
-        .mark_tick(thickness=3, size=18)
-        .encode(x=x, y=y, color=color(result, legend=False))
-    )
-    theory = (
-        base.transform_filter("datum.what == 'theory'")
-        .mark_point(shape="diamond", size=70, filled=False, strokeWidth=1.8, color=theme.NEUTRAL)
-        .encode(x=x, y=y, tooltip=[alt.Tooltip("steps:Q", title=text("theory"), format=".0f")])
-    )
+    base, tone = alt.Chart(table), color(result, legend=False)
+
+    def only(what: str) -> alt.Chart:
+        return base.transform_filter(f"datum.what == '{what}'")
+
+    bars = only("quartiles").mark_rule(strokeWidth=5, opacity=0.35).encode(x=x, x2="high:Q", y=y, color=tone)
+    medians = only("median").mark_tick(thickness=3, size=18).encode(x=x, y=y, color=tone)
+    diamond = {"shape": "diamond", "size": 70, "filled": False, "strokeWidth": 1.8, "color": theme.NEUTRAL}
+    theory = only("theory").mark_point(**diamond).encode(x=x, y=y, tooltip=tips(("steps:Q", text("theory"), ".0f")))
+    shapes = alt.Scale(domain=[LEFT, STAYED, DIVERGED], range=["circle", "square", "cross"])
+    told = (("optimizer:N", text("optimizer")), ("outcome:N", text("outcome")), ("steps:Q", text("step"), ".0f"))
     dots = (
-        base.transform_filter("datum.what == 'run'")
+        only("run")
         .mark_point(size=42, opacity=0.75)
         .encode(
             x=x,
             y=y,
             yOffset=alt.YOffset("jitter:Q", scale=alt.Scale(domain=[-1.6, 1.6])),
-            color=color(result, legend=False),
-            shape=alt.Shape(
-                "outcome:N",
-                title=text("outcome"),
-                scale=alt.Scale(domain=[LEFT, STAYED, DIVERGED], range=["circle", "square", "cross"]),
-                legend=alt.Legend(orient="bottom"),
-            ),
-            tooltip=[
-                alt.Tooltip("optimizer:N", title=text("optimizer")),
-                alt.Tooltip("outcome:N", title=text("outcome")),
-                alt.Tooltip("steps:Q", title=text("step"), format=".0f"),
-            ],
+            color=tone,
+            shape=alt.Shape("outcome:N", title=text("outcome"), scale=shapes, legend=alt.Legend(orient="bottom")),
+            tooltip=tips(*told),
         )
     )
     return theme.describe(
@@ -250,7 +172,6 @@ def escape_times(result: Any, radius: int = 0, *, height: int = 34) -> alt.Layer
 
 def times_table(result: Any) -> pd.DataFrame:
     """Return one row a run, and rows for medians, quartiles and the theory; stayed runs stand at the edge."""
-    text = texts("escape")
     rows: list[dict[str, Any]] = []
     edge = 1.5 * max(result.max_steps, 1)
     for i, optimizer in enumerate(result.optimizers):
@@ -276,26 +197,13 @@ def times_table(result: Any) -> pd.DataFrame:
 
 def spectrum(result: Any, *, height: int = 150) -> alt.Chart:
     """Draw the eigenvalues of the Hessian at the saddle as ticks; negative ones in the accent colour."""
-    text = texts("escape")
     values = np.asarray(result.saddle["eigenvalues"], float)
     rows = pd.DataFrame({"value": values, "sign": np.where(values < 0, text("negative"), text("positive"))})
     largest = float(np.abs(values).max()) or 1.0
-    chart = (
-        alt.Chart(rows)
-        .mark_tick(thickness=2, size=70)
-        .encode(
-            x=alt.X("value:Q", title=text("axis.eigenvalue"), scale=alt.Scale(type="symlog", constant=largest / 100)),
-            color=alt.Color(
-                "sign:N",
-                title=None,
-                scale=alt.Scale(
-                    domain=[text("negative"), text("positive")], range=[theme.ACCENT, theme.CATEGORICAL[0]]
-                ),
-                legend=alt.Legend(orient="bottom"),
-            ),
-            tooltip=[alt.Tooltip("value:Q", title=text("axis.eigenvalue"), format=".4g")],
-        )
-    )
+    x = alt.X("value:Q", title=text("axis.eigenvalue"), scale=alt.Scale(type="symlog", constant=largest / 100))
+    tones = names("sign", {text("negative"): theme.ACCENT, text("positive"): theme.CATEGORICAL[0]}, "bottom")
+    ticks = alt.Chart(rows).mark_tick(thickness=2, size=70)
+    chart = ticks.encode(x=x, color=tones, tooltip=tips(("value:Q", text("axis.eigenvalue"), ".4g")))
     negative = int((values < 0).sum())
     return theme.describe(chart, text("alt.spectrum", n=len(values), negative=negative), height=height)
 

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from app.charts import theme
+from app.charts.marks import band, interval, names, tips
 from app.texts import texts
 
 Labelled = Sequence[tuple[str, Any]]
@@ -74,10 +75,10 @@ def rise_profile(
         if len(radius) and np.isfinite(result.sharpness):
             marks.append((label, rho, result.sharpness))
     line = pd.DataFrame(lines, columns=["model", "what", "radius", "rise"])
-    band = pd.DataFrame(bands, columns=["model", "radius", "low", "high"])
+    between = pd.DataFrame(bands, columns=["model", "radius", "low", "high"])
     mark = pd.DataFrame(marks, columns=["model", "radius", "rise"])
     line, mark = line[_drawable(line["rise"], log)], mark[_drawable(mark["rise"], log)]
-    band = band[_drawable(band["low"], log) & _drawable(band["high"], log)]
+    between = between[_drawable(between["low"], log) & _drawable(between["high"], log)]
     line = line.assign(curve=line["what"].map({what: text(f"curve.{what}") for what in DASHES}))
     # A prediction far from every measured rise would squeeze the measurement: the axis follows the measured.
     measured = line[line["what"] != QUADRATIC]["rise"]
@@ -87,24 +88,19 @@ def rise_profile(
     y = alt.Y("rise:Q", title=text("axis.rise"), **up)
     color = _colors(results)
     used = [what for what in DASHES if what in set(line["what"])]
+    curves = {text(f"curve.{what}"): DASHES[what] for what in used}
     dash = alt.StrokeDash(
         "curve:N",
         title=None,
-        scale=alt.Scale(domain=[text(f"curve.{w}") for w in used], range=[DASHES[w] for w in used]),
+        scale=alt.Scale(domain=list(curves), range=list(curves.values())),
         legend=alt.Legend(orient="top", symbolSize=260),
     )
-    numbers = [
-        alt.Tooltip("radius:Q", title="ρ", format=".3g"),
-        alt.Tooltip("rise:Q", title=text("axis.rise"), format=".4g"),
-    ]
-    name = alt.Tooltip("model:N", title=text("model"))
+    told = tips(("model:N", text("model")), ("radius:Q", "ρ", ".3g"), ("rise:Q", text("axis.rise"), ".4g"))
     base, best = alt.Chart(line), alt.Chart(line[line["what"] == BEST])
     layers = [
-        alt.Chart(band)
-        .mark_area(opacity=0.15, clip=True)
-        .encode(x=x, y=alt.Y("low:Q", title=text("axis.rise"), **up), y2="high:Q", color=color),
+        band(alt.Chart(between), x, y, 0.15, color=color),
         base.mark_line(strokeWidth=2, clip=True).encode(x=x, y=y, color=color, strokeDash=dash),
-        best.mark_point(filled=True, size=36, clip=True).encode(x=x, y=y, color=color, tooltip=[name, *numbers]),
+        best.mark_point(filled=True, size=36, clip=True).encode(x=x, y=y, color=color, tooltip=told),
         alt.Chart(mark).mark_point(size=170, strokeWidth=2, clip=True).encode(x=x, y=y, color=color),
     ]
     said = "; ".join(f"{label}: {rise:.3g} at ρ = {rho:.3g}" for label, rho, rise in marks)
@@ -138,17 +134,13 @@ def noise_profile(results: Labelled, *, log: bool = True, height: int = theme.HE
     x = alt.X("sigma:Q", title=text("axis.sigma.filter" if filtered else "axis.sigma"), **across)
     title, color = text("axis.mean_rise"), _colors(results)
     y = alt.Y("mean:Q", title=title, **up)
-    tooltip = [
-        alt.Tooltip("model:N", title=text("model")),
-        alt.Tooltip("sigma:Q", title="σ", format=".3g"),
-        alt.Tooltip("mean:Q", title=title, format=".4g"),
-        alt.Tooltip("stderr:Q", title=text("stderr"), format=".2g"),
-    ]
+    numbers = (("mean:Q", title, ".4g"), ("stderr:Q", text("stderr"), ".2g"))
+    told = tips(("model:N", text("model")), ("sigma:Q", "σ", ".3g"), *numbers)
     base = alt.Chart(table)
     layers = [
-        base.mark_area(opacity=0.2).encode(x=x, y=alt.Y("low:Q", title=title, **up), y2="high:Q", color=color),
+        band(base, x, y, color=color),
         base.mark_line(strokeWidth=2).encode(x=x, y=y, color=color),
-        base.mark_point(filled=True, size=36).encode(x=x, y=y, color=color, tooltip=tooltip),
+        base.mark_point(filled=True, size=36).encode(x=x, y=y, color=color, tooltip=told),
     ]
     return theme.describe(alt.layer(*layers), text("alt.noise", count=len(results)), height=height)
 
@@ -174,21 +166,13 @@ def measures(results: Labelled, *, columns: int = 2, width: int = 220) -> alt.Co
         scale = alt.Scale(zero=bool((table["low"] >= 0).all()))
         x = alt.X("value:Q", title=title, scale=scale, axis=alt.Axis(tickCount=4))
         color = _colors(results, legend=False)
-        tooltip = [
-            alt.Tooltip("model:N", title=text("model")),
-            alt.Tooltip("value:Q", title=title, format=".4g"),
-        ]
+        told = [("model:N", text("model")), ("value:Q", title, ".4g")]
         if table["kind"].any():
-            tooltip.append(alt.Tooltip("error:Q", title=text(f"error.{name}"), format=".2g"))
-        dots = (
-            alt.Chart(table).mark_point(filled=True, size=80, opacity=1).encode(x=x, y=y, color=color, tooltip=tooltip)
-        )
-        bars = (
-            alt.Chart(table)
-            .mark_rule(strokeWidth=2)
-            .encode(x=alt.X("low:Q", title=title, scale=scale), x2="high:Q", y=y, color=color)
-        )
-        panels.append(alt.layer(bars, dots).properties(width=width, height=max(40, 28 * len(labels))))
+            told.append(("error:Q", text(f"error.{name}"), ".2g"))
+        base = alt.Chart(table)
+        dots = base.mark_point(filled=True, size=80, opacity=1).encode(x=x, y=y, color=color, tooltip=tips(*told))
+        drawn = alt.layer(interval(base, x, y, color=color), dots)
+        panels.append(drawn.properties(width=width, height=max(40, 28 * len(labels))))
     chart = alt.concat(*panels, columns=columns, spacing=20).resolve_scale(x="independent", y="independent")
     return theme.describe(chart, text("alt.measures", models=", ".join(labels), names=", ".join(shown)))
 
@@ -210,9 +194,8 @@ def experiment(result: Any, *, columns: int = 4, width: int = 92, height: int = 
         table = table[np.isfinite(table["value"].astype(float))]
         if len(table):
             panels.append(_experiment_panel(table, text(f"narrow.{key}"), width, height))
-    chart = alt.concat(*panels, columns=columns, spacing=18).resolve_scale(
-        x="independent", y="independent", color="shared"
-    )
+    chart = alt.concat(*panels, columns=columns, spacing=18)
+    chart = chart.resolve_scale(x="independent", y="independent", color="shared")
     batches = ", ".join(str(sizes[group]) for group in order)
     return theme.describe(chart, text("alt.experiment", runs=len(rows), sizes=batches))
 
@@ -231,16 +214,9 @@ def _experiment_panel(table: pd.DataFrame, title: str, width: int, height: int) 
     def y(field: str) -> alt.Y:
         return alt.Y(f"{field}:Q", title=None, **up)
 
-    color = alt.Color(
-        "group:N",
-        legend=None,
-        scale=alt.Scale(domain=list(GROUP_COLORS), range=list(GROUP_COLORS.values())),
-    )
-    tooltip = [
-        alt.Tooltip("seed:N", title=text("seed")),
-        alt.Tooltip("batch_size:O", title=text("axis.batch_size")),
-        alt.Tooltip("value:Q", title=title, format=".4g"),
-    ]
+    color = names("group", GROUP_COLORS, None)
+    size = ("batch_size:O", text("axis.batch_size"))
+    tooltip = tips(("seed:N", text("seed")), size, ("value:Q", title, ".4g"))
     runs, means = alt.Chart(table), alt.Chart(spread)
     panel = alt.layer(
         runs.mark_line(color=theme.NEUTRAL, opacity=0.4, strokeWidth=1).encode(x=x, y=y("value"), detail="seed:N"),
@@ -253,10 +229,9 @@ def _experiment_panel(table: pd.DataFrame, title: str, width: int, height: int) 
 
 
 def _colors(results: Labelled, *, legend: bool = True) -> alt.Color:
-    labels = [label for label, _ in results]
-    scale = alt.Scale(domain=labels, range=[theme.CATEGORICAL[i % 8] for i in range(len(labels))])
-    wanted = alt.Legend(orient="top", labelLimit=260, symbolOpacity=1) if legend and len(labels) > 1 else None
-    return alt.Color("model:N", title=None, scale=scale, legend=wanted)
+    tones = {label: theme.CATEGORICAL[i % 8] for i, (label, _) in enumerate(results)}
+    wanted = "top" if legend and len(tones) > 1 else None
+    return names("model", tones, wanted, labelLimit=260, symbolOpacity=1)
 
 
 def _axis(values: pd.Series, log: bool, *, pad: float = 1.3) -> dict[str, Any]:
@@ -271,10 +246,8 @@ def _axis(values: pd.Series, log: bool, *, pad: float = 1.3) -> dict[str, Any]:
     steps = (1,) if np.log10(high / low) > 2.5 else (1, 2, 5)
     ticks = [float(f"{step * 10.0**decade:.6g}") for decade in decades for step in steps]
     ticks = [tick for tick in ticks if low <= tick <= high]
-    return {
-        "scale": theme.axis_scale(True, domain=[low, high], nice=False),
-        "axis": alt.Axis(values=ticks, format="~g"),
-    }
+    scale = theme.axis_scale(True, domain=[low, high], nice=False)
+    return {"scale": scale, "axis": alt.Axis(values=ticks, format="~g")}
 
 
 def _drawable(values: pd.Series, log: bool) -> pd.Series:

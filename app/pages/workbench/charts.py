@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from app.charts import theme
+from app.charts.marks import names, tips
 
 SERIES = {
     "loss": [("loss", "training"), ("held_out_loss", "held out")],
@@ -45,17 +46,8 @@ def curves(
     base = alt.Chart(table).encode(
         x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d")),
         y=alt.Y("value:Q", title=title, scale=scale),
-        color=alt.Color(
-            "on:N",
-            title=None,
-            scale=alt.Scale(domain=["training", "held out"], range=[theme.TRAIN, theme.HELD_OUT]),
-            legend=alt.Legend(orient="top"),
-        ),
-        tooltip=[
-            alt.Tooltip("epoch:Q"),
-            alt.Tooltip("on:N", title="on"),
-            alt.Tooltip("value:Q", title=title, format=".4g"),
-        ],
+        color=names("on", {"training": theme.TRAIN, "held out": theme.HELD_OUT}),
+        tooltip=tips(("epoch:Q",), ("on:N", "on"), ("value:Q", title, ".4g")),
     )
     last = f", last {table['value'].iloc[-1]:.3g}" if len(table) else ""
     return theme.describe(

@@ -1,0 +1,47 @@
+"""What charts are put together from, a line each: tooltips, named colours, bands, intervals, rules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from app.charts import theme
+
+
+def tips(*fields: tuple[str | None, ...]) -> list[alt.Tooltip]:
+    """Return tooltips, each given as (field with its type, title, number format); title and format may be left out."""
+    named = [dict(zip(("shorthand", "title", "format"), field, strict=False)) for field in fields]
+    return [alt.Tooltip(**{name: value for name, value in field.items() if value is not None}) for field in named]
+
+
+def names(field: str, colors: Mapping[str, str], legend: str | None = "top", **look: Any) -> alt.Color:
+    """Return the colours of the names in a field; ``legend`` is where they are listed, ``look`` more about the list."""
+    scale = alt.Scale(domain=list(colors), range=list(colors.values()))
+    return alt.Color(f"{field}:N", title=None, scale=scale, legend=legend and alt.Legend(orient=legend, **look))
+
+
+def same(axis: Any, field: str) -> Any:
+    """Return an axis for another field, on the same scale and with the same title."""
+    other = axis.copy(deep=False)
+    other.shorthand = field
+    return other
+
+
+def band(base: alt.Chart, x: alt.X, y: alt.Y, opacity: float = 0.2, **more: Any) -> alt.Chart:
+    """Return the area from the field ``low`` to ``high``, on the axis ``y`` of what lies between."""
+    return base.mark_area(opacity=opacity, clip=True).encode(x=x, y=same(y, "low:Q"), y2="high:Q", **more)
+
+
+def interval(base: alt.Chart, x: alt.X, y: alt.Y, width: float = 2, **more: Any) -> alt.Chart:
+    """Return the line from the field ``low`` to ``high`` along ``x``: how well a value is known."""
+    look = {"color": alt.value(theme.NEUTRAL)} | more
+    return base.mark_rule(strokeWidth=width).encode(x=same(x, "low:Q"), x2="high:Q", y=y, **look)
+
+
+def rule(axis: alt.X | alt.Y, value: float) -> alt.Chart:
+    """Return a dashed line across the picture where an axis has a value."""
+    table = pd.DataFrame({str(axis.shorthand).partition(":")[0]: [value]})
+    return alt.Chart(table).mark_rule(strokeDash=[4, 4], color=theme.NEUTRAL).encode(axis)
