@@ -1,7 +1,8 @@
 """The launcher: ``loss-atlas`` or ``python -m app``; ``loss-atlas cache`` looks at stored answers and clears them.
 
-Starts Streamlit on 127.0.0.1 only, on a free port, and opens the browser. Nothing leaves the machine: no
-usage statistics, no e-mail prompt, no font or script from another host.
+``loss-atlas check`` measures landscapes whose answers are known. The app itself is Streamlit on
+127.0.0.1 only, on a free port, and opens the browser. Nothing leaves the machine: no usage statistics, no e-mail
+prompt, no font or script from another host.
 """
 
 from __future__ import annotations
@@ -74,6 +75,29 @@ def cache(clear: bool = False, reduce: str | None = None) -> int:
     return 0
 
 
+def check() -> int:
+    """Measure the known landscapes and print a row for each number; 1 when one is wrong."""
+    from estimators import KNOWN_LANDSCAPES, check_installation
+
+    def told(done: int, total: int, message: str = "") -> None:
+        if done < total:
+            print(f"{message} ({done + 1} of {total}) ...", file=sys.stderr, flush=True)
+
+    result = check_installation(on_progress=told)
+    print(f"{'':6}{'quantity':<46}{'formula':>14}{'measured':>14}{'difference':>12}{'stated error':>14}")
+    shown = None
+    for row in result.rows:
+        if row["landscape"] != shown:
+            shown = row["landscape"]
+            print(f"\n{KNOWN_LANDSCAPES[shown].title}: {KNOWN_LANDSCAPES[shown].formula}")
+        quantity = row["quantity"] if row["rung"] < 0 else f"{row['quantity']}, index {row['rung']}"
+        numbers = f"{row['expected']:>14.7g}{row['measured']:>14.7g}{row['difference']:>12.1e}{row['error']:>14.1e}"
+        print(f"{'right' if row['right'] else 'WRONG':<6}{quantity:<46}{numbers}  {row['error_of']}")
+    wrong = sum(not row["right"] for row in result.rows)
+    print(f"\n{len(result.rows) - wrong} of {len(result.rows)} numbers right, in {result.seconds:.0f} s.")
+    return 0 if result.right else 1
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Start the app; return its exit status."""
     parser = argparse.ArgumentParser(prog="loss-atlas", description="Maps the loss landscape of image classifiers.")
@@ -90,7 +114,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     change = answers.add_mutually_exclusive_group()
     change.add_argument("--clear", action="store_true", help="remove all stored answers")
     change.add_argument("--reduce", metavar="SIZE", help="keep at most SIZE (500M, 2G), what was used last")
+    commands.add_parser("check", help="measure landscapes whose answers are known; exit code 1 when one is wrong")
     options = parser.parse_args(arguments)
+    if options.command == "check":
+        return check()
     if options.command == "cache":
         try:
             return cache(clear=options.clear, reduce=options.reduce)

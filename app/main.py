@@ -26,6 +26,7 @@ from app.workspace import trainings
 # (section, page, icon), in the order of the sidebar; a page appears once its module exists.
 PAGES = (
     ("start", "home", ":material/landscape:"),
+    ("start", "known", ":material/fact_check:"),
     ("start", "workbench", ":material/construction:"),
     ("measure", "surface", ":material/terrain:"),
     ("measure", "stationary", ":material/adjust:"),

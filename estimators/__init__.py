@@ -14,6 +14,7 @@ from .curvature import (
     scheduled_rates,
 )
 from .data import DataList, Examples, data_settings, list_data, load_data
+from .known import KNOWN_LANDSCAPES, CheckResult, KnownLandscape, Problem, check_installation
 from .landscape import Evaluation, Landscape
 from .models import count_parameters, load_model, read_checkpoint, save_checkpoint
 from .progress import Cancelled
@@ -25,11 +26,13 @@ from .surface import SurfaceMapper, SurfaceResult, basins_of, write_mesh
 from .training import TrainingRun, train
 
 __all__ = [
+    "KNOWN_LANDSCAPES",
     "SHARPNESS_MEASURES",
     "ArchitectureComparer",
     "AverageResult",
     "CacheInfo",
     "Cancelled",
+    "CheckResult",
     "ComparisonResult",
     "CriticalPointFinder",
     "CriticalPointsResult",
@@ -41,12 +44,14 @@ __all__ = [
     "EscapeResult",
     "Evaluation",
     "Examples",
+    "KnownLandscape",
     "Landscape",
     "MapResult",
     "MinimaMapper",
     "MinimumProbabilityResult",
     "ModeConnector",
     "PathResult",
+    "Problem",
     "Result",
     "SWAAverager",
     "SaddleEscaper",
@@ -57,6 +62,7 @@ __all__ = [
     "TrainingRun",
     "basins_of",
     "cache_info",
+    "check_installation",
     "clear_cache",
     "count_parameters",
     "data_settings",

@@ -22,7 +22,7 @@ FLOORS = (
     ("estimators.base",),
     tuple(f"estimators.{room}" for room in ("curvature", "sharpness", "surface", "connectivity", "saddles")),
     ("estimators.averaging", "estimators.architectures"),
-    ("estimators.experiments",),
+    ("estimators.experiments", "estimators.known"),
     ("estimators",),
 )
 ROOMS = tuple(name for floor in FLOORS[5:7] for name in floor)

@@ -3,6 +3,8 @@
 EN = {
     "home": "Home",
     "home.help": "A real landscape, and what each page answers.",
+    "known": "Known landscapes",
+    "known.help": "Is this installation right where the answer is known?",
     "workbench": "Workbench",
     "workbench.help": "Choose a timm model and data, train it, and keep its checkpoints.",
     "surface": "Surface",

@@ -22,6 +22,7 @@ PAGE = "home"
 HERE = Path(__file__).resolve().parent
 DEMO = (HERE.parents[2] / "assets" / "demo_surface.npz", HERE.parents[1] / "static" / "demo_surface.npz")
 TOUR = (
+    "known",
     "workbench",
     "surface",
     "stationary",

@@ -1,0 +1,1 @@
+"""Known landscapes: the engine beside closed forms."""
