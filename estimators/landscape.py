@@ -21,7 +21,8 @@ from .core.network.copying import cast, private_copy
 from .core.network.cuda_graph import recorded
 from .core.network.derivative_checks import check_derivatives
 from .core.network.derivatives import Products, loss_and_gradient
-from .core.network.evaluation import Loss, batches, per_example_losses, totals
+from .core.network.evaluation import Batch, Loss, batches, per_example_losses, totals
+from .core.network.fields import Fields, Inputs, in_precision, spread_at_the_door
 from .core.network.layout import image_layout
 from .core.network.memories import forget, forget_known
 from .core.network.probes import (
@@ -82,7 +83,8 @@ class Landscape:
     model : nn.Module
         Any module that maps inputs (N, ...) to class scores; tuples, dicts and objects with `.logits` work.
     data : Examples, (inputs, targets), Dataset or DataLoader
-        The examples, see :func:`load_data`.
+        The examples, see :func:`load_data`. Inputs in a tuple are handed to the model as `model(*inputs)`, in a dict as
+        `model(**inputs)`.
     loss : str or callable, default="cross_entropy"
         "cross_entropy", "mse", or `(outputs, targets)` → per-example losses (N,).
     batch_size : int, default=512
@@ -186,6 +188,8 @@ class Landscape:
             module = cast(plain_weight_norm(private_copy(self._template)), self.device, self.dtype).eval()
             if image_layout(module) != torch.channels_last:  # what the model brought along
                 module = module.to(memory_format=torch.contiguous_format)
+            if isinstance(self._inputs, Fields):
+                spread_at_the_door(module)
             patterns = None if self._patterns is None else tuple(self._patterns)
             self._network = Network(module, patterns, self.batch_norm, precision == "bfloat16")
             self._network.estimate_from(self._inputs)
@@ -449,7 +453,7 @@ class Landscape:
             other, _ = read_checkpoint(other)
         state = compatible_state_dict(self._template, other)
         if module is not None:
-            check_same_function(self._template, module, state, self.data.inputs)
+            check_same_function(self._template, module, state, self.data.fields)
         return self._network.flat.join([state[name].to(self.theta) for name in self.names])
 
     def state_dict(self, theta: Tensor | None = None) -> dict[str, Tensor]:
@@ -481,19 +485,21 @@ class Landscape:
         origin = self._origin or self
         return _rebuild, (self._template, origin.data, self._options, None if self._origin is None else self.data)
 
-    def sample_inputs(self, n: int) -> Tensor:
+    def sample_inputs(self, n: int) -> Inputs:
         """First n inputs, on the device, as a copy."""
         return self._inputs[:n].to(self.device, copy=True)
 
     def _vector(self, theta: Tensor | None) -> Tensor:
         return self.theta if theta is None else self.point(theta)
 
-    def _place(self, data: Examples) -> tuple[Tensor, Tensor]:
-        x, y = data.inputs, data.targets
-        x = x.to(self.dtype) if x.is_floating_point() else x
-        y = y.to(self.dtype) if y.is_floating_point() else y
-        if x.dim() == 4:
-            x = x.to(memory_format=image_layout(self._template))
+    def _place(self, data: Examples) -> tuple[Inputs, Tensor]:
+        x, y = in_precision(data.fields, self.dtype), in_precision(data.targets, self.dtype)
+        layout = image_layout(self._template)
+
+        def laid_out(part: Tensor) -> Tensor:
+            return part.to(memory_format=layout) if part.dim() == 4 else part
+
+        x = x.map(laid_out) if isinstance(x, Fields) else laid_out(x)
         if self.device.type == "cuda" and x.nbytes > torch.cuda.mem_get_info(self.device)[0] // 2:
             return x.pin_memory(), y.pin_memory()
         return x.to(self.device), y.to(self.device)
@@ -511,7 +517,7 @@ class Landscape:
             self._replay = recorded(self._totals, self.device)
         return self._replay or self._totals
 
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(self) -> Iterator[Batch]:
         return batches(self._inputs, self._targets, self.batch_size, self.device)
 
     def _totals(self) -> Tensor:
@@ -526,9 +532,7 @@ class Landscape:
             return self._totals()
 
     @one_thread_at_a_time
-    def _loss_and_gradient(
-        self, theta: Tensor | None, data: list[tuple[Tensor, Tensor]], n: int
-    ) -> tuple[float, Tensor]:
+    def _loss_and_gradient(self, theta: Tensor | None, data: list[Batch], n: int) -> tuple[float, Tensor]:
         self._check_derivatives("gradient")
         self._network.move(self._vector(theta))
         self._check_block_fits(self._network.activation_bytes)
@@ -539,7 +543,7 @@ class Landscape:
         if kind in self._derivatives:
             return
         chosen = spread_indices(len(self.data), 4)
-        x, y = (t[chosen].to(self.device) for t in (self.data.inputs, self.data.targets))
+        x, y = self.data.fields[chosen].to(self.device), self.data.targets[chosen].to(self.device)
         network = self._network
         self._derivatives[kind] = check_derivatives(
             kind, network.module, self.theta, network.flat.groups, self.loss_function, x, y, self.batch_norm

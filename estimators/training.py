@@ -16,6 +16,7 @@ from .checks import check_device, check_loss, check_seed, check_training_batch
 from .core.network.batchnorm import batch_norms, uses_batch_statistics
 from .core.network.copying import private_copy
 from .core.network.evaluation import Loss, batches, correct, logits, per_example_losses, totals
+from .core.network.fields import Fields, Inputs, spread_at_the_door
 from .core.network.layout import image_layout
 from .core.network.probes import check_loss_values
 from .data import Examples, load_data
@@ -170,8 +171,9 @@ def train(
         layout = image_layout(model)
         network = private_copy(model).to(where).to(memory_format=layout)
         dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
-        x, y = _as_dtype(examples.inputs, dtype).to(where), examples.targets.to(where)
-        if x.dim() == 4:
+        door = spread_at_the_door(network)
+        x, y = _as_dtype(examples.fields, dtype).to(where), examples.targets.to(where)
+        if isinstance(x, Tensor) and x.dim() == 4:
             x = x.to(memory_format=layout)
         order = torch.Generator().manual_seed(random_state)
         if callable(loss):
@@ -224,7 +226,7 @@ def train(
             row = {"epoch": epoch, "loss": total / seen, "accuracy": hits / seen, "lr": rate}
             if test is not None:
                 held_out_loss, held_out_accuracy = _evaluated(
-                    network, _as_dtype(test.inputs, dtype), test.targets, measure, where
+                    network, _as_dtype(test.fields, dtype), test.targets, measure, where
                 )
                 row |= {"held_out_loss": held_out_loss, "held_out_accuracy": held_out_accuracy}
             rows.append(row)
@@ -249,6 +251,7 @@ def train(
         "loss": loss if isinstance(loss, str) else "custom",
     }
     history = {k: np.array([row[k] for row in rows]) for k in (rows[0] if rows else ())}
+    door.remove()
     trained = network.to("cpu").to(memory_format=torch.contiguous_format).eval()
     with_provenance(trained, facts["architecture"], f"trained {len(rows)} epochs (seed {random_state})", [])
     return TrainingRun(trained, paths, history, settings)
@@ -261,7 +264,7 @@ class _Step:
         self.network, self.loss, self.optimizer, self.rho = network, loss, optimizer, rho
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
-    def __call__(self, x: Tensor, y: Tensor, rate: float) -> tuple[Tensor, Tensor]:
+    def __call__(self, x: Inputs, y: Tensor, rate: float) -> tuple[Tensor, Tensor]:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         with torch.enable_grad():
@@ -277,7 +280,7 @@ class _Step:
         self.optimizer.zero_grad(set_to_none=True)
         values.mean().backward()
 
-    def _ascend(self, x: Tensor, y: Tensor) -> None:
+    def _ascend(self, x: Inputs, y: Tensor) -> None:
         grads = [p.grad for p in self.parameters if p.grad is not None]
         scale = self.rho / (torch.stack([g.norm() for g in grads]).norm() + 1e-12)
         moved = [(p, p.grad * scale) for p in self.parameters if p.grad is not None]
@@ -295,12 +298,14 @@ class _Step:
                 p.sub_(e)
 
 
-def _as_dtype(x: Tensor, dtype: torch.dtype) -> Tensor:
+def _as_dtype(x: Inputs, dtype: torch.dtype) -> Inputs:
     """Give float64 inputs the precision of the weights; integers, and lower precisions, stay."""
+    if isinstance(x, Fields):
+        return x.map(lambda part: part.to(dtype) if part.dtype == torch.float64 else part)
     return x.to(dtype) if x.dtype == torch.float64 else x
 
 
-def _evaluated(network: nn.Module, x: Tensor, y: Tensor, loss: Loss, device: torch.device) -> tuple[float, float]:
+def _evaluated(network: nn.Module, x: Inputs, y: Tensor, loss: Loss, device: torch.device) -> tuple[float, float]:
     """Mean loss and accuracy in evaluation mode, in which the network is left."""
     network.eval()
     total, hits = totals(lambda v: network(v.clone()), loss, batches(x, y, 512, device), device).tolist()

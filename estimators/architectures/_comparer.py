@@ -210,7 +210,7 @@ class ArchitectureComparer(TransformerMixin, LandscapeEstimator):
                 f"got {len(data)} ({error}). Give held_out examples, or more data."
             ) from error
         return tuple(  # type: ignore[return-value]
-            Examples(data.inputs[i], data.targets[i], data.class_names, data.name, split)
+            replace(data.take(i), split=split)
             for i, split in (
                 (np.sort(kept), f"{data.split}, kept"),
                 (np.sort(out), f"{data.split}, held out"),

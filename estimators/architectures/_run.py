@@ -103,7 +103,7 @@ def with_label_noise(data: Examples, share: float, random_state: int) -> Example
 def build(task: Task) -> nn.Module:
     """Build the task's network with its initial weights."""
     n_classes = max(len(task.data.class_names), int(task.data.targets.max()) + 1)
-    _, channels, height, _ = task.data.inputs.shape
+    _, channels, height, _ = task.data.images.shape
     return task.variant.build(n_classes, height, channels, random_state=task.seed)
 
 

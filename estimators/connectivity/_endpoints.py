@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..cache import cached_call, describe_module, fingerprint
 from ..core.alignment.alignment import Alignment, State, align_states
 from ..core.network.batchnorm import batch_norms
+from ..core.network.fields import in_precision
 from ..landscape import Landscape
 from ..models import compatible_state_dict, read_checkpoint
 from ..progress import OnProgress
@@ -42,9 +43,8 @@ class Matching:
     ) -> tuple[Tensor, Alignment, float]:
         """Give B's reordered weights, what was moved, and the largest relative change of its outputs."""
         state_a = {n: t.detach().cpu() for n, t in model.state_dict().items() if isinstance(t, Tensor)}
-        inputs = land.data.inputs[:N_CHECKED].clone()  # a network may write into them
-        if inputs.dtype == torch.float64:
-            inputs = inputs.to(next(p.dtype for p in model.parameters() if p.is_floating_point()))
+        weights = next(p.dtype for p in model.parameters() if p.is_floating_point())
+        inputs = in_precision(land.data.fields[:N_CHECKED].clone(), weights)  # a network may write into them
         options = {"n_restarts": self.n_restarts, "random_state": self.random_state}
 
         def on_progress(done: int, total: int) -> None:

@@ -18,6 +18,7 @@ from ..base import LandscapeEstimator
 from ..cache import describe_module, fingerprint
 from ..core.alignment.similarity import classical_scaling, connected_groups, features, linear_cka
 from ..core.network.batchnorm import batch_norms
+from ..core.network.fields import in_precision, spread_at_the_door
 from ..landscape import Landscape
 from ..progress import OnProgress, ignore_progress, part
 from ._connector import ModeConnector
@@ -263,7 +264,8 @@ def _represent(land: Landscape, theta: Tensor, what: str | None) -> Tensor:
     """Features or class scores of one network on the landscape's examples."""
     if what == "features":
         module = land.model_at(theta).eval()
-        inputs = land.data.inputs.to(next(module.parameters()).dtype)
+        spread_at_the_door(module)
+        inputs = in_precision(land.data.fields, next(module.parameters()).dtype)
         found = features(module, (x.clone() for x in inputs.split(land.batch_size)))
         if found is not None:
             return found

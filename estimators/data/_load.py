@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..cache import fingerprint
 from ..checks import check_integer
+from ..core.network.fields import Given, Inputs, each, packed, shapes
 from ._folder import ImageFolder, split_indices
 from ._images import read_images
 
@@ -34,8 +35,9 @@ class Examples:
 
     Attributes
     ----------
-    inputs : Tensor of shape (N, ...)
-        Already resized and normalised; images are (N, C, H, W).
+    inputs : Tensor of shape (N, ...), or tuple or dict of such
+        Already resized and normalised; images are (N, C, H, W). Several are the network's arguments, by position or by
+        name.
     targets : Tensor of shape (N,)
         Class indices (int64), or floats for a regression loss.
     class_names : tuple of str
@@ -51,7 +53,7 @@ class Examples:
     (torch.Size([32, 3, 8, 8]), 8, 'digits', 'train')
     """
 
-    inputs: Tensor
+    inputs: Any  # of fields.Given; who made them knows which
     targets: Tensor
     class_names: tuple[str, ...] = ()
     name: str = "arrays"
@@ -65,13 +67,30 @@ class Examples:
         """Content hash of inputs and targets."""
         return fingerprint(self.inputs, self.targets)
 
+    @property
+    def fields(self) -> Inputs:
+        """The inputs as one value that is cut and moved like a tensor, several of them too."""
+        return packed(self.inputs)
+
+    @property
+    def images(self) -> Tensor:
+        """The inputs of a network for images, (N, C, H, W)."""
+        if not isinstance(self.inputs, Tensor) or self.inputs.dim() != 4:
+            raise ValueError(
+                f"Inputs must be images (N, C, H, W) here, got {shapes(self.fields)} an example. Give images, or an "
+                "estimator that takes a model of your own."
+            )
+        return self.inputs
+
+    def take(self, index: Any) -> Examples:
+        """Take the examples at an index: a slice or a tensor of integers."""
+        inputs = each(lambda part: part[index], self.inputs)
+        return Examples(inputs, self.targets[index], self.class_names, self.name, self.split)
+
     def subset(self, n: int | None, random_state: int | None = 0) -> Examples:
         """Draw n examples without replacement, kept in their order; None gives all."""
         chosen = _drawn(len(self), n, random_state, self.name)
-        if chosen is None:
-            return self
-        index = torch.from_numpy(chosen)
-        return Examples(self.inputs[index], self.targets[index], self.class_names, self.name, self.split)
+        return self if chosen is None else self.take(torch.from_numpy(chosen))
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +167,7 @@ def load_data(
     Parameters
     ----------
     source : str, path, (inputs, targets), Dataset, DataLoader or Examples
+        Inputs are one array, or a tuple or a dict of arrays for a network of several arguments.
         "digits" is the embedded set of 1,797 handwritten digits (8×8 pixels, ten classes; UCI). A folder
         holds one folder of images per class, or `train/` and `test/` (or `val/`) folders of such; a class has one
         number in all of them. Arrays are taken as they are. Datasets are read once from front to back, loaders in the
@@ -198,7 +218,7 @@ def load_data(
     elif isinstance(source, Dataset):
         examples = _collect(DataLoader(source, batch_size=256), type(source).__name__, split)
     elif isinstance(source, tuple | list) and len(source) == 2:
-        examples = Examples(_tensor(source[0]), _tensor(source[1]), (), "arrays", split)
+        examples = Examples(_inputs(source[0]), _tensor(source[1]), (), "arrays", split)
     else:
         raise TypeError(
             "data must be 'digits', a folder, a pair (inputs, targets), a Dataset, a DataLoader or Examples, got "
@@ -308,6 +328,15 @@ def _pair(batch: Any) -> tuple[Any, Any]:
     )
 
 
+def _inputs(values: Any) -> Given:
+    """Take one array, or the arguments of a network: a dict, or a tuple of arrays."""
+    if isinstance(values, Mapping):
+        return {str(name): _tensor(part) for name, part in values.items()}
+    if isinstance(values, tuple) and values and all(isinstance(part, Tensor | np.ndarray) for part in values):
+        return tuple(_tensor(part) for part in values)
+    return _tensor(values)
+
+
 def _tensor(values: Any) -> Tensor:
     """Take an array as it is: its precision is the landscape's to choose."""
     return torch.as_tensor(np.asarray(values) if not isinstance(values, Tensor) else values).detach().cpu()
@@ -315,9 +344,12 @@ def _tensor(values: Any) -> Tensor:
 
 def _check(examples: Examples) -> Examples:
     x, y = examples.inputs, examples.targets
-    if len(x) != len(y):
+    parts = [x] if isinstance(x, Tensor) else list(x.values() if isinstance(x, Mapping) else x)
+    lengths = [len(part) if part.dim() else 0 for part in parts]
+    if any(length != len(y) for length in lengths):
         raise ValueError(
-            f"inputs and targets must have equal lengths, got {len(x)} and {len(y)}. Pair them one to one."
+            f"inputs and targets must have equal lengths, got {', '.join(map(str, lengths))} and {len(y)}. "
+            "Pair them one to one."
         )
     _check_count(len(y))
     if not y.is_floating_point() and y.dtype != torch.int64:

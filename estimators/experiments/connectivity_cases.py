@@ -332,7 +332,7 @@ def _numbers(result: Any) -> dict[str, float]:
 
 def _builder(name: str, data: Examples) -> Callable[[int], nn.Module]:
     classes = max(len(data.class_names), int(data.targets.max()) + 1)
-    return lambda seed: load_model(name, num_classes=classes, image_size=int(data.inputs.shape[-1]), random_state=seed)
+    return lambda seed: load_model(name, num_classes=classes, image_size=int(data.images.shape[-1]), random_state=seed)
 
 
 def _trained(model: nn.Module, data: Examples, options: Mapping[str, Any], report: OnProgress) -> dict[str, Any]:

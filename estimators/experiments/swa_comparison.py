@@ -109,8 +109,8 @@ def noisy_digits(
     def blur(inputs: Tensor) -> Tensor:
         return inputs + pixel_noise * torch.randn(inputs.shape, generator=generator) if pixel_noise else inputs
 
-    noisy = Examples(blur(data.inputs), targets, data.class_names, "noisy digits", "train")
-    return noisy, Examples(blur(held_out.inputs), held_out.targets, held_out.class_names, "noisy digits", "test")
+    noisy = Examples(blur(data.images), targets, data.class_names, "noisy digits", "train")
+    return noisy, Examples(blur(held_out.images), held_out.targets, held_out.class_names, "noisy digits", "test")
 
 
 def swa_experiment(

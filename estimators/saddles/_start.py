@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..core.network.evaluation import logits
+from ..core.network.fields import in_precision, spread_at_the_door
 from ..core.network.probes import copy_input
 from ..core.network.products import double_backward
 from ..core.saddles.critical import CriticalPoint, find_critical_points, kinks, signature
@@ -68,11 +69,8 @@ def landscape_objective(land: Landscape, l2: float = 0.0) -> Objective:
     module = land.model_at().to(land.device, land.dtype).eval()
     if land.changes_input:
         copy_input(module)
-    inputs, targets = land.data.inputs.to(land.device), land.data.targets.to(land.device)
-    if inputs.is_floating_point():
-        inputs = inputs.to(land.dtype)
-    if targets.is_floating_point():
-        targets = targets.to(land.dtype)
+    spread_at_the_door(module)
+    inputs, targets = (in_precision(t.to(land.device), land.dtype) for t in (land.data.fields, land.data.targets))
     return network_objective(module, land.names, land.shapes, inputs, targets, land.loss_function, l2)
 
 

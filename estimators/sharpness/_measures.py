@@ -186,7 +186,7 @@ def batch_wise(land: Landscape, settings: SharpnessSettings, spend: Spend = _unn
     data = land.data
 
     def batch(start: int) -> Callable[[Tensor], tuple[float, Tensor]]:
-        part = land.on((data.inputs[start : start + size], data.targets[start : start + size]))
+        part = land.on(data.take(slice(start, start + size)))
         return part.loss_and_gradient
 
     arguments = {**_ball(land, settings, spend), "on_step": step}

@@ -25,6 +25,7 @@ from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
 from ..network.copying import private_copy
+from ..network.fields import spread_at_the_door
 from .graph import Symmetry, derive_symmetry
 from .matching import Permutations, State, descend, identity, inner_product, reorder
 
@@ -245,6 +246,7 @@ def align_states(
         When the outputs change by more than 1e-4.
     """
     symmetry, working = derive_symmetry(module, inputs[:2]), private_copy(module)
+    spread_at_the_door(working)
 
     def match() -> tuple[State, Alignment, float]:
         alignment = match_weights(

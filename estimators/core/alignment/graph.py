@@ -24,6 +24,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_leaves
 
 from ..network.copying import private_copy
+from ..network.fields import Fields, spread_at_the_door
 from .axes import AxisVariables
 from .axis_rules import Propagation
 
@@ -131,8 +132,8 @@ def derive_symmetry(module: nn.Module, example: Any) -> Symmetry:
     ----------
     module : nn.Module
         Any model; a copy is run, it stays untouched.
-    example : Tensor or tuple
-        Input of one or more examples.
+    example : Tensor or Fields
+        Inputs of one or more examples.
 
     Returns
     -------
@@ -146,12 +147,14 @@ def derive_symmetry(module: nn.Module, example: Any) -> Symmetry:
     """
     # parameters and buffers are traced as inputs, so that each has its axes
     working = private_copy(module).eval()
+    spread_at_the_door(working)
     parameters = {name: p.detach() for name, p in working.named_parameters()}
     buffers = {name: b.detach() for name, b in working.named_buffers()}
-    arguments = example if isinstance(example, tuple) else (example,)
+    arguments = (example.parts,) if isinstance(example, Fields) else (example,)
 
     def forward(parameters: dict[str, Tensor], buffers: dict[str, Tensor], arguments: tuple) -> list[Tensor]:
-        output = functional_call(working, (parameters, buffers), arguments)
+        given = (Fields(arguments[0]),) if isinstance(arguments[0], dict) else arguments
+        output = functional_call(working, (parameters, buffers), given)
         output = getattr(output, "logits", output)
         return [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
 

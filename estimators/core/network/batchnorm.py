@@ -11,10 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from .fields import Inputs
 
 POLICIES = {
     "frozen": "running statistics of the checkpoint itself, the same at every point",
@@ -68,7 +71,7 @@ def batch_statistics(module: nn.Module):
             m.train(training)
 
 
-def statistics_blocks(inputs: Tensor) -> Sequence[Tensor]:
+def statistics_blocks(inputs: Inputs) -> Sequence[Inputs]:
     """Cut the fixed examples, in their order, into the blocks that statistics are estimated on.
 
     Parameters
@@ -88,7 +91,7 @@ def statistics_blocks(inputs: Tensor) -> Sequence[Tensor]:
 
 @torch.no_grad()
 def recompute_statistics(
-    module: nn.Module, batches: Iterable[Tensor], forward: Callable[[Tensor], object] | None = None
+    module: nn.Module, batches: Iterable[Inputs], forward: Callable[[Any], object] | None = None
 ) -> int:
     """Set running statistics to their mean over `batches`, every example weighing the same.
 
@@ -147,7 +150,7 @@ def statistics_vector(layers: Sequence[_BatchNorm]) -> Tensor:
     return torch.cat([part for m in layers for part in (m.running_mean, m.running_var)])  # type: ignore[misc]
 
 
-def statistics_of_block(module: nn.Module, forward: Callable[[Tensor], object], x: Tensor) -> Tensor:
+def statistics_of_block(module: nn.Module, forward: Callable[[Any], object], x: Inputs) -> Tensor:
     """Give the statistics (S,) of one block, with the graph that leads back to the parameters."""
     layers = batch_norms(module)
     seen: dict[_BatchNorm, list[Tensor]] = {m: [] for m in layers}

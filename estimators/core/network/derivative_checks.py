@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from .batchnorm import batch_statistics
 from .copying import cast, private_copy
 from .evaluation import Loss, logits, per_example_losses
+from .fields import Inputs, in_precision
 from .products import HessianGraph, OutputGraph, double_backward, graph_nodes
 from .working_copy import free_memory
 
@@ -37,7 +38,7 @@ class _Copy:
         theta: Tensor,
         groups: Sequence[Sequence[str]],
         loss: Loss,
-        x: Tensor,
+        x: Inputs,
         y: Tensor,
         batch_norm: str,
     ) -> None:
@@ -50,8 +51,7 @@ class _Copy:
         self.names = [names[0] for names in groups]
         self.sizes = [p.numel() for p in self.parameters]
         self.loss, self.batch_norm = loss, batch_norm
-        self.x = x.double() if x.is_floating_point() else x
-        self.y = y.double() if y.is_floating_point() else y
+        self.x, self.y = in_precision(x, torch.float64), in_precision(y, torch.float64)
         self.theta = self.base = theta.double()
 
     def split(self, vector: Tensor) -> list[Tensor]:
@@ -82,7 +82,7 @@ class _Copy:
     def policy(self) -> AbstractContextManager:
         return nullcontext() if self.batch_norm == "frozen" else batch_statistics(self.module)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Inputs) -> Tensor:
         return logits(self.module(x.clone()))
 
     def total(self, theta: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ def check_derivatives(
     theta: Tensor,
     groups: Sequence[Sequence[str]],
     loss: Loss,
-    x: Tensor,
+    x: Inputs,
     y: Tensor,
     batch_norm: str = "frozen",
 ) -> str:

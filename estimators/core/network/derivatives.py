@@ -18,11 +18,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from .evaluation import Loss, per_example_losses
+from .evaluation import Batch, Loss, per_example_losses
 from .products import HessianGraph, OutputGraph, StatisticsGraph, Tensors
 from .working_copy import Network
 
-Batches = Iterable[tuple[Tensor, Tensor]]
+Batches = Iterable[Batch]
 
 
 def loss_and_gradient(network: Network, loss: Loss, data: Batches, n: int) -> tuple[float, Tensor]:

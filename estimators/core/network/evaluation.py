@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .fields import Inputs
+
 Loss = Callable[[Tensor, Tensor], Tensor]
+Batch = tuple[Inputs, Tensor]
 PREDICTION_KEYS = ("logits", "out", "output")
 
 
@@ -175,7 +179,7 @@ def correct(outputs: Tensor, targets: Tensor) -> Tensor | None:
     return torch.where(one_hot, hits, float("nan"))
 
 
-def batches(inputs: Tensor, targets: Tensor, size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(inputs: Inputs, targets: Tensor, size: int, device: torch.device) -> Iterator[Batch]:
     """Walk the examples in their order; what does not lie on `device` is streamed to it."""
     for start in range(0, len(targets), size):
         x, y = inputs[start : start + size], targets[start : start + size]
@@ -192,9 +196,9 @@ def sums(outputs: Tensor, targets: Tensor, loss: Loss) -> Tensor:
 
 @torch.no_grad()
 def totals(
-    forward: Callable[[Tensor], object],
+    forward: Callable[[Any], object],
     loss: Loss,
-    data: Iterator[tuple[Tensor, Tensor]],
+    data: Iterator[Batch],
     device: torch.device,
 ) -> Tensor:
     """Sum losses and hits over batches, in float64 on the device, without a synchronisation.

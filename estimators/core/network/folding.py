@@ -20,6 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .copying import sharing_copy
 from .evaluation import logits
+from .fields import Inputs
 from .parameters import moved
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -62,7 +63,7 @@ class FoldedConvolution(nn.Module):
 Replacement = dict[nn.Module, nn.Module]
 
 
-def fold_batch_norm(module: nn.Module, example: Tensor, tolerance: float = 1e-4) -> tuple[nn.Module, str]:
+def fold_batch_norm(module: nn.Module, example: Inputs, tolerance: float = 1e-4) -> tuple[nn.Module, str]:
     """Give a network that computes what `module` computes in eval mode, with batch norm folded.
 
     Parameters
@@ -94,7 +95,7 @@ def fold_batch_norm(module: nn.Module, example: Tensor, tolerance: float = 1e-4)
         return module, "not folded: no convolution feeds only a batch norm"
 
     @torch.no_grad()
-    def distance(x: Tensor) -> float:
+    def distance(x: Inputs) -> float:
         expected, found = (logits(network(x.clone())).clone() for network in (module, clone))
         return _distance(found, expected)
 
@@ -122,7 +123,7 @@ def fold_batch_norm(module: nn.Module, example: Tensor, tolerance: float = 1e-4)
     return clone, f"{len(kept)} batch norms folded (outputs within {largest:.1e}){left}"
 
 
-def _pairs(module: nn.Module, example: Tensor) -> list[Replacement]:
+def _pairs(module: nn.Module, example: Inputs) -> list[Replacement]:
     """Find what replaces each convolution and the norm it is seen to feed, each called once."""
     calls: dict[nn.Module, list[tuple[object, object]]] = {}
     layers: list[nn.Module] = [m for m in module.modules() if isinstance(m, (*CONVOLUTIONS, _BatchNorm))]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .copying import loose_tensors, sharing_copy
 from .evaluation import logits
+from .fields import Inputs
 from .parameters import moved
 
 Memory = tuple[str, str]  # path of the module, its attribute; no attribute: what it computes on entering evaluation
@@ -52,7 +53,7 @@ def forget_before_each_pass(module: nn.Module, memories: list[Memory], inside: s
 
 
 @torch.no_grad()
-def make_forgetful(module: nn.Module, parameters: list[nn.Parameter], example: Tensor) -> list[Memory]:
+def make_forgetful(module: nn.Module, parameters: list[nn.Parameter], example: Inputs) -> list[Memory]:
     """Find what `module` remembers of its parameters, and let it forget that before each forward pass.
 
     At other weights nearby, the module is compared with a copy that was never anywhere else.
@@ -92,7 +93,7 @@ def make_forgetful(module: nn.Module, parameters: list[nn.Parameter], example: T
     return memories
 
 
-def _memories(module: nn.Module, example: Tensor) -> list[Memory]:
+def _memories(module: nn.Module, example: Inputs) -> list[Memory]:
     """Find attributes that a pass fills again when they are empty, and modules that compute some on `eval()`."""
     kept = list(dict.fromkeys((path, name) for path, name, _ in loose_tensors(module)))
     if not kept:
@@ -107,7 +108,7 @@ def _memories(module: nn.Module, example: Tensor) -> list[Memory]:
     return [*refilled, *((path, "") for path in entered)]
 
 
-def _refilled(module: nn.Module, kept: list[Memory], example: Tensor, expected: Tensor) -> list[Memory] | None:
+def _refilled(module: nn.Module, kept: list[Memory], example: Inputs, expected: Tensor) -> list[Memory] | None:
     """Which of these a pass fills again, to the same outputs; None where it does not run without them."""
     clone = sharing_copy(module)
     forget(clone, kept)
@@ -145,7 +146,7 @@ def _agree(found: Tensor, right: Tensor) -> bool:
     return bool(((found - right)[finite].abs() <= tolerance * right[finite].abs().max()).all())
 
 
-def _refuse(module: nn.Module, fresh: nn.Module, example: Tensor) -> None:
+def _refuse(module: nn.Module, fresh: nn.Module, example: Inputs) -> None:
     """Name the first module whose outputs are not those of the fresh copy."""
     seen: list[dict[str, list[Tensor]]] = []
     for network in (module, fresh):

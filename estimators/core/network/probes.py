@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .batchnorm import batch_norms
 from .copying import private_copy
 from .evaluation import LOSSES, Loss, class_axis, logits, per_example_losses, totals
+from .fields import Fields, Inputs, equal, in_precision, shapes, spread_at_the_door
 from .working_copy import Network
 
 _FEW, _PROBED = 64, 32  # examples up to which all of them are run twice, and how many are of more
@@ -56,7 +57,7 @@ def check_weights(module: nn.Module, batch_norm: str) -> list[str]:
     return bad
 
 
-def check_outputs(network: Network, inputs: Tensor, targets: Tensor, loss: Loss) -> int:
+def check_outputs(network: Network, inputs: Inputs, targets: Tensor, loss: Loss) -> int:
     """Run a few examples, so that a wrong shape, label or loss is said at once; give the number of outputs.
 
     Raises
@@ -70,10 +71,11 @@ def check_outputs(network: Network, inputs: Tensor, targets: Tensor, loss: Loss)
     try:
         with torch.no_grad():
             output = network.whole(x)
-    except (RuntimeError, AssertionError, ValueError, IndexError) as error:
+    except (RuntimeError, AssertionError, ValueError, IndexError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(
-            f"The model must accept inputs of shape {tuple(inputs.shape[1:])}, got an error: {error}. "
-            "Check image_size and channels of the data, and img_size of the model."
+            f"The model must accept inputs of shape {shapes(inputs)}, got an error: {error}. "
+            "Check image_size and channels of the data and img_size of the model, or the names and order of several "
+            "inputs."
         ) from error
     outputs = logits(output)
     if outputs.dim() == 0 or len(outputs) != len(x):
@@ -129,11 +131,11 @@ def check_loss_values(loss: Loss, outputs: Tensor, targets: Tensor) -> None:
 
 
 @torch.no_grad()
-def protect_input(module: nn.Module, x: Tensor) -> bool:
+def protect_input(module: nn.Module, x: Inputs) -> bool:
     """Give a module that writes into its input a copy from now on, by a hook; say whether it does."""
     given = x.clone()
     module(given)
-    writes = not torch.equal(given, x)
+    writes = not equal(given, x)
     if writes:
         copy_input(module)
     return writes
@@ -142,12 +144,12 @@ def protect_input(module: nn.Module, x: Tensor) -> bool:
 def copy_input(module: nn.Module) -> None:
     """Give a module copies of its inputs."""
     module.register_forward_pre_hook(
-        lambda _, args: tuple(a.clone() if isinstance(a, Tensor) else a for a in args), prepend=True
+        lambda _, args: tuple(a.clone() if isinstance(a, Tensor | Fields) else a for a in args), prepend=True
     )
 
 
 @torch.no_grad()
-def check_repeatable(network: Network, loss: Loss, inputs: Tensor, targets: Tensor, batch_size: int) -> None:
+def check_repeatable(network: Network, loss: Loss, inputs: Inputs, targets: Tensor, batch_size: int) -> None:
     """Insist on the same outputs and losses twice at the same weights, for the first, last and some other examples.
 
     Raises
@@ -182,7 +184,7 @@ def _apart(a: Tensor, b: Tensor) -> float:
     return difference if difference > 100 * torch.finfo(a.dtype).eps else 0.0
 
 
-def _where_random(network: Network, x: Tensor) -> str:
+def _where_random(network: Network, x: Inputs) -> str:
     """Name the first module whose output differs between two runs, and say of what kind the difference is."""
 
     def run() -> list[tuple[str, object]]:
@@ -226,7 +228,7 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 
 @torch.no_grad()
-def check_same_function(template: nn.Module, other: nn.Module, state: dict[str, Tensor], inputs: Tensor) -> None:
+def check_same_function(template: nn.Module, other: nn.Module, state: dict[str, Tensor], inputs: Inputs) -> None:
     """Insist that a second network computes what the first one does with the second one's weights and buffers.
 
     Raises
@@ -240,7 +242,7 @@ def check_same_function(template: nn.Module, other: nn.Module, state: dict[str, 
     dtype = next(p.dtype for p in ours.parameters() if p.is_floating_point())
     if next(p.dtype for p in theirs.parameters() if p.is_floating_point()) != dtype:
         theirs = theirs.to(dtype)
-    x = chosen.to(dtype) if chosen.is_floating_point() else chosen
+    x = in_precision(chosen, dtype)
     expected, found = (logits(m(x.clone())) for m in (theirs, ours))
     scale = float(expected[expected.isfinite()].abs().max()) if expected.isfinite().any() else 1.0
     if expected.shape == found.shape and torch.allclose(found, expected, rtol=0, atol=1e-4 * scale, equal_nan=True):
@@ -253,8 +255,9 @@ def check_same_function(template: nn.Module, other: nn.Module, state: dict[str, 
 
 
 def _at_rest(module: nn.Module) -> nn.Module:
-    """Copy a module on the CPU in eval mode, in a type that runs there."""
+    """Copy a module on the CPU in eval mode, in a type that runs there, for whatever the examples are."""
     fresh = private_copy(module).cpu()
+    spread_at_the_door(fresh)
     if any(p.dtype in (torch.float16, torch.bfloat16) for p in fresh.parameters()):
         fresh = fresh.float()
     return fresh.train().eval()  # what is kept between calls in eval mode is dropped on the way through train mode
@@ -286,7 +289,7 @@ def listed(names: list[str], most: int = 8) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def deviation_from_float32(network: Network, loss: Loss, x: Tensor, y: Tensor) -> float:
+def deviation_from_float32(network: Network, loss: Loss, x: Inputs, y: Tensor) -> float:
     """Relative difference that bfloat16 makes to the loss of these examples, where the network stands."""
     mixed = _loss(network, loss, x, y)
     network.mixed = False
@@ -295,6 +298,6 @@ def deviation_from_float32(network: Network, loss: Loss, x: Tensor, y: Tensor) -
     return abs(mixed / exact - 1) if exact else abs(mixed)
 
 
-def _loss(network: Network, loss: Loss, x: Tensor, y: Tensor) -> float:
+def _loss(network: Network, loss: Loss, x: Inputs, y: Tensor) -> float:
     with network.policy():
         return float(totals(network.forward, loss, iter([(x, y)]), network.device)[0])

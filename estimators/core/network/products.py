@@ -21,6 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from .evaluation import Loss, cross_entropy, logits, mean_squared_error, per_example_losses
+from .fields import Inputs
 
 Tensors = Sequence[Tensor | None]
 ATTENTION = threading.RLock()  # which kernel computes attention is one choice for the whole process
@@ -67,7 +68,7 @@ class HessianGraph:
         The batch.
     """
 
-    def __init__(self, forward: Callable, loss: Loss, parameters: Sequence[Tensor], x: Tensor, y: Tensor) -> None:
+    def __init__(self, forward: Callable, loss: Loss, parameters: Sequence[Tensor], x: Inputs, y: Tensor) -> None:
         self.parameters = list(parameters)
         with double_backward(), torch.enable_grad():
             total = per_example_losses(loss, logits(forward(x)), y).sum()
@@ -88,7 +89,7 @@ class HessianGraph:
 class OutputGraph:
     """One batch's outputs z with the graphs of Jᵀu and J v, for Gauss-Newton and Fisher products."""
 
-    def __init__(self, forward: Callable, loss: Loss, parameters: Sequence[Tensor], x: Tensor, y: Tensor) -> None:
+    def __init__(self, forward: Callable, loss: Loss, parameters: Sequence[Tensor], x: Inputs, y: Tensor) -> None:
         self.parameters, self.loss, self.targets = list(parameters), loss, y
         with double_backward(), torch.enable_grad():
             self.outputs = logits(forward(x))

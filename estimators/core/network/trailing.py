@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .evaluation import logits
+from .fields import Inputs
 
 
-def moving_tail(module: nn.Module, parameters: Iterable[nn.Parameter], example: Tensor) -> nn.Module | None:
+def moving_tail(module: nn.Module, parameters: Iterable[nn.Parameter], example: Inputs) -> nn.Module | None:
     """Find the smallest submodule that holds all of θ and gives the network's output.
 
     Parameters
@@ -39,9 +41,7 @@ def moving_tail(module: nn.Module, parameters: Iterable[nn.Parameter], example: 
     return None
 
 
-def features_before(
-    tail: nn.Module, forward: Callable[[Tensor], object], batches: Iterable[Tensor]
-) -> Iterator[Tensor]:
+def features_before(tail: nn.Module, forward: Callable[[Any], object], batches: Iterable[Inputs]) -> Iterator[Tensor]:
     """Yield what reaches `tail` for each batch."""
     seen: list[Tensor] = []
     hook = tail.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach().clone()))
@@ -65,7 +65,7 @@ def _shared_folders(paths: list[str]) -> list[str]:
     return shared
 
 
-def _ends(module: nn.Module, tail: nn.Module, moving: list[nn.Parameter], example: Tensor) -> bool:
+def _ends(module: nn.Module, tail: nn.Module, moving: list[nn.Parameter], example: Inputs) -> bool:
     """Whether `tail` is called once, with one tensor free of θ, and its output is the network's."""
     calls: list[tuple[tuple, dict, object]] = []
     hook = tail.register_forward_hook(

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 
-from .evaluation import Loss, logits, sums
+from .evaluation import Batch, Loss, logits, sums
+from .fields import Inputs
 from .products import double_backward
 from .working_copy import Network
 
 
 @torch.no_grad()
-def totals_of_points(network: Network, points: Tensor, loss: Loss, data: Iterator[tuple[Tensor, Tensor]]) -> Tensor:
+def totals_of_points(network: Network, points: Tensor, loss: Loss, data: Iterator[Batch]) -> Tensor:
     """Sum losses and hits over batches at k points at once.
 
     Parameters
@@ -35,7 +36,7 @@ def totals_of_points(network: Network, points: Tensor, loss: Loss, data: Iterato
     parameters = network.parameters_at(points)
     total = torch.zeros(len(points), 2, dtype=torch.float64, device=points.device)
 
-    def at_one(values: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+    def at_one(values: dict[str, Tensor], x: Inputs, y: Tensor) -> Tensor:
         output = functional_call(network.forward_module, values, (x,), tie_weights=False)
         return sums(logits(output), y, loss)
 

@@ -29,6 +29,7 @@ from .batchnorm import (
     statistics_vector,
 )
 from .evaluation import logits
+from .fields import Inputs
 from .folding import fold_batch_norm
 from .memories import Memory, forget_before_each_pass, make_forgetful
 from .parameters import FlatParameters
@@ -63,7 +64,7 @@ class Network:
         self.lock = threading.RLock()
         self.flat = FlatParameters(module, patterns)
         self.has_batch_norm = bool(batch_norms(module))
-        self._statistics_inputs: Tensor | None = None
+        self._statistics_inputs: Inputs | None = None
         self.fold_note = f"not folded: batch_norm={batch_norm!r}" if self.has_batch_norm else "no batch norm"
         self.forward_module: nn.Module = module
         self.tail: nn.Module | None = None
@@ -89,11 +90,11 @@ class Network:
         """Say how statistics follow θ, for a key; empty where they do not."""
         return (self.batch_norm, LARGEST_BLOCK, SMALLEST_BLOCK, NUMBERS_IN_BLOCK) if self.statistics_move else ()
 
-    def estimate_from(self, inputs: Tensor) -> None:
+    def estimate_from(self, inputs: Inputs) -> None:
         """Name the fixed examples that statistics are estimated from, (N, ...)."""
         self._statistics_inputs = inputs
 
-    def settle(self, example: Tensor) -> None:
+    def settle(self, example: Inputs) -> None:
         """Share a lock where the network attends, and let it forget what it remembers of θ; it was run before."""
 
         def look() -> None:
@@ -102,7 +103,7 @@ class Network:
         if attends(look):
             self.lock = ATTENTION
 
-    def shorten(self, example: Tensor) -> None:
+    def shorten(self, example: Inputs) -> None:
         """Leave out the part before θ, where there is one: its outputs then take the place of the inputs."""
         if self.is_fixed_function:
             self.tail = moving_tail(self.module, self.flat.parameters, example)
@@ -111,12 +112,12 @@ class Network:
                 inside = next(path for path, child in self.module.named_modules() if child is self.tail)
                 forget_before_each_pass(self.tail, self.memories, inside)
 
-    def features(self, batches: Iterator[Tensor]) -> Iterator[Tensor]:
+    def features(self, batches: Iterator[Inputs]) -> Iterator[Tensor]:
         """Yield what reaches the tail for each batch of inputs."""
         assert self.tail is not None
         yield from features_before(self.tail, self.whole, batches)
 
-    def fold(self, example: Tensor) -> None:
+    def fold(self, example: Inputs) -> None:
         """Fold batch norm into the convolutions where the policy allows and the outputs agree."""
         if self.has_batch_norm and self.batch_norm == "frozen":
             tolerance = 1e-4 if self.flat.flat.dtype == torch.float32 else 1e-9
@@ -163,7 +164,7 @@ class Network:
         """Re-estimate batch-norm statistics at the present point."""
         recompute_statistics(self.module, self.blocks(), self.forward)
 
-    def blocks(self) -> Iterator[Tensor]:
+    def blocks(self) -> Iterator[Inputs]:
         """Walk the blocks of fixed examples that statistics are estimated on."""
         assert self._statistics_inputs is not None
         for x in statistics_blocks(self._statistics_inputs):
@@ -175,23 +176,23 @@ class Network:
         assert self._statistics_inputs is not None
         return len(self._statistics_inputs)
 
-    def share_of_statistics(self, x: Tensor) -> Tensor:
+    def share_of_statistics(self, x: Inputs) -> Tensor:
         """Give a block's share of the statistics s(θ), (S,), with its graph: the sum over the blocks is s."""
         return statistics_of_block(self.module, self.forward, x) * (len(x) / self.n_statistics)
 
     # -- what it computes ---------------------------------------------------------------------------------
 
-    def forward(self, x: Tensor) -> object:
+    def forward(self, x: Inputs) -> object:
         """Give the model's output."""
         with self.precision():
             return self.forward_module(x)
 
-    def whole(self, x: Tensor) -> object:
+    def whole(self, x: Inputs) -> object:
         """Give the output of the whole network, whatever has been left out of it or folded."""
         with self.precision():
             return self.module(x.clone())
 
-    def scores(self, x: Tensor) -> Tensor:
+    def scores(self, x: Inputs) -> Tensor:
         """Give the class scores (N, C), in the dtype of θ."""
         return logits(self.forward(x)).to(self.flat.flat.dtype)
 
@@ -272,7 +273,7 @@ class Network:
     def activation_bytes(self, owner: object) -> float:
         """Bytes that autograd keeps for one example, measured on a few."""
         if self._activation_bytes is None:
-            x: Tensor = owner.sample_inputs(4)  # type: ignore[attr-defined]
+            x: Inputs = owner.sample_inputs(4)  # type: ignore[attr-defined]
             seen: dict[int, int] = {}
 
             def pack(tensor: Tensor) -> Tensor:
