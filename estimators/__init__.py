@@ -18,6 +18,7 @@ from .known import KNOWN_LANDSCAPES, CheckResult, KnownLandscape, Problem, check
 from .landscape import Evaluation, Landscape
 from .models import count_parameters, load_model, read_checkpoint, save_checkpoint
 from .progress import Cancelled
+from .recorder import CheckpointRecorder, Recording, read_recording
 from .results import Result
 from .saddles import CriticalPointFinder, CriticalPointsResult, EscapeResult, SaddleEscaper, pooled_digits, small_net
 from .sharpness import MEASURES as SHARPNESS_MEASURES
@@ -33,6 +34,7 @@ __all__ = [
     "CacheInfo",
     "Cancelled",
     "CheckResult",
+    "CheckpointRecorder",
     "ComparisonResult",
     "CriticalPointFinder",
     "CriticalPointsResult",
@@ -52,6 +54,7 @@ __all__ = [
     "ModeConnector",
     "PathResult",
     "Problem",
+    "Recording",
     "Result",
     "SWAAverager",
     "SaddleEscaper",
@@ -72,6 +75,7 @@ __all__ = [
     "pooled_digits",
     "random_critical_points",
     "read_checkpoint",
+    "read_recording",
     "reduce_cache",
     "save_checkpoint",
     "scheduled_rates",

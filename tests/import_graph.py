@@ -17,7 +17,14 @@ PACKAGES = ("estimators", "app")
 FLOORS = (
     ("estimators.core",),
     ("estimators.checks", "estimators.progress", "estimators.cache", "estimators.npz", "estimators.temporary"),
-    ("estimators.results", "estimators.data", "estimators.models", "estimators.training", "estimators.variants"),
+    (
+        "estimators.results",
+        "estimators.data",
+        "estimators.models",
+        "estimators.training",
+        "estimators.recorder",
+        "estimators.variants",
+    ),
     ("estimators.landscape",),
     ("estimators.base",),
     tuple(f"estimators.{room}" for room in ("curvature", "sharpness", "surface", "connectivity", "saddles")),

@@ -200,7 +200,7 @@ def file_point(page: str, data: DataSpec | None, role: str) -> PointSpec | None:
         0,
         f"{upload.name} ({name})",
     )
-    problem, notes = _tried(point)
+    problem, notes = tried(point)
     if problem:
         st.error(problem)
         return None
@@ -210,7 +210,7 @@ def file_point(page: str, data: DataSpec | None, role: str) -> PointSpec | None:
 
 
 @st.cache_data(max_entries=32, show_spinner=False)
-def _tried(point: PointSpec) -> tuple[str | None, list[str]]:
+def tried(point: PointSpec) -> tuple[str | None, list[str]]:
     """Return what keeps a file from being loaded, all mismatches listed (None when it fits), and what was noted."""
     try:
         return None, point.load().provenance["notes"]

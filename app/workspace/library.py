@@ -8,6 +8,7 @@ accuracy.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -87,6 +88,39 @@ def add_checkpoint(weights: Path, meta: dict[str, Any], *, epochs: Sequence[Path
             for number, epoch in enumerate(epochs):
                 shutil.copyfile(epoch, path / "epochs" / f"{number:04d}.safetensors")
     return made
+
+
+def add_recording(folder: Path, meta: dict[str, Any]) -> Checkpoint:
+    """Take what a recorder wrote into the library: its last point, with all its points as epochs.
+
+    They keep the numbers of their steps. A recorder replaces files and never writes into them, so that a hard link
+    stands for a copy where the file system allows it.
+
+    Parameters
+    ----------
+    folder : Path
+    meta : dict
+        As for :func:`add_checkpoint`.
+    """
+    from estimators import read_recording
+
+    recording = read_recording(folder)
+    steps = [int(step) for step in recording.history["step"]]
+    training = {"loss": float(recording.history["loss"][-1]), "recorded_in": str(recording.folder.resolve())}
+    rates = {"rates": recording.history["lr"].tolist()} if "lr" in recording.history else {}
+    with Checkpoint.new({"name": "recording", **training, **rates, **meta, "weights": WEIGHTS}) as (path, made):
+        (path / "epochs").mkdir()
+        for step, point in zip(steps, recording.checkpoints, strict=True):
+            _link(point, path / "epochs" / f"{step:08d}.safetensors")
+        shutil.copyfile(recording.checkpoints[-1], path / WEIGHTS)
+    return made
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(os.path.realpath(source), target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)
 
 
 def unused_name(base: str) -> str:

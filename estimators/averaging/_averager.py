@@ -165,8 +165,8 @@ class SWAAverager(TransformerMixin, LandscapeEstimator, auto_wrap_output_keys=No
 
         Parameters
         ----------
-        checkpoints : TrainingRun or sequence of nn.Module, state dict or path
-            In order. A run contributes the epochs that `start` and `every` choose, a list all it holds.
+        checkpoints : TrainingRun, Recording, folder of one, or sequence of nn.Module, state dict or path
+            In order. A run or recording contributes the points that `start` and `every` choose, a list all it holds.
             safetensors and torch files, half precision included.
         data : examples
             Batch-norm statistics and training losses come from these.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..core.network.copying import private_copy
 from ..models import compatible_state_dict, read_checkpoint
+from ..recorder import Recording, as_trajectory
 from ..training import TrainingRun
 
 
@@ -72,8 +73,8 @@ def gather(
 
     Parameters
     ----------
-    checkpoints : TrainingRun or sequence
-        Of a run, the epochs from share `start` on are taken, every `every`-th, the last one always; a sequence
+    checkpoints : TrainingRun, Recording, folder of one, or sequence
+        Of a run, the points from share `start` on are taken, every `every`-th, the last one always; a sequence
         is a choice made already and is taken whole.
     model : nn.Module or None
         The architecture; None takes the run's own or the first module in the sequence.
@@ -87,14 +88,17 @@ def gather(
     TypeError, ValueError
         If there is no architecture, or there are fewer than two checkpoints.
     """
-    if isinstance(checkpoints, TrainingRun):
-        paths = list(checkpoints.checkpoints)[1:]  # the first is the starting point
+    checkpoints = as_trajectory(checkpoints)
+    if isinstance(checkpoints, TrainingRun | Recording):
+        paths = list(checkpoints.checkpoints)
+        if isinstance(checkpoints, TrainingRun) or checkpoints.history["step"][0] == 0:
+            paths = paths[1:]  # the first is the starting point
         chosen = select(len(paths), start, every)
-        return _at_least_two(Members([paths[i] for i in chosen], model or checkpoints.model))
+        return _at_least_two(Members([paths[i] for i in chosen], _carrier(checkpoints, model)))
     if isinstance(checkpoints, str | os.PathLike | nn.Module | dict) or not isinstance(checkpoints, Sequence):
         raise TypeError(
-            "checkpoints must be a TrainingRun or a list of modules, state dicts or paths, got "
-            f"{type(checkpoints).__name__}. Put what is to be averaged in a list."
+            "checkpoints must be a TrainingRun or a list of modules, state dicts or paths, or a recording's folder, "
+            f"got {type(checkpoints).__name__}. Put what is to be averaged in a list."
         )
     if model is None:
         model = next((c for c in checkpoints if isinstance(c, nn.Module)), None)
@@ -109,6 +113,16 @@ def gather(
             "Leave it out for file names."
         )
     return _at_least_two(Members(checkpoints, model, None if names is None else _numbered(names)))
+
+
+def _carrier(run: TrainingRun | Recording, model: nn.Module | None) -> nn.Module:
+    found = model or run.model
+    if found is None:
+        raise ValueError(
+            "model must be a torch.nn.Module when a recording names no architecture, got None. Pass model=, or give "
+            "CheckpointRecorder(architecture=...) timm's name."
+        )
+    return found
 
 
 def select(n: int, start: float, every: int) -> list[int]:

@@ -22,6 +22,7 @@ from ..core.network.copying import private_copy
 from ..landscape import Landscape
 from ..models import compatible_state_dict, read_checkpoint
 from ..progress import OnProgress
+from ..recorder import Recording, as_trajectory
 from ..training import SCHEDULES, TrainingRun, train
 from . import _steps as work
 from ._result import CurvatureHistoryResult
@@ -98,7 +99,7 @@ class CurvatureTracker(TransformerMixin, LandscapeEstimator):
 
     def fit(
         self,
-        checkpoints: TrainingRun | Sequence[Any],
+        checkpoints: TrainingRun | Recording | str | os.PathLike | Sequence[Any],
         data: Any,
         *,
         model: nn.Module | None = None,
@@ -111,8 +112,9 @@ class CurvatureTracker(TransformerMixin, LandscapeEstimator):
 
         Parameters
         ----------
-        checkpoints : TrainingRun or sequence of (module, state dict or path)
-            Points in the order of training. A TrainingRun brings its model, learning rates and momentum along.
+        checkpoints : TrainingRun, Recording, folder of one, or sequence of (module, state dict or path)
+            Points in the order of training. A TrainingRun brings its model, learning rates and momentum along, a
+            recording what was noted as "lr" and its model where the architecture is timm's.
         data : Examples, (inputs, targets), Dataset or DataLoader
             The examples the loss is taken over; the training examples for the edge of stability.
         model : nn.Module, optional
@@ -174,12 +176,12 @@ class CurvatureTracker(TransformerMixin, LandscapeEstimator):
         self._data, self._model = land.data, model
         return self
 
-    def transform(self, checkpoints: TrainingRun | Sequence[Any]) -> np.ndarray:
+    def transform(self, checkpoints: TrainingRun | Recording | str | os.PathLike | Sequence[Any]) -> np.ndarray:
         """Measure checkpoints on the examples of ``fit``.
 
         Parameters
         ----------
-        checkpoints : TrainingRun or sequence of (module, state dict or path)
+        checkpoints : TrainingRun, Recording, folder of one, or sequence of (module, state dict or path)
             As in ``fit``. The learning rates of plain sequences are not known, and their edge is NaN.
 
         Returns
@@ -257,13 +259,19 @@ def scheduled_rates(training: Mapping[str, Any], steps: Sequence[int]) -> tuple[
 
 
 def _unpacked(
-    checkpoints: TrainingRun | Sequence[Any],
+    checkpoints: Any,
     model: nn.Module | None,
     lr: float | Sequence[float] | None,
     momentum: float | None,
 ) -> tuple[list[Any], nn.Module | None, list[float], float]:
-    if isinstance(checkpoints, TrainingRun):
-        points: list[Any] = list(checkpoints.checkpoints)
+    points: list[Any]
+    checkpoints = as_trajectory(checkpoints)
+    if isinstance(checkpoints, Recording):
+        points = list(checkpoints.checkpoints)
+        model = checkpoints.model if model is None else model
+        lr = checkpoints.history["lr"].tolist() if lr is None and "lr" in checkpoints.history else lr
+    elif isinstance(checkpoints, TrainingRun):
+        points = list(checkpoints.checkpoints)
         model = checkpoints.model if model is None else model
         if lr is None and checkpoints.settings.get("optimizer", "sgd") == "sgd":
             by_epoch = dict(zip(checkpoints.history["epoch"], checkpoints.history["lr"], strict=True))

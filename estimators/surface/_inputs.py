@@ -14,6 +14,7 @@ from ..core.network.copying import private_copy
 from ..core.network.working_copy import free_memory
 from ..landscape import Landscape
 from ..models import compatible_state_dict, read_checkpoint
+from ..recorder import as_trajectory
 
 
 @dataclass(frozen=True)
@@ -31,16 +32,17 @@ def groups_of(models: Any, kind: str = "") -> list[Group]:
     Parameters
     ----------
     models : module, state dict, path, vector; sequence or mapping of these; sequence or mapping of sequences
-        A training run (with `.checkpoints`) counts as the sequence of its checkpoints.
+        A training run (with `.checkpoints`) counts as the sequence of its checkpoints, as does a recording or its
+        folder.
     kind : str
         With "trajectory" a flat sequence is one trajectory; otherwise its members are separate models.
     """
-    models = getattr(models, "checkpoints", models)
+    models = _unpacked(models)
     if _is_labelled(models):
         return [_group(str(label), member) for label, member in models.items()]
     if not _is_sequence(models):
         return [Group("model", (models,), False)]
-    if kind == "trajectory" and not any(_is_sequence(m) or hasattr(m, "checkpoints") for m in models):
+    if kind == "trajectory" and not any(_is_sequence(_unpacked(m)) for m in models):
         return [Group("trajectory", tuple(models), True)]
     names = [os.path.splitext(os.path.basename(m))[0] if isinstance(m, str | os.PathLike) else "" for m in models]
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -51,10 +53,16 @@ def groups_of(models: Any, kind: str = "") -> list[Group]:
 
 
 def _group(label: str, member: Any) -> Group:
-    member = getattr(member, "checkpoints", member)
+    member = _unpacked(member)
     if _is_sequence(member):
         return Group(label, tuple(member), True)
     return Group(label, (member,), False)
+
+
+def _unpacked(source: Any) -> Any:
+    """Give the checkpoints of a run, a recording or its folder; anything else as it is."""
+    opened = as_trajectory(source)
+    return getattr(opened, "checkpoints", opened)
 
 
 def _is_sequence(value: Any) -> bool:
@@ -68,10 +76,10 @@ def _is_labelled(value: Any) -> bool:
 
 def template_of(models: Any, groups: Sequence[Group], architecture: nn.Module | None) -> nn.Module:
     """Find the module that says what the architecture is."""
-    candidates = [architecture, getattr(models, "model", None), *(m for g in groups for m in g.members)]
+    candidates = [architecture, getattr(as_trajectory(models), "model", None), *(m for g in groups for m in g.members)]
     if isinstance(models, Sequence | Mapping) and not isinstance(models, str):
         values = models.values() if isinstance(models, Mapping) else models
-        candidates += [getattr(v, "model", None) for v in values]
+        candidates += [getattr(as_trajectory(v), "model", None) for v in values]
     for candidate in candidates:
         if isinstance(candidate, nn.Module):
             return candidate

@@ -71,7 +71,9 @@ def start(entry: library.Checkpoint, data: DataSpec, every: int, trace: bool, en
     places = thinned(entry, every)
     paths = [entry.trajectory[i] for i in places]
     rates, momentum = scheduled_rates(entry.info.get("training", {}), places)
-    known = bool(entry.info.get("training")) and bool(np.isfinite(rates).all())
+    if "rates" in entry.info:  # noted by a recorder, one a point
+        rates = [float(entry.info["rates"][place]) for place in places]
+    known = bool({"training", "rates"} & set(entry.info)) and bool(np.isfinite(rates).all())
     tracker = CurvatureTracker(trace=trace, memory="default", **engine)
 
     def run(**report: Any) -> None:

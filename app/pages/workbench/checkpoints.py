@@ -1,4 +1,4 @@
-"""The library as a table: rename, download, delete with undo, and adding a file."""
+"""The library as a table: rename, download, delete with undo, and adding a file or a recorded trajectory."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from pathlib import Path
 import streamlit as st
 
 from app import state
+from app.catalog import PointSpec
 from app.texts import texts
 from app.widgets.entries import choose, delete_button, rename_box, undo_bar
-from app.widgets.pickers import FILE, data_picker, file_point
+from app.widgets.form import Form
+from app.widgets.pickers import FILE, architecture_picker, data_picker, file_point, tried
 from app.workspace import library
 
 
@@ -75,3 +77,47 @@ def add_file(page: str) -> None:
                 {"name": library.unused_name(name.strip() or point.label), **point.meta(data)},
             )
             st.success(text("import.done", name=kept.name))
+
+
+def add_recording(page: str) -> None:
+    """Add the folder of a CheckpointRecorder to the library, after its last point has been loaded once."""
+    text = texts("workbench")
+    with st.expander(text("recording"), icon=":material/timeline:"):
+        form = Form(f"{page}.recording", page)
+        folder = form.text("folder", private=True, placeholder="/home/me/runs/trajectory")
+        if not folder:
+            st.caption(text("recording.missing"))
+            return
+        point = _recorded(f"{page}.recording", folder)
+        name = st.text_input(text("name"), key=f"{page}.recording.name")
+        if st.button(text("import.run"), key=f"{page}.recording.go", disabled=point is None) and point:
+            meta = {key: getattr(point, key) for key in ("architecture", "num_classes", "image_size")}
+            title = library.unused_name(name.strip() or Path(folder).name)
+            kept = library.add_recording(Path(folder), {"name": title, **meta})
+            st.success(text("import.done", name=kept.name))
+
+
+def _recorded(page: str, folder: str) -> PointSpec | None:
+    """Say what was recorded in a folder; give its last point where it can be loaded."""
+    from estimators import read_recording
+
+    text, form = texts("workbench"), Form(page, "workbench")
+    try:
+        recording = read_recording(folder)
+    except ValueError as error:
+        st.error(str(error))
+        return None
+    steps, known = recording.history["step"], recording.settings
+    st.caption(text("recording.found", count=len(recording), first=int(steps[0]), last=int(steps[-1])))
+    architecture = known.get("architecture") or architecture_picker(page)
+    if architecture is None:
+        return None
+    classes = known.get("num_classes") or form.integer("classes", 10, 1)
+    size = known.get("image_size") or form.integer("image_size", 32, 8, 1024, step=8)
+    point = PointSpec(architecture, f"file:{recording.checkpoints[-1]}", classes, size, 0, Path(folder).name)
+    problem, notes = tried(point)
+    if problem:
+        st.error(problem)
+        return None
+    st.caption(text("recording.network", architecture=architecture, classes=classes, notes="; ".join(notes) or "—"))
+    return point

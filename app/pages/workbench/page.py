@@ -32,6 +32,7 @@ def render() -> None:
     st.subheader(text("library"))
     checkpoints.table(PAGE)
     checkpoints.add_file(PAGE)
+    checkpoints.add_recording(PAGE)
 
 
 def inputs(text: Any) -> None:

@@ -42,5 +42,13 @@ EN = {
     "import.run": "Add to the library",
     "import.done": "“{name}” is in the library.",
     "import.choose": "Choose a file first.",
+    "recording": "Add a recorded trajectory",
+    "recording.folder": "Folder of a CheckpointRecorder",
+    "recording.missing": "Type the folder that a `CheckpointRecorder` of your own training wrote. Its points are then there on "
+    "every page as the epochs of a training.",
+    "recording.found": "{count} points, steps {first:,} to {last:,}.",
+    "recording.network": "{architecture}, {classes} classes. Notes on the file: {notes}.",
+    "recording.classes": "Classes",
+    "recording.image_size": "Pixels",
     "use": "Map its surface",
 }
