@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from .core.network.batchnorm import uses_batch_statistics
-from .core.network.evaluation import LOSSES, Loss
+from .core.network.losses import Loss, named_loss
 from .core.network.working_copy import free_memory
 from .core.spectrum.trace import sketch_bytes
 
@@ -58,7 +58,7 @@ def check_device(device: str) -> torch.device:
 
 def check_loss(loss: str | Loss) -> Loss:
     """Turn a loss's name or a callable into a per-example loss."""
-    return loss if callable(loss) else LOSSES[check_choice("loss", loss, LOSSES)]
+    return loss if callable(loss) else named_loss(loss)
 
 
 def check_training_batch(size: int, module: torch.nn.Module) -> None:

@@ -21,9 +21,10 @@ from .core.network.copying import cast, private_copy
 from .core.network.cuda_graph import recorded
 from .core.network.derivative_checks import check_derivatives
 from .core.network.derivatives import Products, loss_and_gradient
-from .core.network.evaluation import Batch, Loss, batches, per_example_losses, totals
+from .core.network.evaluation import Batch, batches, totals
 from .core.network.fields import Fields, Inputs, in_precision, spread_at_the_door
 from .core.network.layout import image_layout
+from .core.network.losses import Loss, per_example_losses
 from .core.network.memories import forget, forget_known
 from .core.network.probes import (
     check_outputs,
@@ -34,6 +35,7 @@ from .core.network.probes import (
     protect_input,
     spread_indices,
 )
+from .core.network.products import is_likelihood
 from .core.network.vmapped import totals_of_points
 from .core.network.weight_norm import plain_weight_norm
 from .core.network.working_copy import Network, one_thread_at_a_time
@@ -54,7 +56,7 @@ class Evaluation:
     losses : ndarray of shape (n,)
         Mean loss over the examples, in the loss's unit (nats for cross-entropy); non-finite values are kept.
     accuracies : ndarray of shape (n,)
-        Share of correct predictions in [0, 1]; NaN where targets are not classes.
+        Share of correct predictions in [0, 1], of positions where each has a class; NaN where targets are not classes.
 
     Examples
     --------
@@ -86,7 +88,9 @@ class Landscape:
         The examples, see :func:`load_data`. Inputs in a tuple are handed to the model as `model(*inputs)`, in a dict as
         `model(**inputs)`.
     loss : str or callable, default="cross_entropy"
-        "cross_entropy", "mse", or `(outputs, targets)` → per-example losses (N,).
+        "cross_entropy", "bce", "mse" or "huber", with settings as in "cross_entropy(label_smoothing=0.1,
+        ignore_index=255)" or "huber(delta=0.5)"; or `(outputs, targets)` → per-example losses (N,). Values of positions
+        (images, tokens) are averaged for each example, over those that count; every example weighs the same.
     batch_size : int, default=512
         Examples in one forward pass. On CUDA it is halved when memory runs out.
     device : str, default="auto"
@@ -194,7 +198,8 @@ class Landscape:
             self._network = Network(module, patterns, self.batch_norm, precision == "bfloat16")
             self._network.estimate_from(self._inputs)
             self._non_finite = check_weights(self._template, self.batch_norm)
-            self.n_classes = check_outputs(self._network, self._inputs, self._targets, self.loss_function)
+            found = check_outputs(self._network, self._inputs, self._targets, self.loss_function)
+            self.n_classes, self._n_axes = found
             self._network.copies_input = protect_input(self._network.module, self.sample_inputs(2))
             check_repeatable(self._network, self.loss_function, self._inputs, self._targets, self.batch_size)
             if points_per_pass > 1 and not self._network.is_fixed_function:
@@ -246,6 +251,11 @@ class Landscape:
     def has_batch_norm(self) -> bool:
         """Whether the model has batch-norm layers with running statistics."""
         return self._network.has_batch_norm
+
+    @property
+    def is_likelihood(self) -> bool:
+        """Whether the loss names a distribution to draw labels from, which the model's own Fisher matrix needs."""
+        return is_likelihood(self.loss_function, self._n_axes)
 
     @property
     def changes_input(self) -> bool:
@@ -316,7 +326,8 @@ class Landscape:
         other._origin, other._replay = self._origin or self, None
         other.data = load_data(data)
         other._inputs, other._targets = other._place(other.data)
-        other.n_classes = check_outputs(other._network, other._inputs, other._targets, other.loss_function)
+        found = check_outputs(other._network, other._inputs, other._targets, other.loss_function)
+        other.n_classes, other._n_axes = found
         other._enter()
         return other
 

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from .checks import check_device, check_loss, check_seed, check_training_batch
 from .core.network.batchnorm import batch_norms, uses_batch_statistics
 from .core.network.copying import private_copy
-from .core.network.evaluation import Loss, batches, correct, logits, per_example_losses, totals
+from .core.network.evaluation import batches, logits, totals
 from .core.network.fields import Fields, Inputs, spread_at_the_door
 from .core.network.layout import image_layout
+from .core.network.losses import Loss, correct, per_example_losses
 from .core.network.probes import check_loss_values
 from .data import Examples, load_data
 from .models import save_checkpoint, with_provenance
@@ -214,7 +215,7 @@ def train(
                 values, outputs = step(x[index], y[index], rate)
                 if on_step is not None:
                     on_step(network)
-                found = correct(outputs, y[index])
+                found = correct(outputs, y[index], measure)
                 total += float(values.sum())
                 hits += float("nan") if found is None else float(found.sum())
                 seen += len(index)

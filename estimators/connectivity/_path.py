@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..cache import cached_call, fingerprint
-from ..core.network.evaluation import class_axis, correct, mean_squared_error, per_example_losses
+from ..core.network.losses import average_outputs, correct, per_example_losses
 from ..core.paths.bends import TrainedBends, train_bends
 from ..core.paths.paths import PATHS, barrier, gram, path_length, plane_through, rise_over_endpoints, worst_t
 from ..core.paths.peaks import Peaks
@@ -209,16 +209,11 @@ def average_predictions(land: Landscape, points: Tensor) -> dict[str, Any]:
     """
     members = [land.outputs(point).double() for point in points]
     targets = land.data.targets.to(members[0].device)
-    average = torch.stack(members)
-    if targets.is_floating_point() or land.loss_function is mean_squared_error:
-        average = average.mean(0)
-    else:  # scores whose softmax is the averaged probability: any classification loss can be applied to them
-        axis = class_axis(members[0], targets) + 1
-        average = torch.logsumexp(average.log_softmax(axis), 0) - np.log(len(members))
+    average = average_outputs(land.loss_function, torch.stack(members), targets)
 
     def measure(outputs: Tensor) -> tuple[float, float]:
         loss = float(per_example_losses(land.loss_function, outputs, targets).mean())
-        hits = correct(outputs, targets)
+        hits = correct(outputs, targets, land.loss_function)
         return loss, float("nan") if hits is None else float(hits.double().mean())
 
     loss, accuracy = measure(average)

@@ -186,8 +186,8 @@ class Measurement:
         if self.settings.compare_traces:
             loss, seed = self.land.settings["loss"], self.search.random_state
             for kind in work.KINDS:
-                if kind == self.kind or (kind == "fisher" and loss == "custom"):
-                    continue  # a callable loss names no distribution to draw labels from
+                if kind == self.kind or (kind == "fisher" and not self.land.is_likelihood):
+                    continue
                 if kind == "fisher" and "ggn" in traces and loss == "cross_entropy":
                     traces[kind] = traces["ggn"]  # the same matrix for this loss (Martens 2020)
                     continue

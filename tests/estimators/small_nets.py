@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from estimators.core.network.evaluation import cross_entropy
+from estimators.core.network.losses import cross_entropy
 from estimators.core.saddles.objectives import Objective, network_objective
 
 

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from .batchnorm import batch_statistics
 from .copying import cast, private_copy
-from .evaluation import Loss, logits, per_example_losses
+from .evaluation import logits
 from .fields import Inputs, in_precision
+from .losses import Loss, per_example_losses
 from .products import HessianGraph, OutputGraph, double_backward, graph_nodes
 from .working_copy import free_memory
 

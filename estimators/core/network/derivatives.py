@@ -18,7 +18,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from .evaluation import Batch, Loss, per_example_losses
+from .evaluation import Batch
+from .losses import Loss, per_example_losses
 from .products import HessianGraph, OutputGraph, StatisticsGraph, Tensors
 from .working_copy import Network
 

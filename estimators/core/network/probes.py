@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from .batchnorm import batch_norms
 from .copying import private_copy
-from .evaluation import LOSSES, Loss, class_axis, logits, per_example_losses, totals
+from .evaluation import logits, totals
 from .fields import Fields, Inputs, equal, in_precision, shapes, spread_at_the_door
+from .losses import Loss, check_targets, per_example_losses
 from .working_copy import Network
 
 _FEW, _PROBED = 64, 32  # examples up to which all of them are run twice, and how many are of more
@@ -57,8 +58,8 @@ def check_weights(module: nn.Module, batch_norm: str) -> list[str]:
     return bad
 
 
-def check_outputs(network: Network, inputs: Inputs, targets: Tensor, loss: Loss) -> int:
-    """Run a few examples, so that a wrong shape, label or loss is said at once; give the number of outputs.
+def check_outputs(network: Network, inputs: Inputs, targets: Tensor, loss: Loss) -> tuple[int, int]:
+    """Run a few examples, so that a wrong shape, label or loss is said at once; give the number of classes and of axes.
 
     Raises
     ------
@@ -84,19 +85,9 @@ def check_outputs(network: Network, inputs: Inputs, targets: Tensor, loss: Loss)
             "Keep the first axis of the inputs."
         )
     outputs = outputs.to(network.flat.flat.dtype)
-    n_classes = outputs.shape[-1] if outputs.dim() > 1 else 1
-    if loss in LOSSES.values() and not targets.is_floating_point():
-        labels = y.squeeze(1) if y.dim() == outputs.dim() and y.shape[1] == 1 else y
-        n_classes = outputs.shape[class_axis(outputs, labels)]
-        low, high = int(targets.min()), int(targets.max())
-        if low < 0 or high >= n_classes:
-            raise ValueError(
-                f"targets must be classes 0 to {n_classes - 1} (the model has {n_classes} outputs), "
-                f"got values from {low} to {high}. Load the model with num_classes={max(high + 1, 2)} "
-                "or fix the labels."
-            )
+    n_classes = check_targets(loss, outputs, y, targets)
     check_loss_values(loss, outputs, y)
-    return n_classes
+    return n_classes, outputs.dim()
 
 
 @torch.no_grad()

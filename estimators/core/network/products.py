@@ -20,8 +20,9 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-from .evaluation import Loss, cross_entropy, logits, mean_squared_error, per_example_losses
+from .evaluation import logits
 from .fields import Inputs
+from .losses import Loss, binary_cross_entropy, cross_entropy, mean_squared_error, per_example_losses
 
 Tensors = Sequence[Tensor | None]
 ATTENTION = threading.RLock()  # which kernel computes attention is one choice for the whole process
@@ -175,7 +176,7 @@ class StatisticsGraph:
 
 def output_hessian_product(loss: Loss, z: Tensor, y: Tensor, v: Tensor) -> Tensor:
     """Multiply v by the Hessian of the per-example loss with respect to the outputs."""
-    if loss is cross_entropy and z.dim() == 2 and not y.is_floating_point():
+    if loss is cross_entropy and z.dim() == 2 and not y.is_floating_point() and y.shape[1:] in ((), (1,)):
         p = z.softmax(1)
         return p * (v - (p * v).sum(1, keepdim=True))
     with torch.enable_grad():
@@ -186,12 +187,21 @@ def output_hessian_product(loss: Loss, z: Tensor, y: Tensor, v: Tensor) -> Tenso
         return torch.autograd.grad(first, leaf, v, allow_unused=True, materialize_grads=True)[0]
 
 
+def is_likelihood(loss: Loss, n_dims: int) -> bool:
+    """Whether a loss of outputs with so many axes names a distribution that labels can be drawn from."""
+    return loss in (mean_squared_error, binary_cross_entropy) or (loss is cross_entropy and n_dims == 2)
+
+
 def model_fisher_product(loss: Loss, z: Tensor, v: Tensor) -> Tensor:
     """Multiply v by the Fisher matrix of the outputs under the model's own predictive distribution.
 
     For cross-entropy this is diag(p) − ppᵀ. The squared error belongs to a Gaussian whose gradient has
-    variance 2/C for each output when its own variance is that of ℓ = ‖z − y‖²/C read as a negative log-likelihood.
+    variance 2/C for each output when its own variance is that of ℓ = ‖z − y‖²/C read as a negative log-likelihood, and
+    the binary cross-entropy in the same way to labels drawn by themselves, with p(1 − p)/C.
     """
+    if loss is binary_cross_entropy:
+        p = z.sigmoid()
+        return v * p * (1 - p) / z[0].numel()
     if loss is cross_entropy and z.dim() == 2:
         p = z.softmax(1)
         return p * (v - (p * v).sum(1, keepdim=True))
@@ -199,8 +209,8 @@ def model_fisher_product(loss: Loss, z: Tensor, v: Tensor) -> Tensor:
         return v * (2.0 / z[0].numel())
     raise ValueError(
         "kind must be 'empirical' for a loss that is not the log-likelihood of a known distribution (a mean over "
-        "positions is none), got 'model'. Use loss='cross_entropy' or 'mse' with one prediction per example, or the "
-        "empirical Fisher."
+        "positions is none), got 'model'. Use loss='cross_entropy', 'mse' or 'bce' with one prediction per example, or "
+        "the empirical Fisher."
     )
 
 

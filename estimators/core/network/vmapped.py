@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 
-from .evaluation import Batch, Loss, logits, sums
+from .evaluation import Batch, logits, sums
 from .fields import Inputs
+from .losses import Loss
 from .products import double_backward
 from .working_copy import Network
 

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jacfwd, vmap
 
-from ..network.evaluation import Loss, logits, per_example_losses
+from ..network.evaluation import logits
+from ..network.losses import Loss, per_example_losses
 from ..network.products import double_backward
 
 Function = Callable[..., Tensor]

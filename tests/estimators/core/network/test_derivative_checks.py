@@ -8,7 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from estimators import Landscape, load_model
 from estimators.core.network.derivative_checks import check_derivatives
-from estimators.core.network.evaluation import cross_entropy
+from estimators.core.network.losses import cross_entropy
 
 KINDS = ("gradient", "hessian", "outputs")
 

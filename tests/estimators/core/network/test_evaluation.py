@@ -4,7 +4,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from estimators import Landscape
-from estimators.core.network.evaluation import correct, cross_entropy, logits, mean_squared_error, per_example_losses
+from estimators.core.network.evaluation import logits
+from estimators.core.network.losses import correct, cross_entropy, mean_squared_error, per_example_losses
 
 
 def normal(*shape, seed=0):
