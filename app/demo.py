@@ -85,9 +85,9 @@ def report() -> str:
                 {
                     f"seed {i}": {
                         "worst rise": f"{s.sharpness:.4f}",
-                        "average rise": f"{s.average_sharpness:.4f} ± {s.average_sharpness_stderr:.4f}",
-                        "λ max": f"{s.lambda_max:.3g} (residual {s.lambda_max_residual:.1g})",
-                        "trace": f"{s.trace:.3g} ± {s.trace_stderr:.2g}",
+                        "average rise": f"{s.average_sharpness:.4f} ± {s.uncertainty_of('average_sharpness')[1]:.4f}",
+                        "λ max": f"{s.lambda_max:.3g} (residual {s.uncertainty_of('lambda_max')[1]:.1g})",
+                        "trace": f"{s.trace:.3g} ± {s.uncertainty_of('trace')[1]:.2g}",
                     }
                     for i, s in enumerate(sharpness)
                 }

@@ -116,7 +116,7 @@ def recovered() -> list[str]:
 
 def main() -> None:
     """Draw one run of the app."""
-    text, names = texts("common"), texts("navigation")
+    text = texts("common")
     st.set_page_config(page_title=text("app"), page_icon=str(STATIC / "mark.svg"), layout="wide")
     shade = "dark" if st.context.theme.type == "dark" else "light"
     st.logo(str(STATIC / f"logo-{shade}.svg"), size="large", icon_image=str(STATIC / "mark.svg"))
@@ -128,14 +128,9 @@ def main() -> None:
     pages: dict[str, st.Page] = {}
     for section, page, icon in PAGES:
         if exists(page):
-            pages[page] = st.Page(
-                view(page),
-                title=names(page),
-                icon=icon,
-                url_path=page,
-                default=page == "home",
-                help=names(f"{page}.help"),
-            )
+            words = texts(page)
+            look = {"title": words("nav"), "help": words("nav.help"), "icon": icon}
+            pages[page] = st.Page(view(page), url_path=page, default=page == "home", **look)
             sections.setdefault(text(f"nav.{section}"), []).append(pages[page])
     st.session_state["_pages"] = pages
     chosen = st.navigation(sections)

@@ -18,7 +18,7 @@ from app.texts import texts
 
 text = texts("connectivity")
 
-STRAIGHT, ALIGNED, CURVED, CHAIN = (theme.CATEGORICAL[i] for i in (1, 2, 0, 4))
+STRAIGHT, ALIGNED, CURVED, CHAIN, OTHER = (theme.CATEGORICAL[i] for i in (1, 2, 0, 4, 3))
 COLORS = {"straight": STRAIGHT, "aligned": ALIGNED, "linear": STRAIGHT, "bezier": CURVED, "polychain": CHAIN}
 QUANTITIES = {"losses": theme.LOSS_TITLE, "accuracies": theme.ACCURACY_TITLE}
 
@@ -83,7 +83,7 @@ def profile(
     across, up = alt.Scale(domain=[0, 1], nice=False), theme.axis_scale(log)
     x = alt.X("t:Q", title=text("chart.t"), scale=across)
     y = alt.Y("value:Q", title=title, scale=up)
-    color = names("path", {called[key]: COLORS[key] for key in called})
+    color = names("path", {called[key]: COLORS.get(key, OTHER) for key in called})
     form = theme.LOSS_FORMAT if quantity == "losses" else theme.ACCURACY_FORMAT
     tooltip = tips(("path:N",), ("t:Q", None, ".2f"), ("value:Q", title, form))
     layers: list[alt.Chart] = []
@@ -212,7 +212,7 @@ def training(result: Any) -> alt.Chart:
     table = pd.DataFrame({"epoch": np.arange(1, len(losses) + 1), "loss": losses})
     chart = (
         alt.Chart(table)
-        .mark_line(point=True, color=COLORS[result.path], strokeWidth=2)
+        .mark_line(point=True, color=COLORS.get(result.path, OTHER), strokeWidth=2)
         .encode(
             x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d")),
             y=alt.Y("loss:Q", title="mean loss at random t (nats)", scale=theme.axis_scale(True)),

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from app.charts import theme
-from app.charts.connectivity import COLORS
+from app.charts.connectivity import COLORS, OTHER
 from app.charts.marks import band, names, rule, tips
 from app.texts import texts
 
@@ -147,7 +147,7 @@ def _joint(name: str) -> str:
 
 
 def _joint_colors(result: Any) -> dict[str, str]:
-    return {_joint(path): COLORS[path] for path in dict.fromkeys(row["path"] for row in result.rows)}
+    return {_joint(path): COLORS.get(path, OTHER) for path in dict.fromkeys(row["path"] for row in result.rows)}
 
 
 def cases(result: Any) -> alt.LayerChart:

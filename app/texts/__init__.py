@@ -15,7 +15,7 @@ from functools import lru_cache
 from app.pages import FOLDERS
 
 LANGUAGES = ("en", "ko")
-SHARED = ("common", "navigation")
+SHARED = ("common",)
 
 
 def language() -> str:
@@ -53,6 +53,11 @@ class Texts:
         """
         sentence = _table(self._page, language())[key]
         return sentence.format(**values) if values else sentence
+
+    def options(self, key: str) -> tuple[str, ...]:
+        """Return the options of a choice, in the order of their words: those ``key.OPTION`` there are texts of."""
+        found = [name.removeprefix(f"{key}.") for name in _table(self._page, "en") if name.startswith(f"{key}.")]
+        return tuple(option for option in found if "." not in option and option != "help")
 
     def __contains__(self, key: str) -> bool:
         return key in _table(self._page, language())

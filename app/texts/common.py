@@ -2,7 +2,6 @@
 
 EN = {
     "app": "Loss Atlas",
-    "tagline": "Maps the loss landscape of image classifiers",
     "definitions": "What the numbers mean",
     "nothing_yet": "Nothing computed yet. Choose on the left and press the button.",
     "model": "Model",

@@ -22,6 +22,8 @@ class Form:
     words among its page's texts (``Form("stationary.random", "stationary")``) looks for ``random.name`` first; what
     a page does not say (the words of a scale, say) is looked for in the common texts.
 
+    A choice without ``options`` offers those that have words, in their order.
+
     Every method takes ``label`` (the key to look up where it is not ``name``), ``private`` (keep the value for the
     session, out of the URL: paths, long texts) and what else the widget of Streamlit takes (``width``, ``disabled``).
 
@@ -81,18 +83,26 @@ class Form:
         """Ask yes or no."""
         return bool(self._ask(self._place.toggle, name, value=value, **more))
 
-    def choice(self, name: str, options: Iterable[Option], default: Option | None = None, **more: Any) -> Option:
+    def choice(
+        self, name: str, options: Iterable[Option] | None = None, default: Option | None = None, **more: Any
+    ) -> Option:
         """Ask for one of several, in a list that opens; ``words(option)`` names them where texts cannot."""
-        listed = list(options)
+        listed = self._listed(name, options, **more)
         index = 0 if default is None else listed.index(default)
         chosen: Option = self._choose(self._place.selectbox, name, options=listed, index=index, **more)
         return chosen
 
     def switch(
-        self, name: str, options: Iterable[Option], default: Option | None = None, *, preset: bool = False, **more: Any
+        self,
+        name: str,
+        options: Iterable[Option] | None = None,
+        default: Option | None = None,
+        *,
+        preset: bool = False,
+        **more: Any,
     ) -> Option:
         """Ask for one of a few, all in sight; ``preset`` says that the session holds a value set from outside."""
-        listed = list(options)
+        listed = self._listed(name, options, **more)
         # Streamlit wants either a default or a value set from outside, not both.
         start = {} if preset else {"default": listed[0] if default is None else default}
         chosen: Option = self._choose(
@@ -105,10 +115,10 @@ class Form:
         return self.switch(name, ("log", "linear"), **more) == "log"
 
     def several(
-        self, name: str, options: Iterable[Option], default: Sequence[Option] | None = None, **more: Any
+        self, name: str, options: Iterable[Option] | None = None, default: Sequence[Option] | None = None, **more: Any
     ) -> tuple[Option, ...]:
         """Ask for any number of a few, all chosen at first; they come back in the order of ``options``."""
-        listed = list(options)
+        listed = self._listed(name, options, **more)
         start = listed if default is None else list(default)
         chosen = self._choose(self._place.pills, name, options=listed, selection_mode="multi", default=start, **more)
         return tuple(option for option in listed if option in (chosen or []))
@@ -120,6 +130,11 @@ class Form:
         listed = list(options)
         chosen = self._choose(self._place.multiselect, name, options=listed, default=list(default), **more)
         return tuple(option for option in chosen if option in listed)
+
+    def _listed(self, name: str, options: Iterable[Any] | None, label: str = "", **more: Any) -> list[Any]:
+        """Return the options of a choice, those that have words where none are given."""
+        text, key = self._found(label or name)
+        return list(text.options(key) if options is None else options)
 
     def _choose(
         self, widget: Callable[..., Any], name: str, words: Callable[[Any], str] | None = None, **more: Any

@@ -64,6 +64,21 @@ def show_chart(chart: Any, *, chart_key: str | None = None, on_select: Any = "ig
     return st.vega_lite_chart(specification, key=chart_key, on_select=on_select, **options)
 
 
+def picture(words: str, chart: Any) -> Any:
+    """Draw a chart under a heading; return it, to be taken along."""
+    heading(words)
+    show_chart(chart)
+    return chart
+
+
+def in_pairs(charts: Sequence[Any]) -> None:
+    """Draw charts two in a row."""
+    for start in range(0, len(charts), 2):
+        for column, chart in zip(st.columns(2), charts[start : start + 2], strict=False):
+            with column:
+                show_chart(chart)
+
+
 def settings_line(result: Any, **more: Any) -> None:
     """Write in one line what a result was computed with: data, examples, batch-norm policy, seed."""
     text = texts("common")

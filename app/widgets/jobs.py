@@ -6,13 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from app import export
 from app.catalog import DataSpec, PointSpec
 from app.state import key, recall, remember
 from app.texts import texts
 from app.widgets.form import Form
+from app.widgets.frame import definitions, page_header
 from app.work import jobs
+
+Render = Callable[[DeltaGenerator, DeltaGenerator], None]
 
 POLL_SECONDS = 1.0
 FIRST_POLL_SECONDS = 0.3  # until there is a first picture; nothing is drawn before it, so looking is cheap
@@ -32,8 +36,7 @@ def job_panel(
     page: str,
     draw: Callable[[Any], None],
     *,
-    empty: str | Callable[[], None] | None = None,
-    final_only: bool = False,
+    empty: str | None = None,
 ) -> None:
     """Show the newest job of a page.
 
@@ -45,18 +48,13 @@ def job_panel(
         ``draw(result)`` is called with partial results while the job runs and with the final one after. It
         runs inside a fragment: a widget in it reruns only this panel, so sliders that change the picture
         belong there. It must not write to containers made outside.
-    empty : str or callable, optional
-        What to show before the first job.
-    final_only : bool, default=False
-        Don't draw partial results.
+    empty : str, optional
+        What to say before the first job.
     """
     job = jobs.latest(page)
     if job is None:
-        if callable(empty):
-            empty()
-        else:
-            with st.container(border=True, height=220, horizontal_alignment="center", vertical_alignment="center"):
-                st.markdown(f":gray[:material/landscape: {empty or texts('common')('nothing_yet')}]", width="content")
+        with st.container(border=True, height=220, horizontal_alignment="center", vertical_alignment="center"):
+            st.markdown(f":gray[:material/landscape: {empty or texts('common')('nothing_yet')}]", width="content")
         return
     watched = job.id if job.live else None
     waiting = job.live and job.partial is None
@@ -71,11 +69,41 @@ def job_panel(
         if waiting and watched == now.id and now.partial is not None:
             st.rerun()  # a whole run: from here on the slower timer
         status(now)
-        shown = now.result if now.result is not None else (None if final_only else now.partial)
+        shown = now.result if now.result is not None else now.partial
         if shown is not None:
             draw(shown)
 
     panel()
+
+
+def answer(
+    place: DeltaGenerator,
+    page: str,
+    draw: Callable[[Any], None],
+    explained: Sequence[str],
+    *,
+    text: str | None = None,
+    empty: str | None = None,
+    unfold: bool = False,
+) -> None:
+    """Show the newest job of a page and, in a fold under it, what its numbers mean.
+
+    Parameters
+    ----------
+    place : container
+        The right column.
+    page, draw, empty
+        As for :func:`job_panel`.
+    explained : sequence of str
+        Definitions of the page's texts, ``def.NAME.*``.
+    text : str, optional
+        Whose texts; the page's own by default.
+    unfold : bool, default=False
+        Open the fold while there is no job.
+    """
+    with place:
+        job_panel(page, draw, empty=empty)
+        definitions(texts(text or page), explained, expanded=unfold and jobs.latest(page) is None)
 
 
 def start_fit(
@@ -178,21 +206,24 @@ def _shown() -> list[jobs.Job]:
     return [job for job in jobs.live() if not job.page.startswith("_")]
 
 
-def view_switch(page: str, views: Mapping[str, str], options: Sequence[str] = ()) -> str:
-    """Choose one of a page's views; a run that was reopened since the last look opens its own.
+def show_view(page: str, views: Mapping[str, tuple[str, Render]]) -> None:
+    """Write the head of a page that has several views, and the one that is chosen.
+
+    A run that was reopened since the last look opens its own.
 
     Parameters
     ----------
     page : str
         Its texts name the views: ``view.NAME``.
-    views : mapping of str to str
-        The page of jobs that belongs to each view.
-    options : sequence of str, optional
-        Views there are, where some have no jobs; all of ``views`` by default.
+    views : mapping of str to (str, callable)
+        For each view the page of its jobs, and what draws it into the left and the right column.
     """
-    preset = _follow_newest(page, views)
-    look: dict[str, Any] = {"label_visibility": "collapsed", "width": "stretch"}
-    return Form(page).switch("view", options or views, preset=preset, **look)
+    left, right = page_header(page, texts(page))
+    with left:
+        preset = _follow_newest(page, {name: where for name, (where, _) in views.items()})
+        look: dict[str, Any] = {"label_visibility": "collapsed", "width": "stretch"}
+        view = Form(page).switch("view", views, preset=preset, **look)
+    views[view][1](left, right)
 
 
 def _follow_newest(page: str, views: Mapping[str, str]) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +22,12 @@ def plus_minus(value: float, error: float) -> str:
         return f"{value:.3g} ± {error:.1g}".replace("-", "−")
     shown, spread = round(value, places), round(error, places)
     return f"{shown:,.{max(places, 0)}f} ± {spread:,.{max(places, 0)}f}".replace("-", "−")
+
+
+def known(result: Any, name: str, write: Callable[[float, float], str] = plus_minus) -> str:
+    """Return a field of a result with the uncertainty that the result states for it, written by ``write``."""
+    _, error = result.uncertainty_of(name) or ("", float("nan"))
+    return write(float(getattr(result, name)), float(error))
 
 
 def share(value: float, error: float) -> str:

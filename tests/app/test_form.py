@@ -95,3 +95,38 @@ def test_a_view_takes_its_own_words_first_and_the_shared_ones_last():
     at.text_input(key="stationary.random.filter").set_value("  ^fc ")
     at.button_group(key="stationary.random.scale").set_value("linear").run()
     assert (at.session_state["values"]["filter"], at.session_state["values"]["scale"]) == ("^fc", False)
+
+
+def test_a_choice_offers_what_has_words_and_that_is_what_the_engine_knows():
+    """A new direction, path or optimiser is offered once it has words; words without an engine behind are wrong."""
+    from app.texts import texts
+    from estimators import SHARPNESS_MEASURES, CurvatureEstimator, ModeConnector, SurfaceMapper
+    from estimators.core.saddles.optimizers import OPTIMIZERS
+
+    def options(estimator, name):
+        return estimator._parameter_constraints[name][0].options
+
+    assert set(texts("surface").options("directions")) == options(SurfaceMapper, "directions")
+    assert set(texts("surface").options("normalization")) == options(SurfaceMapper, "normalization")
+    assert set(texts("stationary").options("kind")) == options(CurvatureEstimator, "kind")
+    assert set(texts("connectivity").options("path")) == options(ModeConnector, "path")
+    assert texts("escape").options("optimizer") == tuple(OPTIMIZERS)
+    assert texts("sharpness").options("measure") == tuple(SHARPNESS_MEASURES)
+
+
+def unnamed():
+    import streamlit as st
+
+    from app.widgets import Form
+
+    form = Form("sharpness")
+    kinds = Form("stationary").several("kind")
+    st.session_state["values"] = (form.choice("norm"), form.switch("noise"), kinds)
+
+
+def test_options_come_from_the_words_where_none_are_given():
+    from app.texts import texts
+
+    at = AppTest.from_function(unnamed, default_timeout=60).run()
+    assert not at.exception
+    assert at.session_state["values"] == ("l2", "plain", texts("stationary").options("kind"))

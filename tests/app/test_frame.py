@@ -78,8 +78,8 @@ def test_every_registered_page_has_its_name_its_question_and_a_unique_place():
     names = [name for _, name, _ in frame.PAGES]
     assert len(set(names)) == len(names) == 11
     for name in names:
-        assert texts("navigation")(name)
-        assert texts("navigation")(f"{name}.help").endswith((".", "?"))
+        assert texts(name)("nav")
+        assert texts(name)("nav.help").endswith((".", "?"))
 
 
 def test_a_page_that_is_not_written_yet_is_left_out():

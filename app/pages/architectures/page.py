@@ -50,9 +50,7 @@ def render() -> None:
             _width_inputs(architecture, ready=problem is None)
         else:
             _comparison_inputs(vary, presets(architecture)[vary], ready=problem is None)
-    with right:
-        widgets.job_panel(PAGE, draw)
-        widgets.definitions(text, ("skips", "gap", "lambda", "sharpness", "basin", "convex", "tau"))
+    widgets.answer(right, PAGE, draw, ("skips", "gap", "lambda", "sharpness", "basin", "convex", "tau"))
 
 
 def draw(result: Any) -> None:
@@ -66,18 +64,12 @@ def draw(result: Any) -> None:
 
 def _comparison_inputs(vary: str, offered: tuple[Any, ...], *, ready: bool) -> None:
     text = texts(PAGE)
-    names = [variant.name for variant in offered]
-    chosen = st.pills(
-        text("variants"),
-        names,
-        selection_mode="multi",
-        default=names,
-        key=f"{PAGE}.variants.{vary}",
-    )
+    form = Form(PAGE)
+    chosen = form.several(f"variants.{vary}", [variant.name for variant in offered], label="variants", words=str)
     variants = [variant for variant in offered if variant.name in chosen]
     if not variants:
         st.error(text("variants.none"))
-    row = Form(PAGE).columns(3)
+    row = form.columns(3)
     seeds, epochs = _budget(row)
     side = row[2].integer("resolution", 21, 3, 101, step=2)
     data, settings = _data_and_engine()
@@ -91,15 +83,9 @@ def _comparison_inputs(vary: str, offered: tuple[Any, ...], *, ready: bool) -> N
 
 def _width_inputs(architecture: str, *, ready: bool) -> None:
     text = texts(PAGE)
-    chosen = st.pills(
-        text("factors"),
-        FACTORS,
-        selection_mode="multi",
-        default=FACTORS[:4],
-        format_func=lambda f: f"× {f:g}",
-        key=f"{PAGE}.factors",
-    )
-    seeds, epochs = _budget(Form(PAGE).columns(2))
+    form = Form(PAGE)
+    chosen = form.several("factors", FACTORS, FACTORS[:4], words=lambda factor: f"× {factor:g}")
+    seeds, epochs = _budget(form.columns(2))
     data, settings = _data_and_engine()
     ready = ready and data is not None and len(chosen) > 0
     if ready and data is not None:
@@ -108,7 +94,7 @@ def _width_inputs(architecture: str, *, ready: bool) -> None:
         points = round(runs * (PASSES_TRAINING * epochs + 300 + 30))
         widgets.cost(points, _point(architecture, data), data, settings)
     if widgets.run_button(PAGE, text("run"), ready=ready) and data is not None:
-        _start_width(architecture, tuple(sorted(chosen)), seeds, epochs, data, settings)
+        _start_width(architecture, chosen, seeds, epochs, data, settings)
 
 
 def _budget(row: Sequence[Form]) -> tuple[int, int]:
@@ -141,13 +127,7 @@ def _cost(variants: list[Any], seeds: int, epochs: int, side: int, data: DataSpe
 
 
 def _start(
-    vary: str,
-    variants: list[Any],
-    seeds: int,
-    epochs: int,
-    side: int,
-    data: DataSpec,
-    settings: dict[str, Any],
+    vary: str, variants: list[Any], seeds: int, epochs: int, side: int, data: DataSpec, settings: dict[str, Any]
 ) -> None:
     """Queue a comparison."""
     from estimators import ArchitectureComparer
@@ -173,12 +153,7 @@ def _start(
 
 
 def _start_width(
-    architecture: str,
-    factors: tuple[float, ...],
-    seeds: int,
-    epochs: int,
-    data: DataSpec,
-    settings: dict[str, Any],
+    architecture: str, factors: tuple[float, ...], seeds: int, epochs: int, data: DataSpec, settings: dict[str, Any]
 ) -> None:
     """Queue a width sweep."""
     from estimators.experiments import WidthSweep

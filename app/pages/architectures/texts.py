@@ -1,6 +1,8 @@
 """Texts of the page Architectures."""
 
 EN = {
+    "nav": "Architectures",
+    "nav.help": "How do skip connections, norms and width change the landscape?",
     "title": "Architectures",
     "question": "What do skip connections, normalisation, dropout, width and batch size do to the landscape? "
     "Variants are trained on the same data and budget from several seeds, and measured the same way.",
@@ -98,12 +100,8 @@ EN = {
     "col.measure": "Measure",
     "col.status": "Status",
     "col.width": "Width ×",
-    "col.statement": "Statement",
-    "col.verdict": "Verdict here",
-    "col.measured": "Measured",
     "col.seconds": "Seconds",
     "runs_of": "{ok} of {all}",
-    "verdict": "Verdict",
     # quantities
     "quantity.train_loss": "training loss (nats)",
     "quantity.train_accuracy": "training accuracy (share)",
@@ -121,8 +119,8 @@ EN = {
     "quantity.parameters_per_example": "parameters per training example",
     "quantity.seconds": "seconds a run",
     "quantity.zero_share": "share of seeds near zero loss",
-    "quantity.barrier": "barrier after alignment (nats)",
     "quantity.held_out_accuracy_spread": "spread of held-out accuracy",
+    "quantity.barrier": "barrier after alignment (nats)",
     # width sweep
     "width.help": "Left of the dashed line there are fewer parameters than training examples, right of it more.",
     # definitions

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ from app.texts import texts
 from app.widgets import Form
 
 TEXT = "architectures"
-VIEWS = ("maps", "numbers", "rank", "claims", "runs")
 QUANTITIES = (
     "train_loss",
     "held_out_accuracy",
@@ -113,7 +111,7 @@ def draw_comparison(result: Any, page: str, total: int | None = None) -> None:
         st.warning(text("failures", count=failed, total=len(result.table)), icon=":material/warning:")
     if all(line["n"] == 1 for line in result.summary):
         st.info(text("one_seed"), icon=":material/info:")
-    view = Form(page).switch("view", VIEWS, label_visibility="collapsed")
+    view = Form(page).switch("view", label_visibility="collapsed")
     {"maps": _maps, "numbers": _numbers, "rank": _rank, "claims": _claims, "runs": _runs}[view](result, page)
     widgets.settings_line(result)
     chart = charts.small_multiples(result) if charts.maps(result) else charts.dots(result, "lambda_max")
@@ -151,24 +149,10 @@ def _maps(result: Any, page: str) -> None:
 
 def _numbers(result: Any, page: str) -> None:
     text = texts(TEXT)
-    chosen = st.pills(
-        text("quantities"),
-        QUANTITIES,
-        selection_mode="multi",
-        default=SHOWN_FIRST,
-        format_func=lambda q: text(f"quantity.{q}"),
-        label_visibility="collapsed",
-        key=f"{page}.quantities",
-    )
-    _pairs([charts.dots(result, quantity) for quantity in chosen])
+    named = {"label_visibility": "collapsed", "words": lambda q: text(f"quantity.{q}")}
+    chosen = Form(page).several("quantities", QUANTITIES, SHOWN_FIRST, **named)
+    widgets.in_pairs([charts.dots(result, quantity) for quantity in chosen])
     st.caption(text("dots.help"))
-
-
-def _pairs(drawn: Sequence[Any]) -> None:
-    for start in range(0, len(drawn), 2):
-        for column, chart in zip(st.columns(2), drawn[start : start + 2], strict=False):
-            with column:
-                widgets.show_chart(chart)
 
 
 def _rank(result: Any, page: str) -> None:
@@ -249,7 +233,7 @@ def draw_width_sweep(result: Any, page: str) -> None:
         },
     )
     st.caption(text("width.help"))
-    _pairs([charts.width_sweep(result, quantity) for quantity in charts.WIDTH_QUANTITIES])
+    widgets.in_pairs([charts.width_sweep(result, quantity) for quantity in charts.WIDTH_QUANTITIES])
     _claims(result, page)
     widgets.settings_line(result)
     widgets.take_along(page, result, charts.width_sweep(result), table=pd.DataFrame(rows), name="width-sweep")

@@ -24,7 +24,6 @@ from app.widgets.pickers import TIMM
 from app.workspace import library
 
 PAGE = "averaging"
-VIEWS = {"train": PAGE, "soup": averaging_soup.PAGE, "seeds": averaging_seeds.PAGE}
 POLICIES = ("auto", "recompute", "batch")
 DEFINITIONS = ("swa", "ema", "statistics", "sharp")
 RESOLUTION = 15
@@ -33,11 +32,8 @@ SAVED = {"sgd": "SGD", "swa": "SWA"}
 
 def render() -> None:
     """Draw the page."""
-    text = texts(PAGE)
-    left, right = widgets.page_header(PAGE, text)
-    with left:
-        view = widgets.view_switch(PAGE, VIEWS)
-    {"train": _render_training, "soup": averaging_soup.render, "seeds": averaging_seeds.render}[view](left, right)
+    views = {"train": (PAGE, _render_training), "soup": (averaging_soup.PAGE, averaging_soup.render)}
+    widgets.show_view(PAGE, views | {"seeds": (averaging_seeds.PAGE, averaging_seeds.render)})
 
 
 def _render_training(left: DeltaGenerator, right: DeltaGenerator) -> None:
@@ -56,9 +52,7 @@ def _render_training(left: DeltaGenerator, right: DeltaGenerator) -> None:
             widgets.cost(passes(training, extras), point, data, engine, several_networks=True)
         if widgets.run_button(PAGE, text("run"), ready=ready) and data is not None and point is not None:
             start(point, data, {**params, **engine}, {**training, **extras}, keep)
-    with right:
-        widgets.job_panel(PAGE, draw)
-        widgets.definitions(text, DEFINITIONS)
+    widgets.answer(right, PAGE, draw, DEFINITIONS)
 
 
 def settings() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], bool]:
@@ -76,7 +70,7 @@ def settings() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], bool]:
         "swa_lr": row[1].real("swa_lr", 0.05, 1e-5, step=0.01),
     }
     with st.expander(texts(PAGE)("more"), icon=":material/join_inner:"):
-        params["schedule"] = form.switch("schedule", ("constant", "cyclic"), width="stretch")
+        params["schedule"] = form.switch("schedule", width="stretch")
         row = form.columns(2)
         params["every"] = row[0].integer("every", 1, 1, 100)
         params["decay"] = row[1].real("decay", 0.999, 0.0, 0.99999, step=0.001, format="%.5g")
@@ -159,14 +153,11 @@ def draw(result: Any) -> None:
     text = texts(PAGE)
     quantity, on, log = averages.switches(PAGE, result)
     widgets.notes(result.notes)
-    widgets.heading(text("heading.history"))
-    chart = charts.history(result, quantity=quantity, on=on, log=log)
-    widgets.show_chart(chart)
+    chart = widgets.picture(text("heading.history"), charts.history(result, quantity=quantity, on=on, log=log))
     if result.report:
         numbers(result)
     if len(result.plane_losses):
-        widgets.heading(text("heading.plane"))
-        widgets.show_chart(charts.plane(result, log=True, scheme=SCHEMES["Viridis"]))
+        widgets.picture(text("heading.plane"), charts.plane(result, log=True, scheme=SCHEMES["Viridis"]))
         away = max((float(m["distance"]) for m in result.plane_markers), default=0.0)
         st.caption(text("plane.away", distance=away, length=float(np.ptp(result.plane_x))))
     if result.sharpness:
@@ -184,20 +175,11 @@ def numbers(result: Any) -> None:
     with st.container(horizontal=True):
         if {"sgd", "average"} <= roles:
             plain, average = result.row("sgd"), result.row("average")
-            gain = average["held_out_accuracy"] - plain["held_out_accuracy"]
-            st.metric(
-                text("swa_gain"),
-                f"{average['held_out_accuracy']:.1%}",
-                delta=f"{100 * gain:+.1f} pp",
-                border=True,
-            )
-            st.metric(
-                text("column.held_out_loss"),
-                f"{average['held_out_loss']:.4g}",
-                delta=f"{average['held_out_loss'] - plain['held_out_loss']:+.3g}",
-                delta_color="inverse",
-                border=True,
-            )
+            gain, fall = (average[name] - plain[name] for name in ("held_out_accuracy", "held_out_loss"))
+            share, loss = f"{average['held_out_accuracy']:.1%}", f"{average['held_out_loss']:.4g}"
+            st.metric(text("swa_gain"), share, delta=f"{100 * gain:+.1f} pp", border=True)
+            name, change = text("column.held_out_loss"), f"{fall:+.3g}"
+            st.metric(name, loss, delta=change, delta_color="inverse", border=True)
         averages.statistics(result)
     averages.table(result)
 
@@ -206,13 +188,14 @@ def sharpness(result: Any) -> None:
     """Write how sharp the end points and averages are."""
     text = texts(PAGE)
     widgets.heading(text("heading.sharpness"))
+    _, errors = result.uncertainty_of("sharpness.average_sharpness")
     rows = pd.DataFrame(
         {
             text("column.point"): row["name"],
             text("column.sharpness"): f"{row['sharpness']:.4g}",
-            text("column.average_sharpness"): f"{row['average_sharpness']:.3g} ± {row['average_sharpness_stderr']:.1g}",
+            text("column.average_sharpness"): f"{row['average_sharpness']:.3g} ± {error:.1g}",
             text("column.lambda_max"): f"{row['lambda_max']:.4g}",
         }
-        for row in result.sharpness
+        for row, error in zip(result.sharpness, errors, strict=True)
     )
     st.dataframe(rows, hide_index=True, alt=text("heading.sharpness"))

@@ -46,9 +46,7 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
             options = {"n_seeds": n_seeds, "epochs": epochs, "lr": lr}
             making = {"n_samples": samples, "label_noise": noise, "pixel_noise": pixels}
             start(name, options, making, swa_lr)
-    with right:
-        widgets.job_panel(PAGE, draw)
-        widgets.definitions(text, DEFINITIONS)
+    widgets.answer(right, PAGE, draw, DEFINITIONS, text="averaging")
 
 
 def start(name: str, options: dict[str, Any], making: dict[str, Any], swa_lr: float) -> None:
@@ -105,10 +103,7 @@ def draw(result: Any) -> None:
         return
     widgets.notes(result.notes)
     shown = [charts.seeds(result, key=name) for name in SHOWN]
-    for row in (shown[:2], shown[2:]):
-        for column, chart in zip(st.columns(2), row, strict=True):
-            with column:
-                widgets.show_chart(chart)
+    widgets.in_pairs(shown)
     widgets.heading(text("seeds.claims"))
     claims(result)
     widgets.heading(text("seeds.summary"))
@@ -139,13 +134,6 @@ def summary(result: Any) -> None:
         return form.format(mean) + (f" ± {form.format(spread)}" if np.isfinite(spread) else "")
 
     rows = [row for row in result.summary() if row["quantity"] != "train_accuracy"]
-    st.dataframe(
-        pd.DataFrame(
-            {
-                text("seeds.quantity"): [text("seeds." + row["quantity"]) for row in rows],
-                **{text("role." + g): [cell(row, g) for row in rows] for g in ("sgd", "swa", "ema")},
-            }
-        ),
-        hide_index=True,
-        alt=text("seeds.summary"),
-    )
+    columns = {text("seeds.quantity"): [text("seeds." + row["quantity"]) for row in rows]}
+    columns |= {text("role." + g): [cell(row, g) for row in rows] for g in ("sgd", "swa", "ema")}
+    st.dataframe(pd.DataFrame(columns), hide_index=True, alt=text("seeds.summary"))

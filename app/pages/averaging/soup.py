@@ -20,8 +20,7 @@ from app.widgets import Form
 from app.workspace import library
 
 PAGE = "averaging.soup"
-METHODS = ("greedy_soup", "uniform_soup", "swa", "ema")
-SOUPS = METHODS[:2]
+SOUPS = ("greedy_soup", "uniform_soup")
 POLICIES = ("auto", "recompute", "frozen", "batch")
 DEFINITIONS = ("soup", "swa", "ema", "statistics")
 
@@ -41,9 +40,7 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
             widgets.cost(4 * len(points) + 7 * pairs, points[0], data, engine, several_networks=True)
         if widgets.run_button(PAGE, text("soup.run"), ready=ready) and data is not None:
             start(points, data, {**params, **engine}, keep)
-    with right:
-        widgets.job_panel(PAGE, draw)
-        widgets.definitions(text, DEFINITIONS)
+    widgets.answer(right, PAGE, draw, DEFINITIONS, text="averaging")
 
 
 def late(epochs: Sequence[Path]) -> Sequence[Path]:
@@ -54,9 +51,9 @@ def late(epochs: Sequence[Path]) -> Sequence[Path]:
 def settings() -> tuple[dict[str, Any], bool]:
     """Write the settings; return keyword arguments of ``SWAAverager`` and whether to keep the average."""
     form = Form(PAGE, "averaging")
-    params: dict[str, Any] = {"method": form.choice("method", METHODS)}
+    params: dict[str, Any] = {"method": form.choice("method")}
     if params["method"] == "greedy_soup":
-        params["score"] = form.switch("score", ("accuracy", "loss"))
+        params["score"] = form.switch("score")
     if params["method"] == "ema":
         params["decay"] = form.real("decay", 0.9, 0.0, 0.99999, step=0.01, format="%.5g")
     return params, form.toggle("keep", True)
@@ -137,14 +134,11 @@ def draw(result: Any) -> None:
             if result.barriers.size:
                 st.metric(text("soup.highest"), f"{np.max(result.barriers):.3g} nats", border=True)
             averages.statistics(result)
-    widgets.heading(text("heading.members"))
-    chart = charts.members(result, quantity=quantity, on=on)
-    widgets.show_chart(chart)
+    chart = widgets.picture(text("heading.members"), charts.members(result, quantity=quantity, on=on))
     if not finished:
         return
     if result.barriers.size:
-        widgets.heading(text("heading.barriers"))
-        widgets.show_chart(charts.barriers(result))
+        widgets.picture(text("heading.barriers"), charts.barriers(result))
     averages.table(result)
     widgets.settings_line(result)
     widgets.take_along(PAGE, result, chart, name="soup")

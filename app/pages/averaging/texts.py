@@ -1,6 +1,8 @@
 """Texts of the page Weight averaging."""
 
 EN = {
+    "nav": "Weight averaging",
+    "nav.help": "What does averaging the weights along a trajectory do?",
     "title": "Weight averaging",
     "question": "Does the mean of several points of weight space do better than the points themselves, and is it "
     "flatter there?",
@@ -69,7 +71,6 @@ EN = {
     "column.held_out_loss": "held-out loss (nats)",
     "column.held_out_accuracy": "held-out accuracy",
     "column.verdict": "verdict",
-    "column.share": "share",
     "column.soup_score": "soup with it",
     "column.sharpness": "worst case, ρ = 0.05 (nats)",
     "column.average_sharpness": "average case, σ = 0.1 of each filter (nats)",
@@ -83,8 +84,8 @@ EN = {
     "soup.need": "A soup needs at least two checkpoints of one architecture.",
     "soup.mixed": "Checkpoints must share one architecture and class count, got {names}. Take some away.",
     "method": "Average",
-    "method.uniform_soup": "Uniform soup",
     "method.greedy_soup": "Greedy soup",
+    "method.uniform_soup": "Uniform soup",
     "method.swa": "Running mean",
     "method.ema": "Exponential mean",
     "method.help": "A greedy soup adds the best member first and keeps another only if the soup does not get worse on "

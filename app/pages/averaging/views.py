@@ -17,7 +17,7 @@ def switches(page: str, result: Any, default: str = "loss") -> tuple[str, str, b
     """Write what is shown; return quantity, examples and whether the axis is logarithmic."""
     form, on, scale = Form(page, "averaging"), "train", "linear"
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        quantity = form.switch("quantity", ("loss", "accuracy"), default)
+        quantity = form.switch("quantity", None, default)
         if any(np.isfinite(row["held_out_loss"]) for row in [*result.history, *result.report]):
             on = form.switch("on", ("held_out", "train"), label="examples")
         if result.history and quantity == "loss":

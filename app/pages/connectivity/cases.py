@@ -18,7 +18,6 @@ from app.widgets.pickers import architecture_picker
 
 PAGE = "connectivity.cases"
 DEFINITIONS = ("cases", "barrier", "rise", "curve", "match")
-JOINTS = ("linear", "aligned", "bezier", "polychain")
 NETWORKS = 7  # trainings behind one pair of each case: two, two, and a parent with two shorter children
 PATH_SAMPLES = 512
 TRAINING_PASSES = 4  # a training epoch, in evaluations of the same examples
@@ -46,9 +45,7 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
             widgets.cost(trained + paths, point, data, {"batch_norm": "recompute"})
         if widgets.run_button(PAGE, text("cases.run"), ready=ready) and point is not None and data is not None:
             start(point, data, params)
-    with right:
-        widgets.job_panel(PAGE, draw)
-        widgets.definitions(text, DEFINITIONS)
+    widgets.answer(right, PAGE, draw, DEFINITIONS, text="connectivity")
 
 
 def settings() -> dict[str, Any]:
@@ -56,7 +53,7 @@ def settings() -> dict[str, Any]:
     form = Form(PAGE, "connectivity")
     seeds, split = form.columns(2)
     train, tune = form.columns(2)
-    joints = form.several("joints", JOINTS, JOINTS[:3])
+    joints = form.several("joints", default=("linear", "aligned", "bezier"))
     epochs, seed = form.columns(2)
     return {
         "n_seeds": seeds.integer("seeds", 3, 1, 50),
@@ -95,11 +92,8 @@ def draw(result: Any) -> None:
     widgets.heading(text("cases.heading.claims"))
     for verdict in result.verdicts:
         widgets.verdict(verdict["verdict"], f"{text('cases.claim.' + verdict['case'])} ({verdict['reason']}).")
-    widgets.heading(text("cases.heading.dots"))
-    chart = charts.cases(result)
-    widgets.show_chart(chart)
-    widgets.heading(text("cases.heading.profiles"))
-    widgets.show_chart(charts.case_profiles(result))
+    chart = widgets.picture(text("cases.heading.dots"), charts.cases(result))
+    widgets.picture(text("cases.heading.profiles"), charts.case_profiles(result))
     st.dataframe(summary(result), hide_index=True, height="content")
     widgets.settings_line(result)
     widgets.take_along(PAGE, result, chart, name="cases")

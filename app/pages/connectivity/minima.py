@@ -39,9 +39,7 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
             widgets.cost(pairs * params["n_points"] + 2 * len(points), points[0], data, engine, several_networks=True)
         if widgets.run_button(PAGE, text("map.run"), ready=ready) and data is not None:
             start(points, data, params, engine)
-    with right:
-        widgets.job_panel(PAGE, draw)
-        widgets.definitions(text, DEFINITIONS)
+    widgets.answer(right, PAGE, draw, DEFINITIONS, text="connectivity")
 
 
 def epochs(kept: Sequence[Path]) -> Sequence[Path]:
@@ -57,8 +55,8 @@ def settings() -> dict[str, Any]:
     points, tolerance = form.columns(2)
     return {
         "align": "weights" if align else None,
-        "compare": compare.choice("compare", ("features", "outputs")),
-        "layout": layout.choice("layout", ("distance", "barrier", "cka")),
+        "compare": compare.choice("compare"),
+        "layout": layout.choice("layout"),
         "n_points": points.integer("n_points", 11, 3, 101, step=2),
         "tolerance": tolerance.real("tolerance", 0.1, 0.0, step=0.05),
     }
@@ -112,9 +110,7 @@ def draw(result: Any) -> None:
             st.metric(text("map.highest"), f"{np.nanmax(off):.3g} nats", border=True, width="content")
     chart = None
     if len(result.layout):
-        widgets.heading(text("map.heading.layout"))
-        chart = charts.layout(result)
-        widgets.show_chart(chart)
+        chart = widgets.picture(text("map.heading.layout"), charts.layout(result))
         st.caption(text("map.share", share=result.layout_share, tolerance=result.tolerance))
     widgets.heading(text("map.heading.matrix"))
     options = [q for q in charts.MATRICES if q != "cka" or np.isfinite(result.cka).any()]

@@ -14,23 +14,18 @@ from app.charts import connectivity as charts
 from app.charts.theme import SCHEMES
 from app.pages.connectivity import cases as connectivity_cases
 from app.pages.connectivity import minima as connectivity_map
-from app.state import bound
 from app.texts import texts
 from app.widgets import Form
 
 PAGE = "connectivity"
-VIEWS = {"path": PAGE, "map": connectivity_map.PAGE, "cases": connectivity_cases.PAGE}
 POLICIES = ("auto", "recompute", "batch")
 DEFINITIONS = ("barrier", "rise", "curve", "match", "statistics")
 
 
 def render() -> None:
     """Draw the page."""
-    text = texts(PAGE)
-    left, right = widgets.page_header(PAGE, text)
-    with left:
-        view = widgets.view_switch(PAGE, VIEWS)
-    {"path": _render_path, "map": connectivity_map.render, "cases": connectivity_cases.render}[view](left, right)
+    views = {"path": (PAGE, _render_path), "map": (connectivity_map.PAGE, connectivity_map.render)}
+    widgets.show_view(PAGE, views | {"cases": (connectivity_cases.PAGE, connectivity_cases.render)})
 
 
 def _render_path(left: DeltaGenerator, right: DeltaGenerator) -> None:
@@ -50,15 +45,13 @@ def _render_path(left: DeltaGenerator, right: DeltaGenerator) -> None:
             widgets.cost(passes(params), chosen.point, chosen.data, chosen.settings, several_networks=True)
         if widgets.run_button(PAGE, text("run"), ready=ready):
             start(chosen, params)
-    with right:
-        widgets.job_panel(PAGE, draw)
-        widgets.definitions(text, DEFINITIONS)
+    widgets.answer(right, PAGE, draw, DEFINITIONS)
 
 
 def settings() -> dict[str, Any]:
     """Write the settings of the path; return the keyword arguments of ``ModeConnector``."""
     form = Form(PAGE)
-    params: dict[str, Any] = {"path": form.switch("path", ("linear", "bezier", "polychain"), "bezier", width="stretch")}
+    params: dict[str, Any] = {"path": form.switch("path", None, "bezier", width="stretch")}
     if params["path"] != "linear":
         row = form.columns(4)
         params["n_bends"] = row[0].integer("n_bends", 1, 1, 10)
@@ -116,10 +109,9 @@ def draw(result: Any) -> None:
     finished = len(result.losses) > 0
     at = None
     if finished:
-        at = float(st.slider(text("at"), 0.0, 1.0, 0.5, step=0.01, **bound(PAGE, "t")))
-    widgets.heading(text("heading.profile"))
-    chart = charts.profile(result, quantity=quantity, on=on, log=log, at=at)
-    widgets.show_chart(chart)
+        at = Form(PAGE).slider("t", 0.5, 0.0, 1.0, step=0.01, label="at")
+    profile = charts.profile(result, quantity=quantity, on=on, log=log, at=at)
+    chart = widgets.picture(text("heading.profile"), profile)
     if not finished:
         return
     numbers(result, at)
@@ -127,9 +119,8 @@ def draw(result: Any) -> None:
         matching(result)
     if len(result.plane_anchors):
         bent = result.n_bends > 0
-        widgets.heading(text("heading.plane" if bent else "heading.plane.straight"))
-        scheme = SCHEMES["Viridis"]
-        widgets.show_chart(charts.plane(result, log=True, scheme=scheme, at=at))
+        plane = charts.plane(result, log=True, scheme=SCHEMES["Viridis"], at=at)
+        widgets.picture(text("heading.plane" if bent else "heading.plane.straight"), plane)
         if np.max(result.plane_distances) > 0.01 * result.distance:
             away = float(np.max(result.plane_distances))
             st.caption(text("plane.away", distance=away, length=result.distance))
@@ -160,39 +151,35 @@ def numbers(result: Any, at: float) -> None:
         state = "joined" if result.connected else "not_joined"
         badge = ":green-badge[:material/link:]" if result.connected else ":red-badge[:material/link_off:]"
         st.markdown(f"{badge} " + text(state, rise=result.rise_over_endpoints, tolerance=result.tolerance))
+    card: dict[str, Any] = {"border": True, "width": "content", "delta_color": "off", "delta_arrow": "off"}
     with st.container(horizontal=True):
-        error = result.barrier_error
-        st.metric(
-            text("barrier"), f"{result.barrier:.3g} nats", border=True, width="content", delta_color="off",
-            delta=text("barrier.error", error=error) if np.isfinite(error) else None, delta_arrow="off",
-            help=text("barrier.help", count=len(result.t) + len(result.refined_t), shown=len(result.t)),
-        )  # fmt: skip
+        _, error = result.uncertainty_of("barrier")
+        points = text("barrier.help", count=len(result.t) + len(result.refined_t), shown=len(result.t))
+        above = text("barrier.error", error=error) if np.isfinite(error) else None
+        st.metric(text("barrier"), f"{result.barrier:.3g} nats", delta=above, help=points, **card)
         if np.isfinite(result.straight_barrier) and (result.n_bends or result.align):
-            st.metric(text("straight_barrier"), f"{result.straight_barrier:.3g} nats", border=True, width="content")
+            st.metric(text("straight_barrier"), f"{result.straight_barrier:.3g} nats", **card)
         if np.isfinite(result.aligned_barrier):
-            st.metric(text("aligned_barrier"), f"{result.aligned_barrier:.3g} nats", border=True, width="content")
-        st.metric(text("worst"), f"{result.worst_t:.3f}", border=True, width="content")
+            st.metric(text("aligned_barrier"), f"{result.aligned_barrier:.3g} nats", **card)
+        st.metric(text("worst"), f"{result.worst_t:.3f}", **card)
         if result.distance > 0 and result.n_bends:
             ratio = result.path_length / result.distance
-            st.metric(text("length"), f"{ratio:.3f}", help=text("length.help"), border=True, width="content")
+            st.metric(text("length"), f"{ratio:.3f}", help=text("length.help"), **card)
     with st.container(horizontal=True):
         near = {name: float(np.interp(at, result.t, getattr(result, name))) for name in ("losses", "accuracies")}
-        st.metric(text("at.loss", t=at), f"{near['losses']:.3g} nats", border=True, width="content")
+        st.metric(text("at.loss", t=at), f"{near['losses']:.3g} nats", **card)
         outside = None
         if len(result.held_out_accuracies):
             value = float(np.interp(at, result.t, result.held_out_accuracies))
             outside = f"{text('at.held_out')} {value:.1%}"
-        st.metric(
-            text("at.accuracy", t=at), f"{near['accuracies']:.1%}", delta=outside, delta_color="off",
-            delta_arrow="off", border=True, width="content",
-        )  # fmt: skip
+        st.metric(text("at.accuracy", t=at), f"{near['accuracies']:.1%}", delta=outside, **card)
         if np.isfinite(result.ensemble_accuracy):
             held = len(result.held_out_accuracies) > 0
             ends = result.held_out_accuracies if held else result.accuracies
             where = text("chart.on.held_out" if held else "chart.on.train")
             note = text("ensemble.help", where=where, loss=result.ensemble_loss, best=float(max(ends[0], ends[-1])))
             label = text("ensemble", count=len(result.ensemble_t))
-            st.metric(label, f"{result.ensemble_accuracy:.1%}", help=note, border=True, width="content")
+            st.metric(label, f"{result.ensemble_accuracy:.1%}", help=note, **card)
 
 
 def matching(result: Any) -> None:
@@ -202,19 +189,10 @@ def matching(result: Any) -> None:
     before = result.straight_barrier
     widgets.heading(text("heading.alignment"))
     if np.isfinite(before) and np.isfinite(after) and before > 0:
-        st.caption(
-            text(
-                "matching",
-                before=before,
-                after=after,
-                fall=after / before - 1,
-                cos_before=result.similarity_before,
-                cos_after=result.similarity_after,
-                distance_before=result.distance_before,
-                distance_after=result.distance,
-                change=result.alignment_change,
-            )
-        )
+        said = {"before": before, "after": after, "fall": after / before - 1, "change": result.alignment_change}
+        said |= {"cos_before": result.similarity_before, "cos_after": result.similarity_after}
+        said |= {"distance_before": result.distance_before, "distance_after": result.distance}
+        st.caption(text("matching", **said))
     columns = ("units", "made_by", "tensors", "moved")
     table = pd.DataFrame({text(f"groups.{name}"): [row[name] for row in result.groups] for name in columns})
     with st.expander(text("groups.title", count=len(table)), icon=":material/swap_vert:"):

@@ -1,6 +1,8 @@
 """Texts of the page Mode connectivity."""
 
 EN = {
+    "nav": "Mode connectivity",
+    "nav.help": "Can one walk from one minimum to another without climbing?",
     "title": "Mode connectivity",
     "question": "Can one walk from one minimum to another without climbing? A path joins two sets of weights of one architecture; the loss is measured along it.",
     "view": "What to look at",
@@ -50,7 +52,6 @@ EN = {
     "barrier": "Barrier",
     "barrier.error": "at most {error:.1g} higher",
     "barrier.help": "The highest of {count} evaluated positions: the {shown} of the grid, the middle of each step, positions near both ends, and more where the path may be highest. A rise narrower than half a step that touches none of them is missed.",
-    "rise": "Rise over the worse end",
     "worst": "Highest at t",
     "length": "Length / distance",
     "length.help": "Length of the path over the straight distance of its ends, in weight space.",
@@ -73,8 +74,6 @@ EN = {
     "plane.away": "Bends lie up to {distance:.3g} from this plane (length of A to B: {length:.3g}).",
     "series.straight": "straight",
     "series.aligned": "straight, matched",
-    "series.linear": "straight",
-    "series.linear.aligned": "straight, matched",
     "series.bezier": "Bézier",
     "series.polychain": "chain",
     "map.models": "Checkpoints",

@@ -12,7 +12,6 @@ from streamlit.delta_generator import DeltaGenerator
 from app import widgets
 from app.pages.curvature import critical_charts as charts
 from app.texts import texts
-from app.work import jobs
 
 PAGE = "stationary.critical"
 LARGEST = 500
@@ -26,15 +25,7 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
         ready = chosen["n"] <= LARGEST
         if widgets.run_button(PAGE, texts(PAGE)("run"), ready=ready):
             start(chosen)
-    with right:
-        critical_points_panel()
-
-
-def critical_points_panel() -> None:
-    """Show the newest search: points as they are found, success rates, spectra, definitions."""
-    text = texts(PAGE)
-    widgets.job_panel(PAGE, draw)
-    widgets.definitions(text, ("following", "index"), expanded=jobs.latest(PAGE) is None)
+    widgets.answer(right, PAGE, draw, ("following", "index"), unfold=True)
 
 
 def settings() -> dict[str, Any]:
@@ -100,21 +91,17 @@ def draw(result: Any) -> None:
                 delta_color="off",
                 delta_arrow="off",
             )
-    widgets.heading(text("heading.index"))
-    chart = charts.index_against_loss(result)
-    widgets.show_chart(chart)
+    chart = widgets.picture(text("heading.index"), charts.index_against_loss(result))
     st.caption(text("index.note", tol=result.tol))
     if np.isfinite(rho["value"]):
         state = "supported" if rho["low"] > 0 else "not supported" if rho["high"] < 0 else "not clear here"
         widgets.verdict(state, text("claim", **rho))
     else:
         st.caption(text("claim.few"))
-    widgets.heading(text("heading.success"))
-    widgets.show_chart(charts.success(result))
+    widgets.picture(text("heading.success"), charts.success(result))
     table = success_table(result)
     widgets.show_table(table)
-    widgets.heading(text("heading.spectra"))
-    widgets.show_chart(charts.spectra(result))
+    widgets.picture(text("heading.spectra"), charts.spectra(result))
     widgets.settings_line(result)
     widgets.take_along(PAGE, result, chart, table=table, name="critical-points")
 
@@ -125,15 +112,8 @@ def success_table(result: Any) -> pd.DataFrame:
     rows = []
     for row in result.success:
         losses = result.losses[result.distinct & (result.asked == row["index"])]
-        rows.append(
-            {
-                text("table.index"): row["index"],
-                text("table.starts"): row["starts"],
-                text("table.converged"): row["converged"],
-                text("table.found"): row["found"],
-                text("table.distinct"): row["distinct"],
-                text("table.rate"): f"{row['rate']:.0%} ({row['low']:.0%} – {row['high']:.0%})",
-                text("table.loss"): f"{losses.min():.4f} – {losses.max():.4f}" if len(losses) else "–",
-            }
-        )
+        told = {name: row[name] for name in ("index", "starts", "converged", "found", "distinct")}
+        told["rate"] = f"{row['rate']:.0%} ({row['low']:.0%} – {row['high']:.0%})"
+        told["loss"] = f"{losses.min():.4f} – {losses.max():.4f}" if len(losses) else "–"
+        rows.append({text(f"table.{name}"): value for name, value in told.items()})
     return pd.DataFrame(rows)

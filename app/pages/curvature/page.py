@@ -12,30 +12,19 @@ import streamlit as st
 from app import widgets
 from app.pages.curvature import charts, critical, random, training
 from app.texts import texts
-from app.widgets.numbers import plus_minus, share
+from app.widgets.numbers import known, share
 
 PAGE = "stationary"
-KINDS = ("hessian", "ggn", "fisher", "empirical_fisher")
 DEFINITIONS = ("stationary", "index", "lanczos", "density", "traces", "layers")
 PRODUCT_PASSES = 10  # forward passes a Hessian-vector product costs, about
 EXACT = 2000
-VIEWS = {"point": PAGE, "training": training.PAGE, "random": random.PAGE, "critical": critical.PAGE}
 
 
 def render() -> None:
     """Draw the page."""
-    text = texts(PAGE)
-    left, right = widgets.page_header(PAGE, text)
-    with left:
-        view = widgets.view_switch(PAGE, VIEWS)
-    if view == "training":
-        training.render(left, right)
-    elif view == "random":
-        random.render(left, right)
-    elif view == "critical":
-        critical.render(left, right)
-    else:
-        _render_point(left, right)
+    views = {"point": (PAGE, _render_point), "training": (training.PAGE, training.render)}
+    views |= {"random": (random.PAGE, random.render), "critical": (critical.PAGE, critical.render)}
+    widgets.show_view(PAGE, views)
 
 
 def _render_point(left: Any, right: Any) -> None:
@@ -48,15 +37,13 @@ def _render_point(left: Any, right: Any) -> None:
             widgets.cost(products, chosen.point, chosen.data, chosen.settings, passes=PRODUCT_PASSES)
         if widgets.run_button(PAGE, text("run"), ready=ready) and params is not None:
             start(chosen, params)
-    with right:
-        widgets.job_panel(PAGE, draw)
-        widgets.definitions(text, DEFINITIONS)
+    widgets.answer(right, PAGE, draw, DEFINITIONS)
 
 
 def settings() -> tuple[dict[str, Any] | None, int]:
     """Write the settings of the estimator; return its keyword arguments and about how many products they cost."""
     form = widgets.Form(PAGE)
-    params: dict[str, Any] = {"kind": form.choice("kind", KINDS)}
+    params: dict[str, Any] = {"kind": form.choice("kind")}
     with st.expander(texts(PAGE)("more"), icon=":material/tune:"):
         left, middle, right = form.columns(3)
         params["n_eigenvalues"] = left.integer("n_eigenvalues", 5, 1, 100)
@@ -101,30 +88,24 @@ def draw(result: Any) -> None:
     text = texts(PAGE)
     _verdict(result)
     _numbers(result)
-    pictures: dict[str, Any] = {}
+    picture = None
     if len(result.eigenvalues):
-        widgets.heading(text("heading.ends"))
-        pictures["ends"] = charts.eigenvalue_ends(result)
-        widgets.show_chart(pictures["ends"])
+        picture = widgets.picture(text("heading.ends"), charts.eigenvalue_ends(result))
     if len(result.density[0]):
         with st.container(horizontal=True, vertical_alignment="bottom"):
             widgets.heading(text("heading.density"))
             log = widgets.Form(PAGE).log(label_visibility="collapsed")
-        pictures["density"] = charts.density(result, log=log)
-        widgets.show_chart(pictures["density"])
+        picture = charts.density(result, log=log)
+        widgets.show_chart(picture)
     shares, sums = st.columns(2)
     if np.isfinite(result.fractions).all():
         with shares:
-            widgets.heading(text("heading.fractions"))
-            pictures["fractions"] = charts.fractions(result)
-            widgets.show_chart(pictures["fractions"])
+            widgets.picture(text("heading.fractions"), charts.fractions(result))
     if len(result.traces) > 1:
         with sums:
-            widgets.heading(text("heading.traces"))
-            pictures["traces"] = charts.traces(result)
-            widgets.show_chart(pictures["traces"])
+            widgets.picture(text("heading.traces"), charts.traces(result))
     if result.layers:
-        pictures["layers"] = _layers(result)
+        _layers(result)
     table = ends_table(result)
     if len(table):
         widgets.show_table(table)
@@ -132,20 +113,14 @@ def draw(result: Any) -> None:
     method = text("method." + result.method)
     st.caption(text("products", count=result.n_products, method=method, parameters=result.n_parameters))
     widgets.settings_line(result)
-    picture = pictures.get("density") or pictures.get("ends")
     widgets.take_along(PAGE, result, picture, table=table, name="curvature")
 
 
 def _verdict(result: Any) -> None:
     text = texts(PAGE)
     icon = {"minimum": "south", "maximum": "north", "saddle": "swap_vert", "not stationary": "trending_down"}
-    said = text(
-        f"verdict.{result.point_kind}",
-        gradient=result.gradient_norm,
-        tol=result.gradient_tol,
-        low=result.lambda_min,
-        high=result.lambda_max,
-    )
+    numbers = {"gradient": result.gradient_norm, "tol": result.gradient_tol}
+    said = text(f"verdict.{result.point_kind}", **numbers, low=result.lambda_min, high=result.lambda_max)
     if result.point_kind == "not stationary" and np.isfinite(result.gradient_step_drop):
         said += " " + text("verdict.drop", drop=result.gradient_step_drop)
     box = st.warning if result.point_kind in ("not stationary", "undecided", "degenerate") else st.success
@@ -156,18 +131,16 @@ def _numbers(result: Any) -> None:
     text = texts(PAGE)
     tol = float(result.settings.get("tol", np.nan))
     units = text("help.lambda")
+    zero = text("help.zero", threshold=result.zero_threshold, tol=tol)
+    _, errors = result.uncertainty_of("fractions")
     shown = [
         ("loss", f"{result.loss:.4g}", None),
         ("gradient_norm", f"{result.gradient_norm:.3g}", text("help.gradient_norm")),
-        ("lambda_max", plus_minus(result.lambda_max, result.lambda_max_residual), units),
-        ("lambda_min", plus_minus(result.lambda_min, result.lambda_min_residual), units),
-        ("trace", plus_minus(result.trace, result.trace_stderr), text("help.trace")),
-        ("saddle_index", share(result.saddle_index, result.saddle_index_stderr), text("help.saddle_index")),
-        (
-            "zero",
-            share(float(result.fractions[1]), float(result.fractions_stderr[1])),
-            text("help.zero", threshold=result.zero_threshold, tol=tol),
-        ),
+        ("lambda_max", known(result, "lambda_max"), units),
+        ("lambda_min", known(result, "lambda_min"), units),
+        ("trace", known(result, "trace"), text("help.trace")),
+        ("saddle_index", known(result, "saddle_index", share), text("help.saddle_index")),
+        ("zero", share(float(result.fractions[1]), float(errors[1])), zero),
     ]
     with st.container(horizontal=True):
         for name, value, help_ in shown:
@@ -175,16 +148,14 @@ def _numbers(result: Any) -> None:
                 st.metric(text(name), value, help=help_, width="content")
 
 
-def _layers(result: Any) -> Any:
+def _layers(result: Any) -> None:
     text = texts(PAGE)
     searched = any(np.isfinite(row["lambda_max"]) for row in result.layers)
     options = ("trace", "mean", "lambda_max") if searched else ("trace", "mean")
     with st.container(horizontal=True, vertical_alignment="bottom"):
         widgets.heading(text("heading.layers"))
         what = widgets.Form(PAGE).switch("layer", options, label_visibility="collapsed")
-    chart = charts.layers(result, what=what)
-    widgets.show_chart(chart)
-    return chart
+    widgets.show_chart(charts.layers(result, what=what))
 
 
 def ends_table(result: Any) -> pd.DataFrame:

@@ -31,9 +31,7 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
         seed = other.integer("seed", 0, 0, 10**6)
         if widgets.run_button(PAGE, text("random.run")):
             start(largest, samples, shift, seed)
-    with right:
-        widgets.job_panel(PAGE, draw)
-        widgets.definitions(text, ("goe", "index"), expanded=jobs.latest(PAGE) is None)
+    widgets.answer(right, PAGE, draw, ("goe", "index"), text=TEXTS, unfold=True)
 
 
 def start(largest: int, samples: int, shift: float, seed: int) -> None:
@@ -44,7 +42,7 @@ def start(largest: int, samples: int, shift: float, seed: int) -> None:
     dimensions = tuple(range(1, largest + 1))
 
     def work(handle: jobs.Handle) -> Any:
-        return random_critical_points(dimensions, **arguments, on_progress=handle.progress, on_partial=handle.partial)
+        return random_critical_points(dimensions, **arguments, **handle.reports)
 
     listed = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
     script = (

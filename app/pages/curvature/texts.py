@@ -1,6 +1,8 @@
 """Texts of the page Stationary points."""
 
 EN = {
+    "nav": "Stationary points",
+    "nav.help": "Is this point a minimum, a saddle, or neither?",
     "title": "Stationary points",
     "question": "What kind of point is this: a minimum, a saddle, or a place the gradient would still leave? The "
     "gradient decides whether the question may be asked, the signs of the Hessian's eigenvalues answer it.",
@@ -50,7 +52,6 @@ EN = {
     "searched or has not converged.",
     "verdict.drop": "One step along the gradient could lower the loss by about {drop:.2g} nats.",
     "loss": "Loss",
-    "accuracy": "Accuracy",
     "gradient_norm": "Gradient norm",
     "lambda_max": "Largest eigenvalue",
     "lambda_min": "Most negative",
@@ -83,7 +84,6 @@ EN = {
     "open": "not converged",
     "state": "state",
     "stderr": "standard error",
-    "table.rank": "Rank",
     "table.value": "Eigenvalue λ",
     "table.residual": "‖Hv − λv‖",
     "table.relative": "Relative residual",
@@ -116,8 +116,6 @@ EN = {
     "training.every": "Every",
     "training.every.help": "Measure every n-th checkpoint; the last one always.",
     "training.trace": "Trace too",
-    "training.lr": "Learning rate η",
-    "training.lr.help": "The peak rate of this training. A schedule that falls raises the line 2/η as it goes.",
     "training.run": "Follow the curvature",
     "training.job": "Curvature through {model}",
     "training.heading": "λmax and the edge of stability",

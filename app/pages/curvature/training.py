@@ -40,9 +40,7 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
             widgets.cost(len(chosen) * PRODUCTS, PointSpec.from_checkpoint(entry), data, engine, passes=10)
         if widgets.run_button(PAGE, text("training.run"), ready=ready) and entry is not None and data is not None:
             start(entry, data, every, trace, engine)
-    with right:
-        widgets.job_panel(PAGE, draw)
-        widgets.definitions(text, ("edge", "lanczos", "traces"))
+    widgets.answer(right, PAGE, draw, ("edge", "lanczos", "traces"), text=TEXTS)
 
 
 def choose() -> library.Checkpoint | None:
@@ -105,8 +103,7 @@ def draw(result: Any) -> None:
     chart = charts.through_training(result, log=log)
     widgets.show_chart(chart)
     if np.isfinite(result.traces).any():
-        widgets.heading(text("training.heading.trace"))
-        widgets.show_chart(charts.trace_through_training(result))
+        widgets.picture(text("training.heading.trace"), charts.trace_through_training(result))
     table = numbers(result)
     widgets.show_table(table)
     widgets.notes(result.notes)
@@ -139,10 +136,8 @@ def numbers(result: Any) -> pd.DataFrame:
         "table.epoch": [f"{s:.0f}" for s in result.steps],
         "table.loss": [f"{v:.4g}" for v in result.losses],
         "table.gradient": [f"{v:.3g}" for v in result.gradient_norms],
-        "table.lambda_max": [
-            plus_minus(v, r) for v, r in zip(result.lambda_max, result.lambda_max_residuals, strict=True)
-        ],
-        "table.trace": [plus_minus(v, e) for v, e in zip(result.traces, result.trace_stderrs, strict=True)],
+        "table.lambda_max": list(map(plus_minus, result.lambda_max, result.uncertainty_of("lambda_max")[1])),
+        "table.trace": list(map(plus_minus, result.traces, result.uncertainty_of("traces")[1])),
         "table.edge": [f"{v:.4g}" if np.isfinite(v) else "∞" if v > 0 else "" for v in result.edge],
     }
     return pd.DataFrame({text(name): values for name, values in columns.items()}).replace("nan", "")

@@ -50,7 +50,7 @@ def demo() -> dict[str, Any] | None:
 
 def render() -> None:
     """Draw the page."""
-    text, names = texts(PAGE), texts("navigation")
+    text = texts(PAGE)
     st.header(text("title"))
     st.markdown(f":gray[{text('question')}]")
     picture, words = st.columns([2.4, 1], gap="large")
@@ -65,8 +65,8 @@ def render() -> None:
     with st.grid("auto", min_column_width=250, border=True) as grid:
         for page in TOUR:
             with grid.cell():
-                widgets.page_link(page, f"**{names(page)}**")
-                st.caption(names(page + ".help"))
+                widgets.page_link(page, f"**{texts(page)('nav')}**")
+                st.caption(texts(page)("nav.help"))
 
 
 def result(found: dict[str, Any]) -> SimpleNamespace:

@@ -1,6 +1,8 @@
 """Texts of the page Home."""
 
 EN = {
+    "nav": "Home",
+    "nav.help": "A real landscape, and what each page answers.",
     "title": "Loss Atlas",
     "question": "A trained network is one point in a space of weights. Here you see the land around it.",
     "missing": "The example landscape is not in this installation (assets/demo_surface.npz).",

@@ -8,14 +8,16 @@ import altair as alt
 import pandas as pd
 
 from app.charts import theme
+from app.charts.marks import names, tips
 from app.texts import texts
+
+text = texts("known")
 
 _KINDS = {"loss": "at", "loss found from random starts": "found"}
 
 
 def ladder_table(result: Any) -> pd.DataFrame:
     """Return one row a dot: index, loss, what it is."""
-    text = texts("known")
     rows = [row for row in result.rows if row["rung"] >= 0 and row["quantity"] in _KINDS]
     exact = {row["rung"]: row["expected"] for row in rows}
     table = [{"index": rung, "loss": loss, "kind": text("formula")} for rung, loss in exact.items()]
@@ -25,28 +27,14 @@ def ladder_table(result: Any) -> pd.DataFrame:
 
 def ladder(result: Any, *, height: int = 340) -> alt.LayerChart:
     """Draw loss against index: rungs are the formula, rings what was measured there, dots what searches found."""
-    text = texts("known")
     table = ladder_table(result)
     exact = table[table["kind"] == text("formula")]
-    x = alt.X(
-        "index:Q",
-        title=text("axis.index"),
-        axis=alt.Axis(tickMinStep=1, format="d"),
-        scale=alt.Scale(domain=[-0.5, 4.5], nice=False),
-    )
+    scale = alt.Scale(domain=[-0.5, 4.5], nice=False)
+    x = alt.X("index:Q", title=text("axis.index"), axis=alt.Axis(tickMinStep=1, format="d"), scale=scale)
     y = alt.Y("loss:Q", title=text("axis.loss"), scale=theme.axis_scale(padding=20))
     kinds = [text("formula"), text("at"), text("found")]
-    color = alt.Color(
-        "kind:N",
-        title=None,
-        scale=alt.Scale(domain=kinds, range=[theme.NEUTRAL, theme.CATEGORICAL[0], theme.ACCENT]),
-        legend=alt.Legend(orient="top"),
-    )
-    tooltip = [
-        alt.Tooltip("kind:N", title=" "),
-        alt.Tooltip("index:Q", title=text("axis.index")),
-        alt.Tooltip("loss:Q", title=text("axis.loss"), format=".10g"),
-    ]
+    color = names("kind", dict(zip(kinds, (theme.NEUTRAL, theme.CATEGORICAL[0], theme.ACCENT), strict=True)))
+    tooltip = tips(("kind:N", " "), ("index:Q", text("axis.index")), ("loss:Q", text("axis.loss"), ".10g"))
     base = alt.Chart(table).encode(x=x, y=y, color=color, tooltip=tooltip)
     stairs = alt.Chart(exact).mark_line(strokeDash=[3, 4], strokeWidth=1, color=theme.NEUTRAL).encode(x=x, y=y)
     rungs = base.transform_filter(f"datum.kind == '{kinds[0]}'").mark_tick(size=56, thickness=2.5, orient="horizontal")

@@ -61,9 +61,7 @@ def draw(result: Any) -> None:
         st.info(text("so_far", count=count), icon=":material/hourglass:")
     chart = None
     if any(row["rung"] >= 0 for row in result.rows):
-        widgets.heading(text("heading.ladder"))
-        chart = charts.ladder(result)
-        widgets.show_chart(chart)
+        chart = widgets.picture(text("heading.ladder"), charts.ladder(result))
         st.caption(text("ladder.note"))
     for name in landscapes:
         known = KNOWN_LANDSCAPES[name]

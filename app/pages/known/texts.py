@@ -1,6 +1,8 @@
 """Texts of the page Known landscapes."""
 
 EN = {
+    "nav": "Known landscapes",
+    "nav.help": "Is this installation right where the answer is known?",
     "title": "Known landscapes",
     "question": "Networks and losses whose critical points, spectra, sharpness, paths and averages are known by a "
     "formula. The engine measures each of them here, on this machine, as every other page does.",

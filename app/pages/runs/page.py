@@ -56,8 +56,8 @@ def render() -> None:
 def page_name(page: str) -> str:
     """Return the title of a page (``page`` or ``page.view``); its own name for one that is gone."""
     try:
-        return texts("navigation")(page.partition(".")[0])
-    except KeyError:
+        return texts(page.partition(".")[0])("nav")
+    except (KeyError, ModuleNotFoundError):
         return page
 
 

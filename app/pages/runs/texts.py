@@ -1,6 +1,8 @@
 """Texts of the page Runs."""
 
 EN = {
+    "nav": "Runs",
+    "nav.help": "Everything computed so far: reopen, export, delete.",
     "title": "Runs",
     "question": "Everything computed here so far, with what made it. Reopen one to see its picture again, or take it along.",
     "empty": "No run yet. Every finished job is kept here.",

@@ -6,6 +6,7 @@ Every function takes an ``EscapeResult`` and returns an Altair chart.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,7 +31,7 @@ def name_of(optimizer: str) -> str:
 
 def color(result: Any, *, legend: bool = True) -> alt.Color:
     """Return the encoding of the optimisers, each with the same colour in every chart and run."""
-    every = dict(zip(text("optimizer.order").split(), COLORS, strict=False))
+    every = dict(zip(text.options("optimizer"), cycle(COLORS), strict=False))
     found = {name_of(key): tone for key, tone in every.items() if key in result.optimizers}
     encoding = names("optimizer", found, "bottom" if legend else None, columns=3, symbolOpacity=1)
     encoding.title = text("optimizer")
@@ -136,7 +137,7 @@ def escape_times(result: Any, radius: int = 0, *, height: int = 34) -> alt.Layer
     start = f"{result.radii[radius]:g}"
     table = times_table(result)
     table = table[table["radius"] == text("panel.radius", radius=start)]
-    order = [name_of(key) for key in text("optimizer.order").split() if key in result.optimizers]
+    order = [name_of(key) for key in text.options("optimizer") if key in result.optimizers]
     last = 2.0 * max(result.max_steps, 1)
     x = alt.X("steps:Q", title=text("axis.leaving"), scale=alt.Scale(type="log", domain=[1, last], nice=False))
     y = alt.Y("optimizer:N", title=None, sort=order)

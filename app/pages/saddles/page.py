@@ -12,13 +12,12 @@ import streamlit as st
 from app import widgets
 from app.pages.saddles import charts
 from app.texts import texts
-from app.work import jobs
 
 PAGE = "escape"
 SEARCHED, SURFACES = ("strict", "embedding", "origin"), ("strict_surface", "monkey_saddle", "degenerate_valley")
 DEFINITIONS = ("strict", "noise", "embedding", "fair")
 SMALL, MINE = "small", "mine"
-MAP_POINTS = 41 * 41
+OPTIMIZERS = texts(PAGE).options("optimizer")
 
 
 def render() -> None:
@@ -26,15 +25,13 @@ def render() -> None:
     text = texts(PAGE)
     left, right = widgets.page_header(PAGE, text)
     with left:
-        saddle = widgets.Form(PAGE).choice("saddle", [*SEARCHED, *SURFACES])
+        saddle = widgets.Form(PAGE).choice("saddle")
         st.caption(text(f"about.{saddle}"))
         network = choose_network(saddle)
         params = settings(saddle, network)
         if widgets.run_button(PAGE, text("run"), ready=params is not None and network["ready"]) and params is not None:
             start(saddle, network, params)
-    with right:
-        widgets.job_panel(PAGE, draw, empty=text("empty"))
-        widgets.definitions(text, DEFINITIONS, expanded=jobs.latest(PAGE) is None)
+    widgets.answer(right, PAGE, draw, DEFINITIONS, empty=text("empty"), unfold=True)
 
 
 def choose_network(saddle: str) -> dict[str, Any]:
@@ -42,7 +39,7 @@ def choose_network(saddle: str) -> dict[str, Any]:
     if saddle in SURFACES:
         return {"kind": None, "ready": True}
     form = widgets.Form(PAGE)
-    if form.switch("network", (SMALL, MINE)) == SMALL:
+    if form.switch("network") == SMALL:
         return {"kind": SMALL, "ready": True, "hidden": form.integer("hidden", 4, 1, 40)}
     chosen = widgets.inputs(PAGE, policies=("frozen",))
     return {"kind": MINE, "ready": chosen.ready, "chosen": chosen}
@@ -51,8 +48,7 @@ def choose_network(saddle: str) -> dict[str, Any]:
 def settings(saddle: str, network: dict[str, Any]) -> dict[str, Any] | None:
     """Write the race's settings; return the estimator's keyword arguments, None while something is missing."""
     text, form = texts(PAGE), widgets.Form(PAGE)
-    order = text("optimizer.order").split()
-    names = form.several("optimizers", order, words=charts.name_of)
+    names = form.several("optimizers", OPTIMIZERS, words=charts.name_of)
     params: dict[str, Any] = {}
     large = network["kind"] == MINE
     if saddle == "embedding":
@@ -72,7 +68,7 @@ def settings(saddle: str, network: dict[str, Any]) -> dict[str, Any] | None:
     if not names:
         st.error(text("optimizers.none"))
         return None
-    params["optimizers"] = "all" if len(names) == len(order) else names
+    params["optimizers"] = "all" if len(names) == len(OPTIMIZERS) else names
     rows = 3 * params["n_seeds"]
     st.caption(text("cost", evaluations=len(names) * params["max_steps"], rows=rows))
     return params
@@ -100,7 +96,7 @@ def start(saddle: str, network: dict[str, Any], params: dict[str, Any]) -> None:
             model, data = small_net(hidden=network["hidden"]), pooled_digits()
         escaper.fit(model, data, **report)
 
-    count = len(text("optimizer.order").split()) if params["optimizers"] == "all" else len(params["optimizers"])
+    count = len(OPTIMIZERS) if params["optimizers"] == "all" else len(params["optimizers"])
     title = text("job", saddle=text(f"saddle.{saddle}"), n=count)
     widgets.start_fit(PAGE, title, escaper, run=run, show="result.escape_steps_", **program)
 
@@ -112,25 +108,20 @@ def draw(result: Any) -> None:
         st.warning(text("not_found.help", note=result.saddle["note"]), title=text("not_found"))
         draw_saddle(result)
         return
-    pictures: dict[str, Any] = {}
+    drawn = []
     if result.optimizers:
         form = widgets.Form(PAGE)
         places, starts = range(len(result.radii)), [radius_name(float(radius)) for radius in result.radii]
         radius = form.switch("radius", places, places[-1], words=lambda j: starts[j])
         if result.plane:
-            widgets.heading(text("heading.paths"))
-            pictures["paths"] = charts.paths(result, radius)
-            widgets.show_chart(pictures["paths"])
-            still = [
-                charts.name_of(n) for n, m in zip(result.optimizers, result.moved, strict=True) if not m[radius].any()
-            ]
+            drawn.append(widgets.picture(text("heading.paths"), charts.paths(result, radius)))
+            moved = zip(result.optimizers, result.moved, strict=True)
+            still = [charts.name_of(n) for n, m in moved if not m[radius].any()]
             st.caption(text("paths.note", rest=", ".join(still) or text("paths.all_moved")))
         widgets.heading(text("heading.curves"))
-        pictures["curves"] = charts.loss_curves(result, radius, log=form.log())
-        widgets.show_chart(pictures["curves"])
-        widgets.heading(text("heading.times"))
-        pictures["times"] = charts.escape_times(result, radius)
-        widgets.show_chart(pictures["times"])
+        drawn.append(charts.loss_curves(result, radius, log=form.log()))
+        widgets.show_chart(drawn[-1])
+        widgets.picture(text("heading.times"), charts.escape_times(result, radius))
         notes(result)
         claims(result)
     draw_saddle(result)
@@ -139,8 +130,7 @@ def draw(result: Any) -> None:
         widgets.heading(text("heading.numbers"))
         widgets.show_table(table)
     widgets.settings_line(result)
-    picture = next(iter(pictures.values()), None)
-    widgets.take_along(PAGE, result, picture, table=table, name="saddle-escape")
+    widgets.take_along(PAGE, result, drawn[0] if drawn else None, table=table, name="saddle-escape")
 
 
 def radius_name(radius: float) -> str:
@@ -192,7 +182,7 @@ def claims(result: Any) -> None:
 
 def said(measured: str) -> str:
     """Replace the optimisers' keys by their names."""
-    keys = "|".join(texts(PAGE)("optimizer.order").split())
+    keys = "|".join(OPTIMIZERS)
     return re.sub(rf"\b({keys}): ", lambda found: f"{charts.name_of(found[1])}: ", measured)
 
 
@@ -202,11 +192,8 @@ def draw_saddle(result: Any) -> None:
     saddle = result.saddle
     widgets.heading(text("heading.saddle"))
     values = np.asarray(saddle["eigenvalues"], float)
-    index = (
-        text("metric.index.of", index=saddle["index"], n=len(values))
-        if saddle["complete_spectrum"]
-        else text("metric.index.least", index=saddle["index"])
-    )
+    how = "of" if saddle["complete_spectrum"] else "least"
+    index = text(f"metric.index.{how}", index=saddle["index"], n=len(values))
     with st.container(horizontal=True):
         st.metric(text("metric.loss"), f"{saddle['loss']:.4g}")
         st.metric(text("metric.gradient"), f"{saddle['gradient_norm']:.1e}")
@@ -220,14 +207,9 @@ def draw_saddle(result: Any) -> None:
     if saddle["kind"] == "strict":
         st.caption(text("strict.found", found=saddle["n_found"], starts=saddle["n_starts"]))
     if saddle["kind"] == "embedding":
-        st.caption(
-            text(
-                "embedding.change",
-                removed=saddle["outputs_against_removed"],
-                original=saddle["outputs_against_original"],
-                rest=saddle["rest_gradient_norm"],
-            )
-        )
+        removed, original = saddle["outputs_against_removed"], saddle["outputs_against_original"]
+        rest = saddle["rest_gradient_norm"]
+        st.caption(text("embedding.change", removed=removed, original=original, rest=rest))
 
 
 def numbers(result: Any) -> pd.DataFrame:
@@ -237,26 +219,24 @@ def numbers(result: Any) -> pd.DataFrame:
     def steps(value: float) -> str:
         return f"{value:.0f}" if np.isfinite(value) else text("numbers.never")
 
+    def expected(value: float) -> str:
+        return "–" if np.isnan(value) else f"{value:.0f}" if np.isfinite(value) else "∞"
+
     rows = []
     for i, optimizer in enumerate(result.optimizers):
         for j, radius in enumerate(result.radii):
             runs, alignment = result.escape_steps[i, j], result.alignment[i, j]
             low, middle, high = (float(np.quantile(runs, q, method="inverted_cdf")) for q in (0.25, 0.5, 0.75))
-            aligned, theory = alignment[np.isfinite(alignment)], float(np.median(result.theory_steps[i, j]))
-            rows.append(
-                {
-                    text("numbers.optimizer"): charts.name_of(optimizer),
-                    text("numbers.start"): radius_name(float(radius)),
-                    text("numbers.median"): steps(middle),
-                    text("numbers.quartiles"): f"{steps(low)} – {steps(high)}",
-                    text("numbers.left"): f"{np.isfinite(runs).mean():.0%}",
-                    text("numbers.alignment"): f"{np.median(aligned):.2f}" if len(aligned) else "–",
-                    text("numbers.diverged"): f"{result.diverged[i, j].mean():.0%}",
-                    text("numbers.theory"): "–"
-                    if np.isnan(theory)
-                    else f"{theory:.0f}"
-                    if np.isfinite(theory)
-                    else "∞",
-                }
-            )
+            aligned = alignment[np.isfinite(alignment)]
+            row = {
+                "optimizer": charts.name_of(optimizer),
+                "start": radius_name(float(radius)),
+                "median": steps(middle),
+                "quartiles": f"{steps(low)} – {steps(high)}",
+                "left": f"{np.isfinite(runs).mean():.0%}",
+                "alignment": f"{np.median(aligned):.2f}" if len(aligned) else "–",
+                "diverged": f"{result.diverged[i, j].mean():.0%}",
+                "theory": expected(float(np.median(result.theory_steps[i, j]))),
+            }
+            rows.append({text(f"numbers.{name}"): value for name, value in row.items()})
     return pd.DataFrame(rows)

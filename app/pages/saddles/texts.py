@@ -1,6 +1,8 @@
 """Texts of the page Saddle escape."""
 
 EN = {
+    "nav": "Saddle escape",
+    "nav.help": "How long does an optimiser stay at a saddle, and what gets it off?",
     "title": "Saddle escape",
     "question": "How long does an optimiser stay at a saddle, and what gets it off? All start from the same points: "
     "on the saddle, and at small distances from it.",
@@ -33,7 +35,6 @@ EN = {
     "optimizers": "Optimisers",
     "optimizers.none": "Choose at least one optimiser.",
     "optimizer": "optimiser",
-    "optimizer.order": "gd sgd momentum nesterov rmsprop adam large_step perturbed_gd sam",
     "optimizer.gd": "GD",
     "optimizer.sgd": "SGD",
     "optimizer.momentum": "Momentum",

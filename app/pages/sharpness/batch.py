@@ -40,9 +40,7 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
             st.caption(text("batch.cost", runs=runs))
         if widgets.run_button(PAGE, text("batch.run"), ready=ready) and point is not None and params is not None:
             start(point, data, params)
-    with right:
-        widgets.job_panel(PAGE, draw)
-        widgets.definitions(text, DEFINITIONS)
+    widgets.answer(right, PAGE, draw, DEFINITIONS, text="sharpness")
 
 
 def settings(data: DataSpec | None) -> dict[str, Any] | None:
@@ -58,7 +56,7 @@ def settings(data: DataSpec | None) -> dict[str, Any] | None:
     epochs = right.integer("epochs", 100, 1, 10_000)
     left, right = form.columns(2)
     lr = left.real("lr", 0.05, 1e-5, step=0.01)
-    rule = right.choice("rule", ("same", "linear"))
+    rule = right.choice("rule")
     problem = None
     if small >= large:
         problem = text("batch.order")
@@ -85,8 +83,7 @@ def start(point: PointSpec, data: DataSpec, params: dict[str, Any]) -> None:
             data.load(),
             held_out.load(),
             memory="default",
-            on_progress=handle.progress,
-            on_partial=handle.partial,
+            **handle.reports,
             **params,
         )
 
@@ -133,9 +130,7 @@ def draw(result: Any) -> None:
     if not result.rows:
         st.caption(text("batch.first"))
         return
-    widgets.heading(text("batch.heading"))
-    chart = charts.experiment(result)
-    widgets.show_chart(chart)
+    chart = widgets.picture(text("batch.heading"), charts.experiment(result))
     widgets.notes(result.notes)
     widgets.heading(text("batch.claims"))
     for claim in result.claims:
@@ -156,14 +151,8 @@ def effect(claim: dict[str, Any]) -> str:
     if not (np.isfinite(claim["low"]) and np.isfinite(claim["high"])):
         return text("effect.none")
     kind = "tau" if claim["key"] == "flat_generalises" else ("ratio" if claim["ratio"] else "difference")
-    return text(
-        f"effect.{kind}",
-        effect=short(claim["effect"], 3),
-        level=f"{100 * claim['confidence']:.0f}",
-        low=short(claim["low"], 3),
-        high=short(claim["high"], 3),
-        n=claim["n"],
-    )
+    numbers = {name: short(claim[name], 3) for name in ("effect", "low", "high")}
+    return text(f"effect.{kind}", **numbers, level=f"{100 * claim['confidence']:.0f}", n=claim["n"])
 
 
 def short(value: float, digits: int = 4) -> str:

@@ -24,26 +24,9 @@ BEST, ONE_STEP, QUADRATIC = "best", "one_step", "quadratic"
 DASHES = {BEST: [1, 0], ONE_STEP: [6, 3], QUADRATIC: [2, 3]}
 GROUP_COLORS = {"small": theme.CATEGORICAL[2], "large": theme.CATEGORICAL[1]}
 
-PANELS = (
-    "lambda_max",
-    "trace",
-    "sharpness",
-    "average_sharpness",
-    "m_sharpness",
-    "sigma_tolerated",
-    "pac_bayes_bound",
-)
+PANELS = text.options("panel")
 REACH = {"stderr": 2, "residual": 1}  # how many of its uncertainties the bar of a measure reaches
-EXPERIMENT_PANELS = (
-    "train_loss",
-    "lambda_max",
-    "trace",
-    "sharpness",
-    "average_sharpness",
-    "gap_loss",
-    "held_out_accuracy",
-    "pac_bayes_bound",
-)
+EXPERIMENT_PANELS = text.options("narrow")
 
 
 def rise_profile(

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from app import widgets
 from app.catalog import PointSpec
@@ -17,36 +18,17 @@ from app.work import jobs
 
 PAGE = "sharpness"
 DEFINITIONS = ("worst", "adaptive", "m", "average", "curvature", "pac")
-# Rows of the table: text key and the field, its error, or a function of the result where it is not a field.
-ROWS = (
-    "loss",
-    "accuracy",
-    "gradient_norm",
-    "sharpness",
-    "one_step",
-    "first_order",
-    "quadratic_rise",
-    "lambda_max",
-    "trace",
-    "average_sharpness",
-    "quadratic_average",
-    "m_sharpness",
-    "pac_bayes_bound",
-    "pac_bayes_kl",
-    "pac_bayes_parts",
-    "sigma_tolerated",
-)
+# Rows of the table: those that have words.
+ROWS = texts(PAGE).options("row")
 
 
 def render() -> None:
     """Draw the page."""
+    widgets.show_view(PAGE, {"point": (PAGE, _render_point), "batch": (batch.PAGE, batch.render)})
+
+
+def _render_point(left: DeltaGenerator, right: DeltaGenerator) -> None:
     text = texts(PAGE)
-    left, right = widgets.page_header(PAGE, text)
-    with left:
-        view = widgets.view_switch(PAGE, {"point": PAGE, "batch": batch.PAGE})
-    if view == "batch":
-        batch.render(left, right)
-        return
     with left:
         chosen = widgets.inputs(PAGE)
         params = settings()
@@ -57,9 +39,7 @@ def render() -> None:
             widgets.cost(passes(params), chosen.point, chosen.data, chosen.settings)
         if widgets.run_button(PAGE, text("run"), ready=ready):
             start(chosen, params)
-    with right:
-        widgets.job_panel(PAGE, draw)
-        widgets.definitions(text, DEFINITIONS)
+    widgets.answer(right, PAGE, draw, DEFINITIONS)
 
 
 def settings() -> dict[str, Any]:
@@ -74,12 +54,12 @@ def settings() -> dict[str, Any]:
         params["adaptive"] = form.toggle("adaptive")
         left, right = form.columns(2)
         params["rho"] = left.real("rho", 0.05, 1e-6, step=0.05)
-        params["norm"] = right.choice("norm", ("l2", "linf"))
+        params["norm"] = right.choice("norm")
         left, right = form.columns(2)
         params["n_steps"] = left.integer("n_steps", 30, 1, 500)
         params["n_restarts"] = right.integer("n_restarts", 10, 1, 50)
     with st.expander(text("around"), icon=":material/grain:"):
-        params["noise"] = form.choice("noise", ("plain", "filter"))
+        params["noise"] = form.choice("noise")
         left, middle, right = form.columns(3)
         params["sigma"] = left.real("sigma", 0.01, 1e-6, step=0.01)
         params["n_draws"] = middle.integer("n_draws", 32, 4, 1000, step=2)
@@ -115,25 +95,19 @@ def draw(result: Any) -> None:
         form = widgets.Form(PAGE)
         log, quadratic = form.log(), form.toggle("quadratic", True)
     widgets.notes(result.notes)
-    pictures: dict[str, Any] = {}
+    drawn = []
     if any(len(r.profile_radius) for _, r in results):
-        widgets.heading(text("heading.rise"))
-        pictures["rise"] = charts.rise_profile(results, log=log, quadratic=quadratic)
-        widgets.show_chart(pictures["rise"])
-        widgets.heading(text("heading.noise"))
-        pictures["noise"] = charts.noise_profile(results, log=log)
-        widgets.show_chart(pictures["noise"])
+        rise = charts.rise_profile(results, log=log, quadratic=quadratic)
+        drawn.append(widgets.picture(text("heading.rise"), rise))
+        widgets.picture(text("heading.noise"), charts.noise_profile(results, log=log))
     if any(np.isfinite(getattr(r, name)) for _, r in results for name in charts.PANELS):
-        widgets.heading(text("heading.measures"))
-        pictures["measures"] = charts.measures(results)
-        widgets.show_chart(pictures["measures"])
+        drawn.append(widgets.picture(text("heading.measures"), charts.measures(results)))
     widgets.heading(text("heading.numbers"))
     table = numbers(results)
     widgets.show_table(table)
     st.caption(text("bound_note"))
     widgets.settings_line(result, rho=result.settings.get("rho"))
-    picture = next(iter(pictures.values()), None)
-    widgets.take_along(PAGE, result, picture, table=table, name="sharpness", pin=label)
+    widgets.take_along(PAGE, result, drawn[0] if drawn else None, table=table, name="sharpness", pin=label)
 
 
 def label_of(job: jobs.Job | None) -> str:

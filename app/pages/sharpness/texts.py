@@ -1,6 +1,8 @@
 """Texts of the page Sharpness."""
 
 EN = {
+    "nav": "Sharpness",
+    "nav.help": "How fast does the loss rise when the weights move?",
     "title": "Sharpness",
     "question": "Is this point flat or sharp? How far does the loss rise when the weights are moved a little: "
     "in the worst direction, on average, and in the numbers a generalisation bound asks for.",

@@ -189,15 +189,8 @@ def compare(result: Any, job: jobs.Job | None, look: dict[str, Any]) -> None:
     st.subheader(text("compare"))
     domain = charts.shared_domain([one for _, one in maps], look["quantity"], log=look["log"], clip=look["clip"])
     st.caption(text("compare.help", low=f"{domain[0]:.3g}", high=f"{domain[1]:.3g}"))
-    for start in range(0, len(maps), 2):
-        for column, (name, one) in zip(st.columns(2), maps[start : start + 2], strict=False):
-            with column:
-                widgets.show_chart(
-                    charts.heat_map(
-                        one, quantity=look["quantity"], log=look["log"], levels=look["levels"], scheme=look["scheme"],
-                        domain=domain, title=name, height=300,
-                    )
-                )  # fmt: skip
+    shared = {name: look[name] for name in ("quantity", "log", "levels", "scheme")}
+    widgets.in_pairs([charts.heat_map(one, **shared, domain=domain, title=name, height=300) for name, one in maps])
 
 
 def table(result: Any) -> pd.DataFrame:

@@ -18,8 +18,6 @@ from app.workspace import library
 
 PAGE = "surface"
 LARGEST = 201 * 201
-KINDS = ("random", "hessian", "trajectory", "models", "linear")
-NORMALIZATIONS = ("filter", "layer", "model", "none")
 USUAL_ADAPTIVE = 220
 DEFINITIONS = ("filter", "centre", "axes", "adaptive", "trajectory", "basin", "convexity")
 
@@ -29,7 +27,7 @@ def render() -> None:
     text = texts(PAGE)
     left, right = widgets.page_header(PAGE, text)
     with left:
-        kind = widgets.Form(PAGE).choice("directions", KINDS)
+        kind = widgets.Form(PAGE).choice("directions")
         labels = {"models": ("a", "b", "c"), "linear": ("a", "b")}.get(kind)
         named = None if labels is None else tuple(text(f"model.{m}") for m in labels)
         chosen = widgets.inputs(PAGE, named, epochs=True)
@@ -64,13 +62,13 @@ def settings(kind: str) -> tuple[dict[str, Any], tuple[int, ...]]:
         dims = form.switch("dims", (1, 2, 3), 2, width="stretch")
     params["n_dims"] = dims
     if kind == "random":
-        picked = form.choice("normalization", NORMALIZATIONS)
+        picked = form.choice("normalization")
         params["normalization"] = None if picked == "none" else picked
         if dims == 1:
             params["n_seeds"] = form.integer("seeds", 5, 1, 32)
     if kind == "hessian" and dims > 1:
-        params["eigenvectors"] = form.switch("eigenvectors", ("largest", "extremes"), width="stretch")
-    params["mode"] = form.switch("mode", ("adaptive", "exact"), width="stretch")
+        params["eigenvectors"] = form.switch("eigenvectors", width="stretch")
+    params["mode"] = form.switch("mode", width="stretch")
     left, right = form.columns(2)
     side = left.integer("resolution", 41, 3, 10_000, step=2)
     params["span"] = right.real("span", 1.0, 0.001, step=0.25, format="%.3g")

@@ -1,6 +1,8 @@
 """Texts of the page Surface."""
 
 EN = {
+    "nav": "Surface",
+    "nav.help": "What does the loss look like around this point?",
     "title": "Surface",
     "question": "What does the loss look like around this point? Two directions span a plane through the weights; "
     "the loss is measured on a grid in it.",
@@ -21,7 +23,6 @@ EN = {
     "dims.2": "Plane",
     "dims.3": "Volume",
     "resolution": "Points on a side",
-    "resolution.1": "Points, first direction",
     "resolution.2": "Points, second direction",
     "resolution.3": "Slices",
     "resolution.own": "Another number for each direction",
@@ -55,7 +56,6 @@ EN = {
     "run": "Map the surface",
     "job": "Surface of {model}, {shape}",
     "job.closer": "Closer look at ({x}, {y})",
-    "job.finish": "Exact surface of {model}",
     "too_large": "{points:,} evaluations are more than a page can draw ({limit:,}). Lower the points on a side.",
     "adaptive_cost": "Usually about {points:,} evaluations of {all:,}:",
     "no_trajectory": "This model has no training epochs in the library. Train it in the Workbench, or choose other "
@@ -126,18 +126,15 @@ EN = {
     "col.differs": "Differs",
     # numbers from the surface
     "analysis": "Numbers from this surface",
-    "basins": "Basins",
     "basins.count": "{count} basins deeper than {depth} in log-loss",
     "basins.one": "One basin",
     "basins.missing": "Counting basins needs the library gudhi: pip install 'loss-atlas[topology]'.",
     "depth": "Ignore basins shallower than",
     "col.pass": "Loss at the pass (nats)",
     "col.persistence": "Depth (log-loss)",
-    "width": "Basin width",
     "width.run": "Measure along 16 random rays",
     "width.found": "The loss has risen by 1 nat at a radius of {median} (median; {low} to {high}).",
     "width.open": "{count} of {all} rays stay below.",
-    "convexity": "Convexity",
     "convexity.run": "Map |λ_min / λ_max| on 5 × 5 points",
     "convexity.help": "Of the whole Hessian at each point, not of the plane: 0 where the loss is convex, 1 where it "
     "bends down as much as up. Costs about a thousand Hessian-vector products.",

@@ -114,12 +114,8 @@ def _plane(result: Any, look: dict[str, Any]) -> Any:
     with flat:
         widgets.show_chart(chart, chart_key=key(PAGE, "map"), on_select=_pick)
     with relief:
-        widgets.show_chart(
-            charts.relief(
-                result, **shared, azimuth=look["azimuth"], elevation=look["elevation"], cursor=cell,
-                title=text("title.relief"), legend=False,
-            )
-        )  # fmt: skip
+        view = {"azimuth": look["azimuth"], "elevation": look["elevation"], "cursor": cell}
+        widgets.show_chart(charts.relief(result, **shared, **view, title=text("title.relief"), legend=False))
     sides = np.shape(result.losses)
     if max(sides) > charts.LARGEST:
         shown = " × ".join(str(len(grid.thin(n, charts.LARGEST))) for n in sides)
@@ -140,19 +136,11 @@ def _slices(result: Any, look: dict[str, Any]) -> Any:
     domain = charts.shared_domain([result], quantity, log=look["log"], clip=look["clip"])
     pictures = []
     for column, k in zip(st.columns(len(chosen)), chosen, strict=True):
-        one = SimpleNamespace(
-            axes=result.axes[:2],
-            axis_titles=result.axis_titles[:2],
-            evaluated=np.asarray(result.evaluated)[:, :, k],
-            markers=[],
-            trajectories=[],
-            **{quantity: values[:, :, k]},
-        )
+        known = {"evaluated": np.asarray(result.evaluated)[:, :, k], quantity: values[:, :, k]}
+        one = SimpleNamespace(axes=result.axes[:2], axis_titles=result.axis_titles[:2], **known)
         title = text("slice", title=result.axis_titles[2].partition(" (")[0], value=f"{third[k]:.3g}")
-        picture = charts.heat_map(
-            one, quantity=quantity, log=look["log"], levels=look["levels"], scheme=look["scheme"], domain=domain,
-            title=title, height=260, legend=bool(k == chosen[-1]),
-        )  # fmt: skip
+        shared = {name: look[name] for name in ("quantity", "log", "levels", "scheme")}
+        picture = charts.heat_map(one, **shared, domain=domain, title=title, height=260, legend=bool(k == chosen[-1]))
         pictures.append(picture)
         with column:
             widgets.show_chart(picture)
@@ -222,7 +210,7 @@ def _closer(job: jobs.Job, mapper: Any, cell: tuple[float, float]) -> None:
     """Queue a map of the same plane around the cell, four times closer."""
 
     def work(handle: jobs.Handle) -> Any:
-        closer = mapper.look_closer(cell, on_progress=handle.progress, on_partial=handle.partial)
+        closer = mapper.look_closer(cell, **handle.reports)
         keep_fitted(handle.job.id, closer)
         return closer.result_
 
@@ -234,7 +222,7 @@ def _finish(job: jobs.Job, mapper: Any) -> None:
     """Queue the exact evaluation of what was interpolated."""
 
     def work(handle: jobs.Handle) -> Any:
-        mapper.finish(on_progress=handle.progress, on_partial=handle.partial)
+        mapper.finish(**handle.reports)
         keep_fitted(handle.job.id, mapper)
         return mapper.result_
 

@@ -50,7 +50,7 @@ def inputs(text: Any) -> None:
         "lr": row[2].real("lr", 0.1, 1e-6, step=0.01, format="%g"),
     }
     with st.expander(texts("common")("engine"), icon=":material/tune:"):
-        settings["optimizer"] = form.choice("optimizer", ("sgd", "adamw"))
+        settings["optimizer"] = form.choice("optimizer")
         row = form.columns(3)
         settings["weight_decay"] = row[0].real("decay", 5e-4, 0.0, step=1e-4, format="%g", label="weight_decay")
         settings["sam_rho"] = row[1].real("sam", 0.0, 0.0, step=0.05)
@@ -75,24 +75,15 @@ def draw(result: Any) -> None:
     if result.checkpoint_id is not None:
         seconds = duration(job.elapsed) if job is not None else "…"
         settings = result.settings
-        held_out = settings.get("accuracy")
-        st.success(
-            text(
-                "done",
-                name=result.name,
-                accuracy="…" if held_out is None else f"{held_out:.1%}",
-                n=settings.get("held_out_examples", "the"),
-                seconds=seconds,
-            ),
-            icon=":material/check_circle:",
-        )
+        held_out = "…" if settings.get("accuracy") is None else f"{settings['accuracy']:.1%}"
+        examples = settings.get("held_out_examples", "the")
+        said = text("done", name=result.name, accuracy=held_out, n=examples, seconds=seconds)
+        st.success(said, icon=":material/check_circle:")
     log = Form(PAGE).toggle("log")
     loss, accuracy = st.columns(2)
     with loss:
-        widgets.heading(text("loss"))
-        widgets.show_chart(charts.curves(result.history, "loss", log=log))
+        widgets.picture(text("loss"), charts.curves(result.history, "loss", log=log))
     with accuracy:
-        widgets.heading(text("accuracy"))
-        widgets.show_chart(charts.curves(result.history, "accuracy"))
+        widgets.picture(text("accuracy"), charts.curves(result.history, "accuracy"))
     if job is not None and job.config.get("script"):
         widgets.copy_as_python(job.config["script"], name="training", key=PAGE)

@@ -1,6 +1,8 @@
 """Texts of the page Workbench."""
 
 EN = {
+    "nav": "Workbench",
+    "nav.help": "Choose a timm model and data, train it, and keep its checkpoints.",
     "title": "Workbench",
     "question": "Choose an architecture and data, train it, and keep the points it passes through. "
     "Every other page measures what is in the library below.",
@@ -41,7 +43,6 @@ EN = {
     "import": "Add a checkpoint file",
     "import.run": "Add to the library",
     "import.done": "“{name}” is in the library.",
-    "import.choose": "Choose a file first.",
     "recording": "Add a recorded trajectory",
     "recording.folder": "Folder of a CheckpointRecorder",
     "recording.missing": "Type the folder that a `CheckpointRecorder` of your own training wrote. Its points are then there on "
@@ -50,5 +51,4 @@ EN = {
     "recording.network": "{architecture}, {classes} classes. Notes on the file: {notes}.",
     "recording.classes": "Classes",
     "recording.image_size": "Pixels",
-    "use": "Map its surface",
 }

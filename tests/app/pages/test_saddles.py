@@ -195,7 +195,7 @@ def test_every_saddle_has_its_words():
     from estimators.saddles._mechanisms import MECHANISMS
 
     assert set(SADDLES) == {*page_module.SEARCHED, *page_module.SURFACES}
-    assert TEXT("optimizer.order").split() == list(OPTIMIZERS)
+    assert TEXT.options("optimizer") == tuple(OPTIMIZERS)
     assert all(TEXT(f"mechanism.{m.key}") for m in MECHANISMS)
 
 
