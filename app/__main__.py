@@ -1,5 +1,6 @@
 """The launcher: ``loss-atlas`` or ``python -m app``; ``loss-atlas cache`` looks at stored answers and clears them.
 
+``loss-atlas demo`` writes the main job as a report, without a browser.
 ``loss-atlas check`` measures landscapes whose answers are known. The app itself is Streamlit on
 127.0.0.1 only, on a free port, and opens the browser. Nothing leaves the machine: no usage statistics, no e-mail
 prompt, no font or script from another host.
@@ -14,7 +15,10 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
+
+from app.own_models import import_models
 
 HOST = "127.0.0.1"
 FIRST_PORT = 8501
@@ -98,24 +102,71 @@ def check() -> int:
     return 0 if result.right else 1
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Start the app; return its exit status."""
+def command_line() -> argparse.ArgumentParser:
+    """Return what can be asked for."""
     parser = argparse.ArgumentParser(prog="loss-atlas", description="Maps the loss landscape of image classifiers.")
+    parser.add_argument("--version", action="version", version=f"loss-atlas {version('loss-atlas')}")
     parser.add_argument(
         "--port",
         type=int,
         default=None,
         help=f"port on {HOST} (default: the first free one from {FIRST_PORT})",
     )
-    parser.add_argument("--headless", action="store_true", help="don't open a browser")
-    parser.add_argument("--workspace", type=Path, default=None, help="folder of checkpoints and runs")
+    parser.add_argument("--no-browser", "--headless", dest="headless", action="store_true", help="don't open a browser")
+    parser.add_argument("--workspace", type=Path, metavar="DIR", help="folder of checkpoints and runs")
+    parser.add_argument("--cache-dir", type=Path, metavar="DIR", help="folder of stored answers")
+    parser.add_argument("--device", help="where networks run: cpu, cuda, cuda:1 (default: CUDA where there is one)")
+    parser.add_argument(
+        "--import",
+        dest="modules",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="a module or file that registers architectures of your own with timm; may be given again",
+    )
     commands = parser.add_subparsers(dest="command", metavar="")
     answers = commands.add_parser("cache", help="look at the stored answers, or clear them")
     change = answers.add_mutually_exclusive_group()
     change.add_argument("--clear", action="store_true", help="remove all stored answers")
     change.add_argument("--reduce", metavar="SIZE", help="keep at most SIZE (500M, 2G), what was used last")
     commands.add_parser("check", help="measure landscapes whose answers are known; exit code 1 when one is wrong")
+    report = commands.add_parser("demo", help="train, measure, map, connect, average on digits, without a browser")
+    report.add_argument("--output", type=Path, default=Path("loss-atlas-report.html"), help="the HTML file to write")
+    return parser
+
+
+def settle(options: argparse.Namespace) -> None:
+    """Make folders, device and architectures known to whatever runs later, worker processes too.
+
+    Raises
+    ------
+    ValueError
+        For a device this machine lacks, and a module that cannot be taken.
+    """
+    for name, folder in (("LOSS_ATLAS_WORKSPACE", options.workspace), ("LOSS_ATLAS_CACHE", options.cache_dir)):
+        if folder is not None:
+            os.environ[name] = str(folder.expanduser().resolve())
+    if options.device is not None:
+        from estimators import choose_device
+
+        choose_device(options.device)
+    for module in options.modules:
+        names = import_models(module)
+        print(f"{module}: {', '.join(names)}", flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Start the app; return its exit status."""
+    parser = command_line()
     options = parser.parse_args(arguments)
+    try:
+        settle(options)
+    except ValueError as error:
+        parser.error(str(error))
+    if options.command == "demo":
+        from app import demo
+
+        return demo.write(options.output)
     if options.command == "check":
         return check()
     if options.command == "cache":
@@ -125,8 +176,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error(str(error))
     if options.port is not None and not 1 <= options.port <= 65535:
         parser.error(f"port must be between 1 and 65535, got {options.port}. Leave it out to take a free one.")
-    if options.workspace is not None:
-        os.environ["LOSS_ATLAS_WORKSPACE"] = str(options.workspace.expanduser().resolve())
     try:
         port = options.port or free_port()
     except ValueError as error:

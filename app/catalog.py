@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from app.own_models import import_lines
 from app.workspace import library
 
 if TYPE_CHECKING:
@@ -312,9 +313,9 @@ class PointSpec:
         return load_model(self.architecture, **self._arguments())
 
     def code(self, name: str = "model") -> str:
-        """Return the Python line that builds it."""
+        """Return the Python that builds it, with the import of its module where it is a person's own."""
         listed = ", ".join(f"{key}={value!r}" for key, value in self._arguments().items())
-        return f"{name} = load_model({self.architecture!r}, {listed})"
+        return "\n".join([*import_lines(self.architecture), f"{name} = load_model({self.architecture!r}, {listed})"])
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields, for JSON."""

@@ -37,8 +37,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("loss-atlas-report.html"), help="the file to write")
     options = parser.parse_args()
-    options.output.write_text(report(), encoding="utf-8")
-    print(options.output.resolve())
+    write(options.output)
+
+
+def write(output: Path) -> int:
+    """Write the report into a file and print its path; the exit status, 0."""
+    output.write_text(report(), encoding="utf-8")
+    print(output.resolve())
+    return 0
 
 
 def report() -> str:

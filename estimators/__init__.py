@@ -3,6 +3,7 @@
 from .architectures import ArchitectureComparer, ComparisonResult
 from .averaging import AverageResult, SWAAverager
 from .cache import CacheInfo, cache_info, clear_cache, reduce_cache
+from .checks import choose_device
 from .connectivity import MapResult, MinimaMapper, ModeConnector, PathResult
 from .curvature import (
     CurvatureEstimator,
@@ -66,6 +67,7 @@ __all__ = [
     "basins_of",
     "cache_info",
     "check_installation",
+    "choose_device",
     "clear_cache",
     "count_parameters",
     "data_settings",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,6 +13,8 @@ from .core.network.batchnorm import uses_batch_statistics
 from .core.network.losses import Loss, named_loss
 from .core.network.working_copy import free_memory
 from .core.spectrum.trace import sketch_bytes
+
+DEVICE = "LOSS_ATLAS_DEVICE"
 
 
 def check_choice(name: str, value: object, allowed: Iterable[str]) -> str:
@@ -43,16 +46,23 @@ def check_seed(random_state: Any) -> int:
     return int(random_state)
 
 
+def choose_device(device: str) -> None:
+    """Say what `device="auto"` is from now on, in this process and those it starts ($LOSS_ATLAS_DEVICE)."""
+    check_device(device)
+    os.environ[DEVICE] = device
+
+
 def check_device(device: str) -> torch.device:
-    """Turn "auto" or a device name into a device that this machine has."""
-    if device == "auto":
+    """Turn "auto" or a device name into a device that this machine has; see `choose_device` for what "auto" is."""
+    chosen = os.environ.get(DEVICE, "auto") if device == "auto" else device
+    if chosen == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        found = torch.device(device)
+        found = torch.device(chosen)
     except RuntimeError as error:
-        raise ValueError(f"device must be 'auto', 'cpu' or 'cuda', got {device!r}. Use 'auto'.") from error
+        raise ValueError(f"device must be 'auto', 'cpu' or 'cuda', got {chosen!r}. Use 'auto'.") from error
     if found.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device must be one this machine has, got {device!r} without CUDA. Use 'auto' or 'cpu'.")
+        raise ValueError(f"device must be one this machine has, got {chosen!r} without CUDA. Use 'auto' or 'cpu'.")
     return found
 
 
