@@ -86,9 +86,14 @@ def ready() -> bool:
     return families.cache_info().currsize > 0
 
 
+def is_shared(name: str) -> bool:
+    """Tell whether a name stands for a model that someone shared, on the Hugging Face hub or in a folder."""
+    return name.startswith(("hf-hub:", "hf_hub:", "local-dir:"))
+
+
 def check_architecture(name: str) -> str | None:
     """Return a sentence when timm does not know the architecture, else None."""
-    if name in set(architectures()):
+    if is_shared(name) or name in set(architectures()):
         return None
     near = difflib.get_close_matches(name.strip().lower(), architectures(), n=3, cutoff=0.5)
     hint = f" Did you mean {', '.join(near)}?" if near else " Choose one from the list."
@@ -202,10 +207,14 @@ def _walked(source: str, split: str, tick: int) -> DataList:
     return list_data(source, split=split)
 
 
+@lru_cache(maxsize=32)
 def normalisation(architecture: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation of the pixels that timm's weights of an architecture expect."""
     import timm
 
+    if is_shared(architecture):  # its configuration comes with it
+        shared = timm.create_model(architecture).pretrained_cfg
+        return tuple(shared["mean"]), tuple(shared["std"])
     config = timm.get_pretrained_cfg(architecture)
     if config is None:
         return (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -247,10 +256,15 @@ class PointSpec:
         ``"random"``, ``"pretrained"`` (timm's own loader, needs a network the first time),
         ``"library:<id>"``, ``"library:<id>/<epoch>"`` or ``"file:<path>"``.
     num_classes, image_size : int
+        0 classes are as many as the file's head tells apart.
     seed : int
         Of the random initialisation.
     name : str
         What a person calls it.
+    entry : str
+        Which set of weights of a file, "" for the first.
+    new_head : bool
+        Whether a head of the file that does not fit is left out.
     """
 
     architecture: str = "test_resnet"
@@ -259,6 +273,8 @@ class PointSpec:
     image_size: int = 32
     seed: int = 0
     name: str = ""
+    entry: str = ""
+    new_head: bool = False
 
     @classmethod
     def from_checkpoint(cls, checkpoint: library.Checkpoint, epoch: str | None = None) -> PointSpec:
@@ -297,9 +313,11 @@ class PointSpec:
         return {**shape, "data": data.as_dict()}
 
     def _arguments(self) -> dict[str, Any]:
-        arguments: dict[str, Any] = {"num_classes": self.num_classes, "image_size": self.image_size}
+        arguments: dict[str, Any] = {"num_classes": self.num_classes or None, "image_size": self.image_size}
         if self.checkpoint is not None:
             arguments["checkpoint"] = str(self.checkpoint)
+            arguments |= {"entry": self.entry} if self.entry else {}
+            arguments |= {"new_head": True} if self.new_head else {}
         elif self.weights == PRETRAINED:
             arguments["pretrained"] = True
         else:
@@ -311,6 +329,12 @@ class PointSpec:
         from estimators import load_model
 
         return load_model(self.architecture, **self._arguments())
+
+    def write(self, path: Path) -> Path:
+        """Write the weights of this point alone, by the network's own names, as safetensors."""
+        from estimators import save_checkpoint
+
+        return save_checkpoint(path, self.load().state_dict())
 
     def code(self, name: str = "model") -> str:
         """Return the Python that builds it, with the import of its module where it is a person's own."""

@@ -17,7 +17,15 @@ from .curvature import (
 from .data import DataList, Examples, data_settings, list_data, load_data
 from .known import KNOWN_LANDSCAPES, CheckResult, KnownLandscape, Problem, check_installation
 from .landscape import Evaluation, Landscape
-from .models import count_parameters, load_model, read_checkpoint, save_checkpoint
+from .models import (
+    CheckpointError,
+    CheckpointInfo,
+    count_parameters,
+    describe_checkpoint,
+    load_model,
+    read_checkpoint,
+    save_checkpoint,
+)
 from .progress import Cancelled
 from .recorder import CheckpointRecorder, Recording, read_recording
 from .results import Result
@@ -35,6 +43,8 @@ __all__ = [
     "CacheInfo",
     "Cancelled",
     "CheckResult",
+    "CheckpointError",
+    "CheckpointInfo",
     "CheckpointRecorder",
     "ComparisonResult",
     "CriticalPointFinder",
@@ -71,6 +81,7 @@ __all__ = [
     "clear_cache",
     "count_parameters",
     "data_settings",
+    "describe_checkpoint",
     "list_data",
     "load_data",
     "load_model",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -106,6 +107,11 @@ def notes(said: Sequence[str]) -> None:
     """Write what has to be known to read a result, a line each."""
     for note in said:
         st.caption(f":orange[:material/info:] {note}")
+
+
+def plain(words: str) -> str:
+    """Keep names that came from a file from being read as Markdown, which could ask a foreign host for a picture."""
+    return re.sub(r"([\\`*\[\]<>$~|#])", r"\\\1", words)
 
 
 def definitions(text: Callable[..., str], names: Sequence[str], *, expanded: bool = False) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import streamlit as st
 
@@ -13,6 +15,7 @@ from app import catalog
 from app.catalog import DataSpec, PointSpec
 from app.texts import texts
 from app.widgets.form import Form
+from app.widgets.frame import plain
 from app.workspace import library
 
 LIBRARY, TIMM, FILE = "library", "timm", "file"
@@ -176,46 +179,103 @@ def _timm_point(page: str, data: DataSpec | None, role: str) -> PointSpec | None
         seed = form.integer("seed", 0, 0)
     if name is None or data is None:
         return None
-    return PointSpec(name, weights, len(catalog.class_names(data.source)), data.image_size, seed)
-
-
-def file_point(page: str, data: DataSpec | None, role: str) -> PointSpec | None:
-    """Choose an architecture and a checkpoint file of it; every mismatch is listed beside the file."""
-    text = texts("common")
-    name = architecture_picker(page, role)
-    upload = st.file_uploader(
-        text("file"), type=["safetensors", "pt", "pth", "bin", "ckpt", "th", "tar"], key=f"{page}.{role}.file"
-    )
-    if upload is None:
-        st.caption(text("file.help"))
-        return None
-    if name is None or data is None:
-        return None
-    path = library.store_upload(upload.getvalue(), upload.name)
-    point = PointSpec(
-        name,
-        f"file:{path}",
-        len(catalog.class_names(data.source)),
-        data.image_size,
-        0,
-        f"{upload.name} ({name})",
-    )
-    problem, notes = tried(point)
-    if problem:
-        st.error(problem)
-        return None
-    if notes:
-        st.caption(text("file.notes", notes="; ".join(notes)))
+    point = PointSpec(name, weights, len(catalog.class_names(data.source)), data.image_size, seed)
+    if catalog.is_shared(name):  # what such a name stands for is only known once it has been fetched
+        problem, _, _ = tried(point)
+        if problem:
+            st.error(plain(problem))
+            return None
     return point
 
 
-@st.cache_data(max_entries=32, show_spinner=False)
-def tried(point: PointSpec) -> tuple[str | None, list[str]]:
-    """Return what keeps a file from being loaded, all mismatches listed (None when it fits), and what was noted."""
+def file_point(page: str, data: DataSpec | None, role: str) -> PointSpec | None:
+    """Choose an architecture and a checkpoint file of it; what keeps it from fitting is said beside the file."""
+    text = texts("common")
+    name = architecture_picker(page, role)
+    form = Form(f"{page}.{role}", "common")
+    path, label = _file(form, f"{page}.{role}.file")
+    if path is None:
+        st.caption(text("file.help"))
+        return None
+    entries, made_as, problem = _described(path, _stamp(path))
+    if problem:
+        st.error(plain(problem))
+        return None
+    # What is chosen of one file is not chosen of another.
+    own = Form(f"{page}.{role}.{crc32(str(path).encode()):08x}", "common")
+    entry = own.choice("entry", entries, words=str, private=True) if len(entries) > 1 else ""
+    if made_as and name and made_as != name:
+        st.caption(text("file.made_as", architecture=plain(made_as)))
+    if name is None or data is None:
+        return None
+    return _fitted(own, PointSpec(name, f"file:{path}", 0, data.image_size, 0, f"{label} ({name})", entry), data)
+
+
+def _file(form: Form, key: str) -> tuple[Path | None, str]:
+    """Ask for a file, to be sent or on this computer; give its path and what a person calls it."""
+    text = texts("common")
+    if form.switch("given", ("upload", "path"), label_visibility="collapsed") == "upload":
+        upload = st.file_uploader(
+            text("file"), type=["safetensors", "pt", "pth", "bin", "ckpt", "th", "tar", "pkl"], key=key
+        )
+        return (library.store_upload(upload.getvalue(), upload.name), upload.name) if upload else (None, "")
+    typed = form.text("file_path", placeholder="/home/me/last.pth.tar", private=True)
+    path = Path(typed).expanduser()
+    return (path, path.name) if typed else (None, "")
+
+
+def _fitted(form: Form, point: PointSpec, data: DataSpec) -> PointSpec | None:
+    """Load a file once to see that it fits; offer a fresh head where its own tells other classes apart."""
+    text = texts("common")
+    need = len(catalog.class_names(data.source))
+    problem, notes, have = tried(point, _stamp(point.checkpoint))
+    if (have is not None and have != need) or "new_head" in (problem or ""):
+        if form.toggle("new_head", label="file.new_head", private=True):
+            point = replace(point, num_classes=need, new_head=True)
+            problem, notes, have = tried(point, _stamp(point.checkpoint))
+        elif have is not None:
+            st.caption(text("file.classes", have=have, need=need))
+    if problem is not None or have is None:
+        st.error(plain(problem or ""))
+        return None
+    if need > have:
+        st.error(text("library.classes", have=have, need=need))
+        return None
+    if notes:
+        st.caption(text("file.notes", notes=plain("; ".join(notes))))
+    return replace(point, num_classes=have)
+
+
+def _stamp(path: Path | None) -> tuple[int, int]:
+    """Tell one state of a file from another, so that nothing stale is remembered of it."""
     try:
-        return None, point.load().provenance["notes"]
+        found = path.stat() if path is not None else None
+    except (OSError, ValueError):
+        found = None
+    return (found.st_mtime_ns, found.st_size) if found else (0, 0)
+
+
+@st.cache_data(max_entries=32, show_spinner=False)
+def _described(path: Path, stamp: tuple[int, int]) -> tuple[tuple[str, ...], str | None, str | None]:
+    """Return the sets of weights in a file, the architecture it notes, and what keeps it from being opened."""
+    from estimators import CheckpointError, describe_checkpoint
+
+    try:
+        found = describe_checkpoint(path)
+    except CheckpointError as error:
+        return (), None, str(error)
+    return found.entries, found.architecture, None
+
+
+@st.cache_data(max_entries=32, ttl=300, show_spinner=False)  # a network may come back
+def tried(point: PointSpec, stamp: tuple[int, int] = (0, 0)) -> tuple[str | None, list[str], int | None]:
+    """Return what keeps weights from being loaded (None when they fit), what was noted, and the number of classes."""
+    try:
+        model = point.load()
     except (ValueError, TypeError, OSError, RuntimeError) as error:
-        return str(error), []
+        return str(error), [], None
+    classes = getattr(model, "num_classes", point.num_classes)
+    return None, model.provenance["notes"], classes
 
 
 def quick_start(page: str, role: str = "m") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import streamlit as st
@@ -11,6 +12,7 @@ from app.catalog import PointSpec
 from app.texts import texts
 from app.widgets.entries import choose, delete_button, rename_box, undo_bar
 from app.widgets.form import Form
+from app.widgets.frame import plain
 from app.widgets.pickers import FILE, architecture_picker, data_picker, file_point, tried
 from app.workspace import library
 
@@ -72,11 +74,12 @@ def add_file(page: str) -> None:
         point = file_point(f"{page}-import", data, FILE)
         name = st.text_input(text("name"), key=f"{page}.import.name")
         if st.button(text("import.run"), key=f"{page}.import.go", disabled=point is None) and point and data:
-            kept = library.add_checkpoint(
-                point.checkpoint or Path(),
-                {"name": library.unused_name(name.strip() or point.label), **point.meta(data)},
-            )
-            st.success(text("import.done", name=kept.name))
+            with tempfile.TemporaryDirectory() as folder:
+                # Only the weights that were chosen are kept, so that the entry means the same wherever it is opened.
+                weights = point.write(Path(folder) / library.WEIGHTS)
+                meta = {"name": library.unused_name(name.strip() or point.label), **point.meta(data)}
+                kept = library.add_checkpoint(weights, meta)
+            st.success(text("import.done", name=plain(kept.name)))
 
 
 def add_recording(page: str) -> None:
@@ -115,9 +118,10 @@ def _recorded(page: str, folder: str) -> PointSpec | None:
     classes = known.get("num_classes") or form.integer("classes", 10, 1)
     size = known.get("image_size") or form.integer("image_size", 32, 8, 1024, step=8)
     point = PointSpec(architecture, f"file:{recording.checkpoints[-1]}", classes, size, 0, Path(folder).name)
-    problem, notes = tried(point)
+    problem, notes, _ = tried(point)
     if problem:
-        st.error(problem)
+        st.error(plain(problem))
         return None
-    st.caption(text("recording.network", architecture=architecture, classes=classes, notes="; ".join(notes) or "—"))
+    said = plain("; ".join(notes)) or "—"
+    st.caption(text("recording.network", architecture=architecture, classes=classes, notes=said))
     return point

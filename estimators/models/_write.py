@@ -1,0 +1,54 @@
+"""Writing checkpoints whole or not at all, and reading the facts in their headers."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+
+def save_checkpoint(
+    path: str | os.PathLike, state: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None
+) -> Path:
+    """Write a state dict as safetensors, whole or not at all.
+
+    Parameters
+    ----------
+    path : path
+        Where to; the suffix should be `.safetensors`. Plain timm loads the file.
+    state : mapping of str to Tensor
+        Tied tensors are written under each of their names.
+    metadata : mapping or None
+        JSON-able facts stored in the file's header.
+
+    Returns
+    -------
+    Path
+        The file written.
+    """
+    file = Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}
+    header = {k: json.dumps(v) for k, v in (metadata or {}).items()} | {"format": "pt"}
+    try:
+        safetensors.torch.save_file(tensors, str(temporary), header)
+        with open(temporary, "rb+") as handle:
+            os.fsync(handle.fileno())
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return file
+
+
+def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
+    """Read the facts stored in a safetensors header by :func:`save_checkpoint`."""
+    with safetensors.safe_open(str(path), "pt") as handle:
+        header = handle.metadata() or {}
+    return {k: json.loads(v) for k, v in header.items() if k != "format"}
