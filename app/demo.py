@@ -60,14 +60,15 @@ def report() -> str:
     a, b = runs[0].model, runs[1].model
     step("measuring sharpness")
     measures = ("sharpness", "average", "lambda_max", "trace", "profile")
-    sharpness = [SharpnessEstimator(measures=measures, n_draws=8).fit(m, data.subset(256)).result_ for m in (a, b)]
+    probe = SharpnessEstimator(measures=measures, n_steps=20, n_restarts=5, n_draws=8)
+    sharpness = [probe.fit(m, data.subset(256)).result_ for m in (a, b)]
     step("mapping the surface")
     surface = SurfaceMapper(mode="adaptive", resolution=41).fit(a, data).result_
     step("connecting the two networks")
     path = ModeConnector(path="bezier", epochs=15).fit((a, b), data, held_out=test).result_
     step("averaging weights")
     start = load_model("test_resnet", num_classes=10, image_size=32, random_state=0)
-    average = SWAAverager().train(start, everything, epochs=12, held_out=test).result_
+    average = SWAAverager().train(start, everything, epochs=12, held_out=test, trace=False).result_
     sections = [
         section(
             "Two networks",
@@ -85,12 +86,13 @@ def report() -> str:
         ),
         section(
             "How sharp are they?",
-            "Largest loss rise found within a ball of radius ρ (a lower bound on the maximum), mean rise under noise "
-            "with its standard error, largest Hessian eigenvalue with its residual, trace with its standard error.",
+            "Largest loss rise found within a ball of radius ρ (a lower bound on the maximum; in brackets how far "
+            "below it the second-best start ended), mean rise under noise with its standard error, largest Hessian "
+            "eigenvalue with its residual, trace with its standard error.",
             table(
                 {
                     f"seed {i}": {
-                        "worst rise": f"{s.sharpness:.4f}",
+                        "worst rise": f"≥ {s.sharpness:.4f} ({s.restart_spread:.1%})",
                         "average rise": f"{s.average_sharpness:.4f} ± {s.uncertainty_of('average_sharpness')[1]:.4f}",
                         "λ max": f"{s.lambda_max:.3g} (residual {s.uncertainty_of('lambda_max')[1]:.1g})",
                         "trace": f"{s.trace:.3g} ± {s.uncertainty_of('trace')[1]:.2g}",

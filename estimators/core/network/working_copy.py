@@ -71,6 +71,7 @@ class Network:
         self.memories: list[Memory] = []
         self.copies_input = False  # whether the module would write into the examples, and is given a copy
         self._position: Tensor | None = None
+        self._estimated_at: Tensor | None = None
         self._graphs_of: tuple[object, str] | None = None
         self._graphs: dict[str, list] = {}
         self._activation_bytes: float | None = None
@@ -161,8 +162,11 @@ class Network:
             self.estimate_statistics()
 
     def estimate_statistics(self) -> None:
-        """Re-estimate batch-norm statistics at the present point."""
-        recompute_statistics(self.module, self.blocks(), self.forward)
+        """Re-estimate batch-norm statistics at the present point, unless the last ones are of the same point."""
+        if self._estimated_at is None or not torch.equal(self._estimated_at, self.flat.flat):
+            self._estimated_at = None
+            recompute_statistics(self.module, self.blocks(), self.forward)
+            self._estimated_at = self.flat.flat.clone()
 
     def blocks(self) -> Iterator[Inputs]:
         """Walk the blocks of fixed examples that statistics are estimated on."""

@@ -259,3 +259,18 @@ def test_the_landscape_says_who_chose_the_policy():
     assert frozen.settings["batch_norm"] == "frozen" and "batch_norm_chosen_by" not in frozen.settings
     assert Landscape(nn.Sequential(nn.Flatten(), nn.Linear(36, 3)), data).settings["batch_norm"] == "none in the model"
     assert copy.copy(several).batch_norm == "recompute"
+
+
+def test_statistics_are_estimated_once_a_point_whoever_asks_and_again_at_the_next(monkeypatch):
+    calls = []
+    estimate = network_module.recompute_statistics
+    monkeypatch.setattr(network_module, "recompute_statistics", lambda *a: calls.append(1) or estimate(*a))
+    land = Landscape(small_cnn(), examples(43), batch_norm="recompute")
+    other = land.on(examples(20, seed=2))
+    away = land.theta + 0.1
+    calls.clear()
+    values = [at.loss(theta) for theta in (away, land.theta) for at in (land, other)]
+    land.state_dict(land.theta)
+    assert len(calls) == 2
+    fresh = Landscape(small_cnn(), examples(43), batch_norm="recompute")
+    assert values == [at.loss(theta) for theta in (away, land.theta) for at in (fresh, fresh.on(examples(20, seed=2)))]
