@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from functools import wraps
 from numbers import Integral
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import joblib
 import numpy as np
@@ -31,6 +31,7 @@ from .results import Result
 CHUNK = 32  # points that a killed run can lose
 _OF_A_LANDSCAPE = set(inspect.signature(Landscape).parameters)  # an estimator's fields of these names are passed on
 _FITTING = ("fit", "train")
+_T = TypeVar("_T")
 _DRAWING = (*_FITTING, "measure", "transform")
 
 
@@ -126,8 +127,23 @@ class LandscapeEstimator(BaseEstimator):
         An estimator that looks at points of several networks passes ``several_networks=True``, which decides what
         ``batch_norm="auto"`` means.
         """
-        options = {f.name: getattr(self, f.name) for f in fields(self) if f.name in _OF_A_LANDSCAPE}
-        return Landscape(model, data, **(options | overrides))
+        return Landscape(model, data, **(self._options() | overrides))
+
+    def _options(self) -> dict[str, Any]:
+        """Give the settings that say how a landscape is evaluated."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name in _OF_A_LANDSCAPE}
+
+    def _own_settings(self) -> dict[str, Any]:
+        """Give the settings that belong to this estimator alone: what a result says beside those of its landscape."""
+        aside = {*_OF_A_LANDSCAPE, "memory", "verbose", "n_jobs"}
+        several = (tuple, list, np.ndarray, np.generic)
+        own = {name: value for name, value in self.get_params().items() if name not in aside}
+        return {name: np.asarray(v).tolist() if isinstance(v, several) else v for name, v in own.items()}
+
+    def _as(self, kind: type[_T], **given: Any) -> _T:
+        """Make another dataclass of settings from those of the same name here, and from what is given."""
+        names = [f.name for f in fields(kind) if f.init and hasattr(self, f.name)]  # type: ignore[arg-type]
+        return kind(**({name: getattr(self, name) for name in names} | given))
 
     def _memory(self) -> joblib.Memory:
         return check_memory(self.memory)
@@ -138,10 +154,9 @@ class LandscapeEstimator(BaseEstimator):
             return on_progress
         return progress_bar(description) if self.verbose else ignore_progress
 
-    def _generator(self, offset: int = 0) -> torch.Generator:
+    def _generator(self) -> torch.Generator:
         """Make a CPU generator seeded by `random_state`, apart from the global one."""
-        seed = check_seed(self.random_state)
-        return torch.Generator().manual_seed((seed + 0x9E3779B9 * offset) % 2**63)
+        return torch.Generator().manual_seed(check_seed(self.random_state))
 
     def _evaluate(
         self,
@@ -149,7 +164,6 @@ class LandscapeEstimator(BaseEstimator):
         anchors: Tensor | Sequence[Tensor],
         coefficients: Any,
         on_progress: OnProgress = ignore_progress,
-        on_chunk: Callable[[slice, Evaluation, bool], None] | None = None,
     ) -> Evaluation:
         """Evaluate points in chunks that are cached, resumable and spread over `n_jobs`.
 
@@ -163,18 +177,9 @@ class LandscapeEstimator(BaseEstimator):
             Point i is `coefficients[i] @ anchors`.
         on_progress : callable
             Called after each chunk; may raise `Cancelled`, finished chunks stay in the cache.
-        on_chunk : callable or None
-            Called as `on_chunk(where, evaluation, from_cache)` for each finished chunk.
         """
-        return evaluate_points(
-            land,
-            anchors,
-            coefficients,
-            memory=self._memory(),
-            n_jobs=getattr(self, "n_jobs", 1),
-            on_progress=on_progress,
-            on_chunk=on_chunk,
-        )
+        how = {"memory": self._memory(), "n_jobs": getattr(self, "n_jobs", 1), "on_progress": on_progress}
+        return evaluate_points(land, anchors, coefficients, **how)
 
     def _cached(self, function: Callable, key: Sequence[object], *live: Any, **named: Any) -> Any:
         """Call a module-level function through the cache, keyed by the content of `key`."""

@@ -223,13 +223,6 @@ class ArchitectureComparer(TransformerMixin, LandscapeEstimator):
 
     def _tasks(self, variants: Sequence[Variant]) -> list[Task]:
         """List the runs, all variants of a seed before the next seed, so that every variant shows early."""
-        options = {
-            "loss": self.loss,
-            "batch_size": self.batch_size,
-            "device": self.device,
-            "precision": self.precision,
-            "batch_norm": self.batch_norm,
-        }
         surface = {"resolution": self.resolution, "span": self.span}
         tasks = []
         for number in range(self.n_seeds):
@@ -242,7 +235,7 @@ class ArchitectureComparer(TransformerMixin, LandscapeEstimator):
                         training=variant.settings(epochs=self.epochs, stop_at_loss=self.stop_at_loss),
                         data=self._data,
                         held_out=self._held_out,
-                        options=options,
+                        options=self._options(),
                         measures=self._measures(),
                         map=surface if wanted else None,
                         memory=cache.check_memory(self.memory),

@@ -14,32 +14,36 @@ from ..sharpness import SharpnessEstimator
 from ..surface import SurfaceMapper
 
 LABELS = {"sgd": "SGD end point", "iterate": "last iterate", "swa": "SWA", "ema": "EMA"}  # of the roles, as drawn
+PLANE = {"directions": "trajectory", "span": 1.3}  # settings of the map
+PROBE = {  # and of the measures: statistics were estimated again at each point and stay fixed while it is probed
+    "measures": ("sharpness", "average", "lambda_max"),
+    "sigma": 0.1,
+    "noise": "filter",
+    "batch_norm": "frozen",
+}
 States = Mapping[str, dict[str, Tensor]]
 
 
 def map_plane(
-    engine: Mapping[str, Any],
+    mapper: SurfaceMapper,
     runs: Mapping[str, Sequence[Path]],
     states: States,
     model: nn.Module,
     data: Any,
-    resolution: int,
     report: OnProgress,
 ) -> dict[str, Any]:
     """Map the plane that holds most of the runs' checkpoints, and place the averages on it.
 
     Parameters
     ----------
-    engine : mapping
-        Settings of the `SurfaceMapper` besides those of this map.
+    mapper : SurfaceMapper
+        With the settings `PLANE`.
     runs : mapping of str to sequence of paths
         Checkpoints of each run, by its label.
     states : mapping of str to state dict
         Points by role; the averages among them are marked.
     model, data
         Architecture and training data.
-    resolution : int
-        Points on a side, at least 3.
     report : callable
         Progress.
 
@@ -49,7 +53,6 @@ def map_plane(
         The ``plane_*`` fields of `AverageResult`.
     """
     marked = {LABELS[role]: states[role] for role in ("swa", "ema") if role in states}
-    mapper = SurfaceMapper(directions="trajectory", span=1.3, resolution=resolution, **engine)
     found = mapper.fit(runs, data, marked=marked, architecture=model, on_progress=report).result_
     return {
         "plane_x": found.axes[0],
@@ -62,14 +65,9 @@ def map_plane(
 
 
 def measure_sharpness(
-    engine: Mapping[str, Any], states: States, model: nn.Module, data: Any, report: OnProgress
+    probe: SharpnessEstimator, states: States, model: nn.Module, data: Any, report: OnProgress
 ) -> list[dict[str, Any]]:
-    """Measure worst-case and average-case sharpness and λ_max at the ends and averages of a trained run.
-
-    Every point carries batch-norm statistics estimated again, which stay fixed while it is probed.
-    """
-    measures = ("sharpness", "average", "lambda_max")
-    probe = SharpnessEstimator(measures=measures, sigma=0.1, noise="filter", **{**engine, "batch_norm": "frozen"})
+    """Measure the ends and averages of a trained run by an estimator with the settings `PROBE`."""
     roles = [role for role in LABELS if role in states]
     rows = []
     for role, on_progress in zip(roles, shares(report, [1.0] * len(roles)), strict=True):

@@ -27,7 +27,9 @@ from ..core.network.batchnorm import policy_settings
 from ..core.network.copying import private_copy
 from ..models import save_checkpoint
 from ..progress import OnProgress, shares
-from ._around import map_plane, measure_sharpness
+from ..sharpness import SharpnessEstimator
+from ..surface import SurfaceMapper
+from ._around import PLANE, PROBE, map_plane, measure_sharpness
 from ._checkpoints import architecture, buffer_names, gather, read_state
 from ._evaluation import Evaluator
 from ._report import describe_average
@@ -364,15 +366,7 @@ class SWAAverager(TransformerMixin, LandscapeEstimator, auto_wrap_output_keys=No
             "random_state": self.random_state,
             "device": self.device,
         }
-        schedule = Schedule(
-            epochs=int(epochs),
-            lr=float(lr),
-            swa_lr=float(self.swa_lr),
-            start=float(self.start),
-            every=int(self.every),
-            shape=self.schedule,
-            anneal_epochs=float(self.anneal_epochs),
-        )
+        schedule = self._as(Schedule, epochs=int(epochs), lr=float(lr))
         partial = on_partial or (lambda result: None)
         carrier = architecture(model)
         buffers = buffer_names(carrier)
@@ -406,11 +400,13 @@ class SWAAverager(TransformerMixin, LandscapeEstimator, auto_wrap_output_keys=No
         if plane_resolution:
             partial(self.result_)
             runs = outcome.after_the_switch(float(self.start))
-            mapped = map_plane(self._engine(), runs, *around, int(plane_resolution), on_plane)
+            mapper = self._as(SurfaceMapper, resolution=int(plane_resolution), **PLANE)
+            mapped = map_plane(mapper, runs, *around, on_plane)
             self._publish(replace(self.result_, **mapped))
         if sharpness:
             partial(self.result_)
-            self._publish(replace(self.result_, sharpness=measure_sharpness(self._engine(), *around, on_sharpness)))
+            probe = self._as(SharpnessEstimator, **PROBE)
+            self._publish(replace(self.result_, sharpness=measure_sharpness(probe, *around, on_sharpness)))
         whole(1000, 1000, "done")
         return self
 
@@ -467,19 +463,6 @@ class SWAAverager(TransformerMixin, LandscapeEstimator, auto_wrap_output_keys=No
             return ExponentialMean(buffer_names(model), decay=float(self.decay), warmup=bool(self.warmup))
         return RunningMean(buffer_names(model))
 
-    def _engine(self) -> dict[str, Any]:
-        """Give the settings that the estimators composed here share with this one."""
-        return {
-            "loss": self.loss,
-            "batch_size": self.batch_size,
-            "device": self.device,
-            "precision": self.precision,
-            "batch_norm": self.batch_norm,
-            "memory": self.memory,
-            "n_jobs": self.n_jobs,
-            "random_state": self.random_state,
-        }
-
     def _publish_average(
         self,
         evaluator: Evaluator,
@@ -508,18 +491,6 @@ class SWAAverager(TransformerMixin, LandscapeEstimator, auto_wrap_output_keys=No
         self._publish(result)
 
     def _settings(self, evaluator: Evaluator) -> dict[str, Any]:
-        outside = evaluator.outside
-        return {
-            **evaluator.land.settings,
-            "method": self.method,
-            "start": self.start,
-            "every": self.every,
-            "swa_lr": self.swa_lr,
-            "schedule": self.schedule,
-            "anneal_epochs": self.anneal_epochs,
-            "decay": self.decay,
-            "warmup": self.warmup,
-            "score": self.score,
-            **({} if outside is None else {"held_out": outside.data.fingerprint[:12]}),
-            "random_state": self.random_state,
-        }
+        other = evaluator.outside
+        outside = {} if other is None else {"held_out": other.data.fingerprint[:12]}
+        return evaluator.land.settings | self._own_settings() | outside

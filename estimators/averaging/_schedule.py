@@ -34,7 +34,7 @@ class Schedule:
         Share of training at which the switch is made.
     every : int
         Epochs between collected points.
-    shape : {"constant", "cyclic"}
+    schedule : {"constant", "cyclic"}
         Learning rate after the switch.
     anneal_epochs : float
         Length of the way to a constant rate.
@@ -45,7 +45,7 @@ class Schedule:
     swa_lr: float
     start: float
     every: int
-    shape: str
+    schedule: str
     anneal_epochs: float
 
     @property
@@ -61,7 +61,7 @@ class Schedule:
             swa_lr=self.swa_lr,
             epochs=self.epochs,
             start=self.start,
-            schedule=self.shape,
+            schedule=self.schedule,
             anneal_epochs=self.anneal_epochs,
             period=float(self.every),
             base=cosine,

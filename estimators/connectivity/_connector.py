@@ -374,16 +374,5 @@ class ModeConnector(TransformerMixin, LandscapeEstimator):
         return Path(self.path, torch.from_numpy(stacked).to(self._land.theta))
 
     def _settings(self, held_out: bool) -> dict[str, Any]:
-        return {
-            **self._land.settings,
-            "path": self.path,
-            "n_bends": self.n_bends,
-            "align": self.align,
-            "n_points": self.n_points,
-            "epochs": self.epochs,
-            "lr": self.lr,
-            "momentum": self.momentum,
-            "train_batch_size": self.train_batch_size,
-            **({"held_out": self._other.data.fingerprint[:12]} if held_out else {}),
-            "random_state": self.random_state,
-        }
+        outside = {"held_out": self._other.data.fingerprint[:12]} if held_out else {}
+        return self._land.settings | self._own_settings() | outside

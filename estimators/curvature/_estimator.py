@@ -198,16 +198,7 @@ class CurvatureEstimator(TransformerMixin, LandscapeEstimator):
                 f"{self.n_eigenvalues!r}. Ask for fewer, or choose more parameters."
             )
         ends = "largest" if self.kind in SEMIDEFINITE and self.ends == "both" else self.ends
-        return CurvatureSettings(
-            kind=self.kind,
-            search=Search(self.n_eigenvalues, ends, self.tol, self.max_products, self.random_state),
-            n_probes=self.n_probes,
-            n_lanczos=self.n_lanczos,
-            exact_below=self.exact_below,
-            gradient_tol=float(self.gradient_tol),
-            per_layer=self.per_layer,
-            compare_traces=self.compare_traces,
-        )
+        return self._as(CurvatureSettings, search=self._as(Search, ends=ends))
 
     def _measure(
         self,

@@ -178,7 +178,8 @@ class SaddleEscaper(TransformerMixin, LandscapeEstimator):
         search = SEARCH_SHARE if self.saddle == "strict" else 0.0
         saddle = self._find(part(report, 0.0, search, "searching for a saddle"))
         self._centre = saddle.centre.cpu().numpy()
-        settings = self._settings()
+        formula = {"model": "a surface with a formula", "data": "64 tilted copies"}
+        settings = (formula if self._land is None else self._land.settings) | self._own_settings()
         result = EscapeResult(settings=settings, saddle=saddle.info)
         if saddle.info["found"]:
             race = self._race(saddle)
@@ -250,17 +251,9 @@ class SaddleEscaper(TransformerMixin, LandscapeEstimator):
         )
 
     def _race(self, saddle: Saddle) -> SaddleRace:
-        settings = RaceSettings(
-            lr=automatic_lr(saddle, self.max_steps) if self.lr == "auto" else float(self.lr),
-            adaptive_lr=float(self.adaptive_lr),
-            threshold=float(self.threshold),
-            radii=tuple(float(r) for r in np.atleast_1d(self.radii)),
-            n_seeds=self.n_seeds,
-            max_steps=self.max_steps,
-            sgd_batch=self.sgd_batch,
-            random_state=self.random_state,
-        )
-        return SaddleRace(saddle, settings)
+        lr = automatic_lr(saddle, self.max_steps) if self.lr == "auto" else float(self.lr)
+        radii = tuple(float(r) for r in np.atleast_1d(self.radii))
+        return SaddleRace(saddle, self._as(RaceSettings, lr=lr, radii=radii))
 
     def _run(self, race: SaddleRace, result: EscapeResult, name: str, report: OnProgress) -> EscapeResult:
         fingerprint, saddle = "" if self._land is None else self._land.fingerprint, race.saddle
@@ -269,15 +262,6 @@ class SaddleEscaper(TransformerMixin, LandscapeEstimator):
         key = (fingerprint, *where, race.settings.key(), name)
         ran = self._cached(race.run, key, name, lambda done, total: report(done, total, OPTIMIZERS[name].title))
         return race.add(result, name, ran)
-
-    def _settings(self) -> dict[str, Any]:
-        base = (
-            {"model": "a surface with a formula", "data": "64 tilted copies"}
-            if self._land is None
-            else {**self._land.settings}
-        )
-        own = {k: v for k, v in self.get_params().items() if k not in ("memory", "verbose", "loss", "device")}
-        return {**base, **{k: list(v) if isinstance(v, tuple) else v for k, v in own.items()}}
 
     def _check(self) -> list[str]:
         radii = np.atleast_1d(np.asarray(self.radii, dtype=float))

@@ -200,7 +200,7 @@ class CriticalPointFinder(TransformerMixin, LandscapeEstimator):
         self._check_size(land.n_parameters)
         objective = landscape_objective(land, self.l2)
         check_smooth(objective, land.theta)
-        settings = {**land.settings, **self._own_settings()}
+        settings = land.settings | self._own_settings()
         points: list[CriticalPoint] = []
         jobs = list(self._jobs(objective.size))
         for i, (index, starts) in enumerate(jobs):
@@ -254,11 +254,6 @@ class CriticalPointFinder(TransformerMixin, LandscapeEstimator):
         for begin in range(0, self.n_starts, CHUNK):
             for index in self.indices:
                 yield index, starts[index][begin : begin + CHUNK]
-
-    def _own_settings(self) -> dict[str, Any]:
-        skipped = ("memory", "verbose", "loss", "device", "batch_size")
-        own = {k: v for k, v in self.get_params().items() if k not in skipped}
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in own.items()}
 
     def _check(self) -> None:
         indices = list(np.atleast_1d(self.indices))

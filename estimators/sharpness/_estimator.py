@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -25,7 +25,7 @@ __all__ = ["MEASURES", "SharpnessEstimator", "SharpnessResult"]
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class SharpnessEstimator(TransformerMixin, LandscapeEstimator):
+class SharpnessEstimator(TransformerMixin, LandscapeEstimator, SharpnessSettings):
     """Measure the sharpness of a point in several ways.
 
     ``fit`` measures one model; ``transform`` measures others on the same examples with the same settings and
@@ -109,22 +109,7 @@ class SharpnessEstimator(TransformerMixin, LandscapeEstimator):
     """
 
     measures: str | tuple[str, ...] = "all"
-    rho: float = SharpnessSettings.rho
-    norm: str = SharpnessSettings.norm
-    adaptive: bool = SharpnessSettings.adaptive
-    n_steps: int = SharpnessSettings.n_steps
-    n_restarts: int = SharpnessSettings.n_restarts
-    sigma: float = SharpnessSettings.sigma
-    noise: str = SharpnessSettings.noise
-    n_draws: int = SharpnessSettings.n_draws
-    m: int = SharpnessSettings.m
-    profile_radii: tuple[float, ...] | None = SharpnessSettings.profile_radii
-    n_lanczos: int = SharpnessSettings.n_lanczos
-    tol: float = SharpnessSettings.tol
-    n_probes: int = SharpnessSettings.n_probes
     prior: str = "auto"
-    delta: float = SharpnessSettings.delta
-    n_posterior_draws: int = SharpnessSettings.n_posterior_draws
     parameters: str | tuple[str, ...] | None = None
     precision: str = "float32"
     batch_norm: str = "auto"
@@ -227,12 +212,10 @@ class SharpnessEstimator(TransformerMixin, LandscapeEstimator):
     def cost(self) -> int:
         """Forward passes over all examples that the chosen measures cost, about."""
         self._check()
-        return sum(MEASURES[name].cost(self._settings()) for name in self._chosen())
+        settings = self._as(SharpnessSettings)
+        return sum(MEASURES[name].cost(settings) for name in self._chosen())
 
     # -- inside -----------------------------------------------------------------------------------------
-
-    def _settings(self) -> SharpnessSettings:
-        return SharpnessSettings(**{f.name: getattr(self, f.name) for f in fields(SharpnessSettings)})
 
     def _chosen(self) -> list[str]:
         if isinstance(self.measures, str):
@@ -284,16 +267,15 @@ class SharpnessEstimator(TransformerMixin, LandscapeEstimator):
                 f"the loss at the model's own weights must be finite, got {loss!r}. "
                 "Check the checkpoint, the input normalisation and the precision."
             )
-        settings = self._settings()
-        described = asdict(settings) | {"prior": self.prior, "parameters": self.parameters}
         result = SharpnessResult(
-            settings={**land.settings, **{k: v for k, v in sorted(described.items()) if v is not None}},
+            settings=land.settings | self._own_settings(),
             measures=chosen,
             loss=loss,
             accuracy=float(start.accuracies[0]),
             gradient_norm=float(land.gradient().double().norm()),
         )
         doubt = self._prior_doubt(initial)
+        settings = self._as(SharpnessSettings)
         answers = Answers(land, settings, chosen, memory=self._memory(), report=report, prior=prior, prior_doubt=doubt)
         for name in chosen:
             result = replace(result, **{key: value for key, value in answers[name].items() if not key.startswith("_")})

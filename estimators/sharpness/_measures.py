@@ -34,9 +34,9 @@ def _unnoticed(passes: int) -> None:
     """Tell nobody."""
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True, eq=False, repr=False)
 class SharpnessSettings:
-    """How the measures are taken: `SharpnessEstimator` says what each setting means."""
+    """How the measures are taken: `SharpnessEstimator`, which has these fields, says what each means."""
 
     rho: float = 0.05
     norm: str = "l2"

@@ -560,21 +560,9 @@ class SurfaceMapper(TransformerMixin, LandscapeEstimator):
 
     def _described(self) -> dict[str, Any]:
         """Describe the map itself, for its provenance, as it was asked for."""
-        own = {
-            "directions": self.directions,
-            "normalization": self.normalization,
-            "span": np.asarray(self.span).tolist(),
-            "resolution": np.asarray(self.resolution).tolist(),
-            "mode": self.mode,
-            "tolerance": self.tolerance,
-            "n_dims": self.n_dims,
-            "n_seeds": self.n_seeds,
-            "eigenvectors": self.eigenvectors,
-            "random_state": self.random_state,
-        }
-        if self._held_out is not None:
-            own["held_out"] = f"{self._held_out.data.name}, {self._held_out.data.split}"
-        return self._land.settings | own
+        other = self._held_out
+        outside = {} if other is None else {"held_out": f"{other.data.name}, {other.data.split}"}
+        return self._land.settings | self._own_settings() | outside
 
     def _at(
         self, land: Landscape, plane: MapPlane, coordinates: np.ndarray, on_progress: OnProgress = ignore_progress

@@ -14,10 +14,11 @@ from sklearn.exceptions import NotFittedError
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
-from estimators import Landscape, load_data, load_model, save_checkpoint
+from estimators import Landscape, SharpnessEstimator, load_data, load_model, save_checkpoint
 from estimators.averaging._averager import SWAAverager
 from estimators.averaging._result import AverageResult
 from estimators.core.network import batchnorm
+from estimators.core.network.copying import private_copy
 from estimators.core.paths.paths import barrier
 from estimators.progress import Cancelled
 from estimators.results import Result
@@ -314,6 +315,21 @@ def test_train_follows_the_schedule_and_its_average_is_that_of_its_checkpoints(d
     assert land.loss() == pytest.approx(values["sgd", 4], abs=1e-6)
     assert [len(p.history) for p in seen] == sorted(len(p.history) for p in seen) and seen
     assert math.isfinite(swa.ema_gap_)
+
+
+def test_train_maps_the_plane_and_measures_how_sharp_its_points_are(digits):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 4, 3, stride=4), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(256, 10))
+    small = digits.subset(64)
+    swa = SWAAverager(start=0.5).train(model, small, epochs=6, plane_resolution=3, sharpness=True)
+    roles = [row["role"] for row in swa.sharpness_]
+    assert roles == ["iterate", "swa", "ema"]
+    at = private_copy(model)
+    at.load_state_dict(swa.states_["swa"])
+    own = SharpnessEstimator(measures="lambda_max", batch_norm="frozen").fit(at, small)
+    assert swa.sharpness_[1]["lambda_max"] == own.lambda_max_
+    assert swa.plane_losses_.shape == (3, 3) and {m["label"] for m in swa.plane_markers_} == {"SWA", "EMA"}
 
 
 def test_ema_of_steps_agrees_with_torch_and_a_cold_one_is_flagged(data, blocks_of):
