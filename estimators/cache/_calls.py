@@ -26,24 +26,7 @@ import platformdirs
 import torch
 from joblib._store_backends import FileSystemStoreBackend
 
-from ._identity import describe_callable, fingerprint
-from ._store import BACKEND, SealedStore
-
-__all__ = [
-    "MISSING",
-    "CacheInfo",
-    "arithmetic",
-    "cache_info",
-    "cached_call",
-    "check_memory",
-    "clear_cache",
-    "default_cache_folder",
-    "describe_callable",
-    "fingerprint",
-    "is_cached",
-    "recall",
-    "reduce_cache",
-]
+from ._store import AGE_LIMIT, BACKEND, SealedStore
 
 SCHEMA = 2  # raise when a number means something else than before
 MISSING = object()  # what `recall` gives when there is no answer
@@ -178,8 +161,6 @@ class CacheInfo(NamedTuple):
 
 def cache_info(memory: str | os.PathLike | joblib.Memory = "default") -> CacheInfo:
     """Look at a cache: how many answers, how many bytes, how old, and its limits."""
-    from ._store import AGE_LIMIT
-
     store = _store(check_memory(memory))
     items = store.get_items()
     oldest = min((item.last_access for item in items), default=None)

@@ -20,8 +20,6 @@ from ._measurement import CurvatureSettings, Measurement
 from ._result import CurvatureResult
 from ._steps import KINDS, SEMIDEFINITE, Search
 
-__all__ = ["CurvatureEstimator", "CurvatureResult"]
-
 COLUMNS = (
     "loss",
     "gradient_norm",

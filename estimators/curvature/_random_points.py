@@ -10,8 +10,6 @@ from ..core.spectrum.random_matrix import MinimumProbability, minimum_probabilit
 from ..progress import OnProgress, ignore_progress
 from ._result import MinimumProbabilityResult
 
-__all__ = ["MinimumProbabilityResult", "random_critical_points"]
-
 
 def random_critical_points(
     dimensions: Sequence[int] = (1, 2, 3, 4, 5, 6, 7),

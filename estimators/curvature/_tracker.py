@@ -27,8 +27,6 @@ from ..training import SCHEDULES, TrainingRun, train
 from . import _steps as work
 from ._result import CurvatureHistoryResult
 
-__all__ = ["CurvatureHistoryResult", "CurvatureTracker"]
-
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class CurvatureTracker(TransformerMixin, LandscapeEstimator):

@@ -21,8 +21,6 @@ from ._race import RaceSettings, SaddleRace, automatic_lr
 from ._result import EscapeResult, measure_names, measure_table
 from ._start import Saddle, analytic_saddle, embedded_saddle, landscape_objective, origin_saddle, strict_saddle
 
-__all__ = ["SADDLES", "EscapeResult", "SaddleEscaper"]
-
 SADDLES = ("strict", "embedding", "origin", *SURFACES)
 OnPartial = Callable[[EscapeResult], None]
 POSITIVE = Interval(Real, 0, None, closed="neither")

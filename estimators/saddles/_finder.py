@@ -22,8 +22,6 @@ from ..results import Result, Uncertainty
 from ._small_net import pooled_digits, small_net
 from ._start import DENSE_LIMIT, check_smooth, landscape_objective
 
-__all__ = ["CriticalPointFinder", "CriticalPointsResult"]
-
 COLUMNS = ("loss", "gradient_norm", "index", "n_zero")
 CHUNK = 4  # starts searched together between two partial results
 SAME = 1e-8  # loss and spectrum closer than this: the same point up to the network's symmetries

@@ -21,8 +21,6 @@ from ._answers import Answers
 from ._measures import MEASURES, PROFILE_FACTORS, SharpnessSettings
 from ._result import SharpnessResult, notes_on, with_profile
 
-__all__ = ["MEASURES", "SharpnessEstimator", "SharpnessResult"]
-
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class SharpnessEstimator(TransformerMixin, LandscapeEstimator, SharpnessSettings):

@@ -40,8 +40,6 @@ class Alignment:
         Group (axis variable) → order of B's units: entry i says which unit of B goes to place i.
     similarity_before, similarity_after : float
         Cosine of the two weight vectors, over the tensors that have a group.
-    n_sweeps : int
-        Passes over all groups in the best start.
     converged : bool
         Whether the last pass changed nothing.
     objectives : tuple of float
@@ -53,7 +51,6 @@ class Alignment:
     permutations: Permutations
     similarity_before: float
     similarity_after: float
-    n_sweeps: int
     converged: bool
     objectives: tuple[float, ...]
     groups: list[dict[str, Any]] = field(default_factory=list)
@@ -141,11 +138,11 @@ def match_weights(
     for start in range(n_restarts):
         seed = int(rng.integers(2**31))
         initial = random_permutations(symmetry, seed) if start else identity(symmetry)
-        found, sweeps, converged = descend(a, b, symmetry, initial, max_sweeps, rng)
-        results.append((inner_product(a, b, symmetry, found, names), found, sweeps, converged))
+        found, converged = descend(a, b, symmetry, initial, max_sweeps, rng)
+        results.append((inner_product(a, b, symmetry, found, names), found, converged))
         if on_progress is not None:
             on_progress(start + 1, n_restarts)
-    value, found, sweeps, converged = max(results, key=lambda r: r[0])
+    value, found, converged = max(results, key=lambda r: r[0])
     scale = _norm(a) * _norm(b) or 1.0
     unmoved = identity(symmetry)
     groups = [
@@ -156,7 +153,6 @@ def match_weights(
         permutations=found,
         similarity_before=inner_product(a, b, symmetry, unmoved, names) / scale,
         similarity_after=value / scale,
-        n_sweeps=sweeps,
         converged=converged,
         objectives=tuple(r[0] for r in results),
         groups=groups,

@@ -74,7 +74,7 @@ def descend(
     permutations: Permutations,
     max_sweeps: int,
     rng: np.random.Generator,
-) -> tuple[Permutations, int, bool]:
+) -> tuple[Permutations, bool]:
     """Improve the orders group by group until a sweep changes nothing.
 
     Parameters
@@ -92,15 +92,15 @@ def descend(
 
     Returns
     -------
-    (dict, int, bool)
-        The orders, the sweeps taken, and whether the last one changed nothing.
+    (dict, bool)
+        The orders, and whether the last sweep changed nothing.
     """
     permutations = dict(permutations)
     families: dict[int, list[int]] = {g: [] for g in symmetry.groups if g not in symmetry.nested}
     for inner, outer in symmetry.nested.items():
         families[outer].append(inner)
     visited = list(families)
-    for sweep in range(1, max_sweeps + 1):
+    for _ in range(max_sweeps):
         changed = False
         for g in rng.permutation(visited).tolist():
             proposals = _outer_step(a, b, symmetry, permutations, g, families[g])
@@ -112,8 +112,8 @@ def descend(
                     permutations.update(proposal)
                     changed = True
         if not changed:
-            return permutations, sweep, True
-    return permutations, max_sweeps, False
+            return permutations, True
+    return permutations, False
 
 
 def _outer_step(

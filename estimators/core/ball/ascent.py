@@ -23,8 +23,6 @@ import torch
 from .ascent_starts import leading_direction, lone_winner, shared_budget
 from .trust_region import VisitedPoints
 
-__all__ = ["NORMS", "Ascent", "adaptive_scale", "ascend", "m_sharpness", "rise_profile"]
-
 LossAndGradient = Callable[[torch.Tensor], "tuple[float, torch.Tensor]"]
 NORMS = ("l2", "linf")
 

@@ -13,8 +13,6 @@ import torch
 
 from ..spectrum.lanczos import lanczos_eigenpairs
 
-__all__ = ["KINDS", "leading_direction", "lone_winner", "shared_budget"]
-
 KINDS = ("gradient", "eigenvector +", "eigenvector −", "random", "given")
 EIGENVECTOR_GRADIENTS = 8
 # Two answers that agree to this share are the same answer.

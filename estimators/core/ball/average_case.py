@@ -11,8 +11,6 @@ import torch
 from ..evidence.intervals import mean_interval
 from ..planes.directions import filter_rows, is_filtered_out
 
-__all__ = ["NOISES", "AverageRise", "average_rise", "filter_scale", "noise_profile"]
-
 Loss = Callable[[torch.Tensor], float]
 NOISES = ("plain", "filter")
 

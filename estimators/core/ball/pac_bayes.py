@@ -21,8 +21,6 @@ import numpy as np
 import torch
 from scipy.optimize import brentq
 
-__all__ = ["SIGMA_GRID", "PacBayes", "doubt_prior", "gaussian_kl", "kl_inverse", "mcallester", "pac_bayes_bound"]
-
 Error = Callable[[torch.Tensor], float]
 # Fixed here, before any data: the union bound over σ needs a grid that does not depend on them.
 SIGMA_GRID: tuple[float, ...] = tuple(float(s) for s in np.geomspace(1e-4, 1.0, 17))

@@ -8,8 +8,6 @@ import numpy as np
 import torch
 from scipy.optimize import brentq
 
-__all__ = ["Interpolant", "VisitedPoints", "maximise_in_ball"]
-
 # Visited points are kept in memory twice (place and gradient); beyond this the oldest ones are dropped.
 HISTORY_BYTES = 512 * 2**20
 

@@ -150,10 +150,10 @@ class Rule:
 
     Attributes
     ----------
-    title, formula : str
-        What people call it, and the update.
+    title : str
+        What people call it.
     step : callable
-        The update.
+        The update; its docstring is the formula.
     minibatch : bool
         Whether its gradients come from minibatches.
     state : tuple of str
@@ -164,7 +164,6 @@ class Rule:
     """
 
     title: str
-    formula: str
     step: Step
     minibatch: bool = False
     state: tuple[str, ...] = ()
@@ -172,13 +171,13 @@ class Rule:
 
 
 OPTIMIZERS: dict[str, Rule] = {
-    "gd": Rule("GD", "θ − ηg", gd, growth=_gd_growth),
-    "sgd": Rule("SGD", "θ − ηg of a minibatch", gd, minibatch=True),
-    "momentum": Rule("Momentum", "b ← μb + g; θ − ηb", momentum, state=("b",), growth=_momentum_growth),
-    "nesterov": Rule("Nesterov", "b ← μb + g; θ − η(g + μb)", nesterov, state=("b",), growth=_nesterov_growth),
-    "rmsprop": Rule("RMSprop", "θ − ηg/(√v + ε)", rmsprop, state=("v",)),
-    "adam": Rule("Adam", "θ − ηm̂/(√v̂ + ε)", adam, state=("b", "v")),
-    "large_step": Rule("Large step", "θ − 10ηg", large_step, growth=_large_growth),
-    "perturbed_gd": Rule("Injected noise", "GD + a draw from a ball where ‖g‖ is small", perturbed_gd, state=("last",)),
-    "sam": Rule("SAM", "θ − ηg(θ + ρg/‖g‖)", sam),
+    "gd": Rule("GD", gd, growth=_gd_growth),
+    "sgd": Rule("SGD", gd, minibatch=True),
+    "momentum": Rule("Momentum", momentum, state=("b",), growth=_momentum_growth),
+    "nesterov": Rule("Nesterov", nesterov, state=("b",), growth=_nesterov_growth),
+    "rmsprop": Rule("RMSprop", rmsprop, state=("v",)),
+    "adam": Rule("Adam", adam, state=("b", "v")),
+    "large_step": Rule("Large step", large_step, growth=_large_growth),
+    "perturbed_gd": Rule("Injected noise", perturbed_gd, state=("last",)),
+    "sam": Rule("SAM", sam),
 }

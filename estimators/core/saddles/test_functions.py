@@ -18,21 +18,17 @@ class Surface:
 
     Attributes
     ----------
-    title, formula, note : str
-        What it is called, its formula, and what it shows.
+    title, note : str
+        What it is called, and what it shows.
     value : callable
         `(theta (2,))` → scalar tensor.
-    gradient : callable
-        `(theta (2,))` → (2,), written out by hand.
     axes : tuple of tuple of float
         Two unit directions to draw on: the way out, and across it.
     """
 
     title: str
-    formula: str
     note: str
     value: Callable[[Tensor], Tensor]
-    gradient: Callable[[Tensor], Tensor]
     axes: tuple[tuple[float, float], tuple[float, float]]
 
 
@@ -42,23 +38,10 @@ def strict_saddle(theta: Tensor) -> Tensor:
     return 0.5 * x**2 - 0.5 * y**2 + 0.25 * y**4
 
 
-def strict_saddle_gradient(theta: Tensor) -> Tensor:
-    """(x, y³ − y)."""
-    x, y = theta.unbind(-1)
-    return torch.stack([x, y**3 - y], -1)
-
-
 def monkey_saddle(theta: Tensor) -> Tensor:
     """x³ − 3xy² + ¼(x² + y²)²: zero Hessian at 0, three valleys of third order that end at f = −6.75."""
     x, y = theta.unbind(-1)
     return x**3 - 3 * x * y**2 + 0.25 * (x**2 + y**2) ** 2
-
-
-def monkey_saddle_gradient(theta: Tensor) -> Tensor:
-    """(3x² − 3y² + x(x² + y²), −6xy + y(x² + y²))."""
-    x, y = theta.unbind(-1)
-    square = x**2 + y**2
-    return torch.stack([3 * x**2 - 3 * y**2 + x * square, -6 * x * y + y * square], -1)
 
 
 def degenerate_valley(theta: Tensor) -> Tensor:
@@ -67,35 +50,23 @@ def degenerate_valley(theta: Tensor) -> Tensor:
     return 0.5 * x**2 - 0.25 * y**4 + y**6 / 6
 
 
-def degenerate_valley_gradient(theta: Tensor) -> Tensor:
-    """(x, y⁵ − y³)."""
-    x, y = theta.unbind(-1)
-    return torch.stack([x, y**5 - y**3], -1)
-
-
 SURFACES: dict[str, Surface] = {
     "strict_surface": Surface(
         "Strict saddle (formula)",
-        "½x² − ½y² + ¼y⁴",
         "One direction curves down: distance grows by the factor 1 + ηλ at each step.",
         strict_saddle,
-        strict_saddle_gradient,
         ((0.0, 1.0), (1.0, 0.0)),
     ),
     "monkey_saddle": Surface(
         "Monkey saddle (formula)",
-        "x³ − 3xy² + ¼(x² + y²)²",
         "The Hessian is zero; three valleys leave at third order, so leaving takes a time like 1/r.",
         monkey_saddle,
-        monkey_saddle_gradient,
         ((-1.0, 0.0), (0.0, 1.0)),
     ),
     "degenerate_valley": Surface(
         "Degenerate valley (formula)",
-        "½x² − ¼y⁴ + ⅙y⁶",
         "No eigenvalue is negative; the way out opens at fourth order, so leaving takes a time like 1/r².",
         degenerate_valley,
-        degenerate_valley_gradient,
         ((0.0, 1.0), (1.0, 0.0)),
     ),
 }

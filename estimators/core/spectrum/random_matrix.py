@@ -9,8 +9,6 @@ import numpy as np
 
 from ..evidence.intervals import wilson_interval
 
-# Exact P(all eigenvalues > 0) of small GOE matrices; beyond d = 3 only the asymptotic law has a short form.
-GOE_EXACT = {1: 0.5, 2: (2 - np.sqrt(2)) / 4, 3: (np.pi - 2 * np.sqrt(2)) / (4 * np.pi)}
 GOE_RATE = np.log(3) / 4
 
 

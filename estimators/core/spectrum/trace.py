@@ -39,39 +39,6 @@ def rademacher(size: int, n: int, generator: torch.Generator, like: torch.Tensor
     return (2 * signs - 1).to(dtype=like.dtype, device=like.device)
 
 
-def hutchinson(
-    matvec: Matvec,
-    size: int,
-    *,
-    n_probes: int = 10,
-    random_state: int = 0,
-    like: torch.Tensor | None = None,
-    on_step: Callable[[int, int], None] | None = None,
-) -> TraceEstimate:
-    """Estimate tr A as the mean of vᵀAv over random sign vectors (Hutchinson 1989).
-
-    Parameters
-    ----------
-    matvec : callable
-        ``v -> A v``, for v of shape (P,).
-    size : int
-        P.
-    n_probes : int, default=10
-        Random vectors, at least 2; one product each.
-    random_state : int, default=0
-        Seed of the probes.
-    like : tensor, default=None
-        Gives dtype and device; None means float64 on the CPU.
-    on_step : callable, default=None
-        ``on_step(done, total)`` after each product; raising ends the work.
-
-    Returns
-    -------
-    TraceEstimate
-    """
-    return hutchpp(matvec, size, n_probes=n_probes, n_sketch=0, random_state=random_state, like=like, on_step=on_step)
-
-
 def sketch_bytes(size: int, n_probes: int, itemsize: int) -> int:
     """Bytes that `hutchpp` takes at its most: random signs, their images, the basis, the probes."""
     return 4 * n_probes * size * itemsize
@@ -102,7 +69,8 @@ def hutchpp(
     n_probes : int, default=10
         Random sign vectors for the remainder, at least 2; one product each.
     n_sketch : int, default=None
-        Columns of the sketch, two products each; None takes ``n_probes``, 0 gives Hutchinson's estimate.
+        Columns of the sketch, two products each; None takes ``n_probes``, 0 gives Hutchinson's estimate (1989), the
+        mean of vᵀAv over random sign vectors.
     random_state : int, default=0
         Seed.
     like : tensor, default=None

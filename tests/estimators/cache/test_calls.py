@@ -10,7 +10,8 @@ from torch import nn
 
 from estimators import Cancelled, Landscape
 from estimators.base import CHUNK, evaluate_points
-from estimators.cache._calls import cached_call, check_memory, default_cache_folder, fingerprint, is_cached
+from estimators.cache import fingerprint
+from estimators.cache._calls import cached_call, check_memory, default_cache_folder, is_cached
 
 
 def double(x):
