@@ -11,13 +11,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
+from torch import Tensor
 
-from ..core.planes.directions import random_directions
-from ..core.planes.eigenvalue_ratio import radii_to_level
 from ..landscape import Landscape
 from ..progress import OnProgress, ignore_progress, part
 from ..sharpness import SharpnessSettings, average_case, lambda_max, trace, worst_case
+from ..surface import basin_radii
 
 Numbers = dict[str, float]
 # enough to tell variants apart; noise is filter-normalised, so that networks of any scale compare
@@ -69,24 +68,17 @@ def basin(land: Landscape, settings: MeasureSettings, on_step: Callable[[], None
 
     Rays that stay below the level up to `reach` count as `reach`; `basin_open` is their share.
     """
-    generator = torch.Generator().manual_seed(settings.sharpness.random_state + 1)
-    rays = [
-        random_directions(land.theta, land.shapes, land.names, generator, n_directions=1)[0]
-        for _ in range(settings.n_rays)
-    ]
-    anchors = torch.stack([land.theta, *rays])
 
-    def losses(chosen: np.ndarray, radii: np.ndarray) -> np.ndarray:
+    def losses(anchors: Tensor, weights: np.ndarray) -> np.ndarray:
         on_step()
-        coefficients = np.zeros((len(chosen), len(anchors)))
-        coefficients[:, 0] = 1.0
-        coefficients[np.arange(len(chosen)), 1 + chosen] = radii
-        return land.evaluate(anchors, coefficients).losses
+        return land.evaluate(anchors, weights).losses
 
-    crossed = radii_to_level(
+    crossed = basin_radii(
+        land,
         losses,
-        settings.n_rays,
         land.loss() + settings.rise,
+        n_rays=settings.n_rays,
+        random_state=settings.sharpness.random_state + 1,
         start=settings.reach / 16,
         largest=settings.reach,
     )

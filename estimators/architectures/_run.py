@@ -18,7 +18,7 @@ from torch import nn
 from .. import cache
 from ..base import run_parallel
 from ..core.network.batchnorm import policy_settings
-from ..core.planes.map_shape import convex_share
+from ..core.planes.eigenvalue_ratio import convex_share
 from ..data import Examples
 from ..landscape import Landscape
 from ..models import count_parameters, trainable_names

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from ..core.spectrum.random_matrix import MinimumProbability
 from ..results import Result, Uncertainty
 
 _NAN = float("nan")
@@ -209,7 +210,7 @@ class CurvatureHistoryResult(Result):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class MinimumProbabilityResult(Result):
+class MinimumProbabilityResult(MinimumProbability, Result):
     """How often random critical points are minima, beside the two laws.
 
     Attributes
@@ -237,16 +238,3 @@ class MinimumProbabilityResult(Result):
         "low": Uncertainty("bracket", "probability"),
         "high": Uncertainty("bracket", "probability"),
     }
-
-    dimensions: np.ndarray = field(default_factory=_empty)
-    n_samples: np.ndarray = field(default_factory=_empty)
-    n_minima: np.ndarray = field(default_factory=_empty)
-    probability: np.ndarray = field(default_factory=_empty)
-    low: np.ndarray = field(default_factory=_empty)
-    high: np.ndarray = field(default_factory=_empty)
-    independent: np.ndarray = field(default_factory=_empty)
-    goe: np.ndarray = field(default_factory=_empty)
-    index_mean: np.ndarray = field(default_factory=_empty)
-    index_std: np.ndarray = field(default_factory=_empty)
-    shift: float = 0.0
-    confidence: float = 0.95

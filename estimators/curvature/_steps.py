@@ -24,6 +24,7 @@ KINDS: dict[str, Callable[[Landscape], Matvec]] = {
 SEMIDEFINITE = ("ggn", "fisher", "empirical_fisher")
 LAYER_PRODUCTS = 60  # most products for one group's largest eigenvalue
 BLOCK = 32  # columns of an explicit matrix made at once
+_LAYER = ("group", "n_parameters", "trace", "trace_stderr", "lambda_max", "lambda_max_residual", "converged")
 
 Step = Callable[[int, int], None]
 
@@ -80,7 +81,7 @@ def exact(land: Landscape, kind: str, n_eigenvalues: int, ends: str, tol: float,
         index = np.concatenate([np.arange(s.start, s.stop) for s in slices])
         block = matrix[np.ix_(index, index)]
         top = float(np.linalg.eigvalsh(block)[-1])
-        layers.append(layer_row(name, len(index), float(np.trace(block)), 0.0, top, 0.0, True))
+        layers.append(dict(zip(_LAYER, (name, len(index), float(np.trace(block)), 0.0, top, 0.0, True), strict=True)))
     return {
         "method": "exact",
         "spectrum": values[::-1].copy(),
@@ -173,10 +174,8 @@ def layer_traces(land: Landscape, kind: str, n_probes: int, random_state: int, s
     means, errors = samples.mean(axis=0), samples.std(axis=0, ddof=1) / np.sqrt(n_probes)
     sizes = [sum(s.stop - s.start for s in slices) for slices in groups.values()]
     nan = float("nan")
-    return [
-        layer_row(name, size, mean, error, nan, nan, False)
-        for name, size, mean, error in zip(groups, sizes, means, errors, strict=True)
-    ]
+    known = zip(groups, sizes, means.tolist(), errors.tolist(), strict=True)
+    return [dict(zip(_LAYER, (*row, nan, nan, False), strict=True)) for row in known]
 
 
 def layer_eigenvalue(
@@ -206,18 +205,3 @@ def layer_eigenvalue(
         on_step=step,
     )
     return float(found.values[0]), float(found.residuals[0]), bool(found.converged[0]), found.n_products
-
-
-def layer_row(
-    group: str, n: int, trace_: float, stderr: float, top: float, residual: float, converged: bool
-) -> dict[str, Any]:
-    """Make one row of the per-layer table."""
-    return {
-        "group": group,
-        "n_parameters": n,
-        "trace": float(trace_),
-        "trace_stderr": float(stderr),
-        "lambda_max": top,
-        "lambda_max_residual": residual,
-        "converged": converged,
-    }

@@ -54,9 +54,10 @@ def basin_radii(
     level: float,
     *,
     n_rays: int,
-    normalization: str | None,
-    largest: float | None,
     random_state: int,
+    normalization: str | None = "filter",
+    start: float | None = None,
+    largest: float | None = None,
 ) -> np.ndarray:
     """Find how far the loss stays below a level along random rays; see `SurfaceMapper.basin_width`.
 
@@ -65,8 +66,10 @@ def basin_radii(
     land : Landscape
     losses : callable
         Losses (n,) at the combinations (n, K) of the rows of a matrix (K, P).
-    level, n_rays, normalization, largest, random_state
+    level, n_rays, random_state, normalization, largest
         See `SurfaceMapper`.
+    start : float, optional
+        First radius looked at; 0.01 for rays on the scale of the weights by default, 0.01 ‖θ‖ otherwise.
     """
     generator = torch.Generator().manual_seed(random_state)
     drawn = [random_directions(land.theta, land.shapes, land.names, generator, 1, normalization) for _ in range(n_rays)]
@@ -79,9 +82,8 @@ def basin_radii(
         weights[np.arange(len(which)), 1 + which] = radii
         return losses(anchors, weights)
 
-    return radii_to_level(
-        on_rays, n_rays, level, start=0.01 * scale, largest=10.0 * scale if largest is None else largest
-    )
+    start, largest = start or 0.01 * scale, 10.0 * scale if largest is None else largest
+    return radii_to_level(on_rays, n_rays, level, start=start, largest=largest)
 
 
 def basins_of(result: SurfaceResult, *, min_persistence: float = 0.05, log: bool = True) -> list[dict[str, Any]]:

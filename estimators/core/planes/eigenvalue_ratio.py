@@ -1,4 +1,4 @@
-"""How convex a surface is around its points, and how wide its basin is along random rays."""
+"""How convex a surface is around its points and a map as a whole, and how wide a basin is along random rays."""
 
 from __future__ import annotations
 
@@ -80,13 +80,51 @@ def eigenvalue_ratio(
     return EigenvalueRatio(bottom, top, ratio, float(np.max(pairs.residuals)))
 
 
+def convex_share(axes: tuple[np.ndarray, np.ndarray], losses: np.ndarray, tolerance: float = 1e-3) -> float:
+    """Share of a map's inner nodes at which the loss is convex in the plane.
+
+    Each node's 2×2 Hessian is taken from second differences of its eight neighbours; it counts as convex
+    where its smaller eigenvalue is at least −`tolerance` times the largest curvature (or the rounding of
+    float32 losses). Li et al. (2018) colour maps by the same question, asked of the whole Hessian.
+
+    Parameters
+    ----------
+    axes : tuple of two ndarrays
+        Evenly spaced coordinates along each direction.
+    losses : ndarray of shape (R1, R2)
+        At least 3 nodes on a side.
+    tolerance : float, default=1e-3
+        What counts as no curvature, relative to the largest.
+
+    Returns
+    -------
+    float
+        In [0, 1]; NaN when no node has eight finite neighbours.
+    """
+    f = np.asarray(losses, dtype=float)
+    if f.ndim != 2 or min(f.shape) < 3:
+        raise ValueError(f"losses must be a map of at least 3×3 nodes, got shape {f.shape!r}. Raise resolution.")
+    hx, hy = (float(axis[1] - axis[0]) for axis in axes)
+    with np.errstate(invalid="ignore", over="ignore"):
+        xx = (f[2:, 1:-1] - 2 * f[1:-1, 1:-1] + f[:-2, 1:-1]) / hx**2
+        yy = (f[1:-1, 2:] - 2 * f[1:-1, 1:-1] + f[1:-1, :-2]) / hy**2
+        xy = (f[2:, 2:] - f[2:, :-2] - f[:-2, 2:] + f[:-2, :-2]) / (4 * hx * hy)
+        reach = np.hypot((xx - yy) / 2, xy)
+        smaller, larger = (xx + yy) / 2 - reach, (xx + yy) / 2 + reach
+    known = np.isfinite(smaller) & np.isfinite(larger)
+    if not known.any():
+        return float("nan")
+    scale = max(np.abs(smaller[known]).max(), np.abs(larger[known]).max())
+    rounding = 4 * np.finfo(np.float32).eps * np.abs(f[np.isfinite(f)]).max() / min(hx, hy) ** 2
+    return float((smaller[known] >= -max(tolerance * scale, rounding)).mean())
+
+
 def radii_to_level(
     losses: Callable[[NDArray[np.intp], Array], Array],
     n_rays: int,
     level: float,
     *,
     start: float = 0.01,
-    growth: float = 2.0,
     largest: float = 10.0,
     n_bisections: int = 8,
 ) -> Array:
@@ -100,11 +138,11 @@ def radii_to_level(
     level : float
         Must lie above the loss at radius 0.
     start : float, default=0.01
-        First radius tried; grown by `growth` until the level is passed.
+        First radius tried; doubled until the level is passed.
     largest : float, default=10
         Rays that stay below the level up to here get an infinite radius.
     n_bisections : int, default=8
-        Halvings of the bracket; the relative error is below (growth − 1) / 2^n_bisections.
+        Halvings of the bracket; the relative error is below 2^−n_bisections.
 
     Returns
     -------
@@ -119,7 +157,7 @@ def radii_to_level(
         above = _above(losses(open_rays, np.full(len(open_rays), radius)), level)
         outer[open_rays[above]] = radius
         inner[open_rays[~above]] = radius
-        radius *= growth
+        radius *= 2.0
     closed = np.flatnonzero(np.isfinite(outer))
     for _ in range(n_bisections if len(closed) else 0):
         middle = (inner[closed] + outer[closed]) / 2

@@ -12,7 +12,7 @@ from ..evidence.intervals import wilson_interval
 GOE_RATE = np.log(3) / 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class MinimumProbability:
     """Monte-Carlo counts of random symmetric matrices, with intervals.
 
@@ -46,12 +46,12 @@ class MinimumProbability:
     probability: np.ndarray
     low: np.ndarray
     high: np.ndarray
-    confidence: float
+    confidence: float = 0.95
     independent: np.ndarray
     goe: np.ndarray
     index_mean: np.ndarray
     index_std: np.ndarray
-    shift: float
+    shift: float = 0.0
 
 
 def p_minimum_independent(d: int | np.ndarray) -> float | np.ndarray:

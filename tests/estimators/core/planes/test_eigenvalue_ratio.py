@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from estimators.core.planes.map_shape import convex_share
+from estimators.core.planes.eigenvalue_ratio import convex_share
 
 AXIS = np.linspace(-1, 1, 21)
 X, Y = np.meshgrid(AXIS, AXIS, indexing="ij")
