@@ -8,20 +8,20 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from functools import wraps
 from numbers import Integral
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import joblib
 import numpy as np
 import torch
 from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator
+from sklearn.exceptions import NotFittedError
 from sklearn.utils import Tags
-from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils._param_validation import StrOptions
 from torch import Tensor
 
 from .cache import MISSING, cached_call, check_memory, fingerprint, recall
-from .checks import check_seed
+from .checks import check_seed, whole
 from .core.network.batchnorm import POLICIES
 from .core.network.losses import Loss
 from .landscape import PRECISIONS, Evaluation, Landscape
@@ -41,7 +41,7 @@ def _started(method: Callable, fresh: bool) -> Callable:
     @wraps(method)
     def started(self: Any, *args: Any, **kwargs: Any) -> Any:
         if not fresh:
-            check_is_fitted(self, "result_")
+            _ = self.result_
         self._validate_params()
         given = self.random_state
         repeatable = isinstance(given, int | np.integer)
@@ -95,7 +95,7 @@ class LandscapeEstimator(BaseEstimator):
     # what several estimators take is declared once, also where a subclass adds the field itself
     _parameter_constraints: ClassVar[dict[str, list]] = {
         "loss": [str, callable],  # what a name may say is checked where it is read
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        **whole(1, "batch_size", "points_per_pass"),
         "device": [str],
         "memory": [None, str, os.PathLike, joblib.Memory],
         "random_state": ["random_state"],
@@ -103,7 +103,6 @@ class LandscapeEstimator(BaseEstimator):
         "precision": [StrOptions(set(PRECISIONS))],
         "batch_norm": [StrOptions({"auto", *POLICIES})],
         "parameters": [str, tuple, list, None],
-        "points_per_pass": [Interval(Integral, 1, None, closed="left")],
         "n_jobs": [Integral, None],
     }
 
@@ -120,6 +119,15 @@ class LandscapeEstimator(BaseEstimator):
         tags.input_tags.two_d_array = False  # it is fitted on a network, not on a table
         tags.no_validation = True
         return tags
+
+    if not TYPE_CHECKING:  # mypy is to go on finding attributes that exist nowhere
+
+        def __getattr__(self, name: str) -> Any:
+            """Say that nothing is fitted yet, where something is asked for that a fit leaves behind."""
+            made_by_fit = name.endswith("_") or name.startswith("_")
+            if made_by_fit and not name.startswith("__") and "result_" not in vars(self):
+                raise NotFittedError(f"{type(self).__name__} is not fitted yet. Call fit before using what it finds.")
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def _landscape(self, model: Any, data: Any, **overrides: Any) -> Landscape:
         """Build the Landscape of `model` and `data` from the constructor's settings.
@@ -144,6 +152,17 @@ class LandscapeEstimator(BaseEstimator):
         """Make another dataclass of settings from those of the same name here, and from what is given."""
         names = [f.name for f in fields(kind) if f.init and hasattr(self, f.name)]  # type: ignore[arg-type]
         return kind(**({name: getattr(self, name) for name in names} | given))
+
+    def _values_here(self, land: Landscape) -> tuple[float, float]:
+        """Give loss and accuracy at a landscape's own point, which must be finite."""
+        here = land.evaluate(land.theta[None], [[1.0]])
+        loss = float(here.losses[0])
+        if not np.isfinite(loss):
+            raise ValueError(
+                f"the loss at the model's own weights must be finite, got {loss!r}. "
+                "Check the checkpoint, the input normalisation and the precision."
+            )
+        return loss, float(here.accuracies[0])
 
     def _memory(self) -> joblib.Memory:
         return check_memory(self.memory)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 import torch
+from sklearn.utils._param_validation import Interval
 
 from .core.network.batchnorm import uses_batch_statistics
 from .core.network.losses import Loss, named_loss
@@ -15,6 +17,21 @@ from .core.network.working_copy import free_memory
 from .core.spectrum.trace import sketch_bytes
 
 DEVICE = "LOSS_ATLAS_DEVICE"
+
+
+def whole(least: int, *names: str) -> dict[str, list]:
+    """Bound settings that are whole numbers, for `_parameter_constraints`."""
+    return {name: [Interval(Integral, least, None, closed="left")] for name in names}
+
+
+def positive(*names: str) -> dict[str, list]:
+    """Bound settings that are numbers above 0, for `_parameter_constraints`."""
+    return {name: [Interval(Real, 0, None, closed="neither")] for name in names}
+
+
+def not_negative(*names: str) -> dict[str, list]:
+    """Bound settings that are numbers from 0, for `_parameter_constraints`."""
+    return {name: [Interval(Real, 0, None, closed="left")] for name in names}
 
 
 def check_choice(name: str, value: object, allowed: Iterable[str]) -> str:

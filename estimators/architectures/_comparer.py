@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,6 +14,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from .. import cache
 from ..base import LandscapeEstimator
+from ..checks import positive, whole
 from ..data import Examples, load_data
 from ..progress import OnProgress
 from ..variants import Variant, check_variants
@@ -103,15 +104,12 @@ class ArchitectureComparer(TransformerMixin, LandscapeEstimator):
     n_jobs: int = 1
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
-        "n_seeds": [Interval(Integral, 1, None, closed="left")],
-        "epochs": [Interval(Integral, 1, None, closed="left")],
+        **whole(3, "resolution"),
+        **whole(1, "n_seeds", "epochs"),
+        **positive("span", "rho", "sigma"),
         "stop_at_loss": [Interval(Real, 0, None, closed="neither"), None],
         "held_out_share": [Interval(Real, 0, 1, closed="neither")],
         "maps": [StrOptions(set(MAPS))],
-        "resolution": [Interval(Integral, 3, None, closed="left")],
-        "span": [Interval(Real, 0, None, closed="neither")],
-        "rho": [Interval(Real, 0, None, closed="neither")],
-        "sigma": [Interval(Real, 0, None, closed="neither")],
         "gap": [StrOptions({"gap", "accuracy_gap"})],
         "measures": [tuple, list],
     }

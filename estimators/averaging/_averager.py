@@ -16,11 +16,11 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.base import TransformerMixin
 from sklearn.utils._param_validation import Interval, Options, StrOptions
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from ..base import LandscapeEstimator
 from ..cache import fingerprint
+from ..checks import not_negative, positive, whole
 from ..core.means.averages import ExponentialMean, RunningMean
 from ..core.means.schedules import AFTER_THE_SWITCH
 from ..core.network.batchnorm import policy_settings
@@ -140,12 +140,12 @@ class SWAAverager(TransformerMixin, LandscapeEstimator, auto_wrap_output_keys=No
     n_jobs: int = 1
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
+        **whole(1, "every"),
+        **positive("swa_lr"),
+        **not_negative("anneal_epochs"),
         "method": [StrOptions(set(METHODS))],
         "start": [Interval(Real, 0, 1, closed="left")],
-        "every": [Interval(Integral, 1, None, closed="left")],
-        "swa_lr": [Interval(Real, 0, None, closed="neither")],
         "schedule": [StrOptions(set(AFTER_THE_SWITCH))],
-        "anneal_epochs": [Interval(Real, 0, None, closed="left")],
         "decay": [Interval(Real, 0, 1, closed="left")],
         "warmup": ["boolean"],
         "score": [StrOptions({"accuracy", "loss"})],
@@ -446,7 +446,6 @@ class SWAAverager(TransformerMixin, LandscapeEstimator, auto_wrap_output_keys=No
         path : path
             Ends in ``.safetensors``.
         """
-        check_is_fitted(self)
         save_checkpoint(path, self.state_dict_, {"method": self.method, "n_averaged": str(self.n_averaged_)})
 
     def __sklearn_is_fitted__(self) -> bool:

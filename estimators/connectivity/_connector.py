@@ -12,10 +12,10 @@ import torch
 from numpy.typing import ArrayLike
 from sklearn.base import TransformerMixin
 from sklearn.utils._param_validation import Interval, Options, StrOptions
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from ..base import LandscapeEstimator
+from ..checks import not_negative, positive, whole
 from ..core.paths.paths import PATHS, barrier
 from ..core.paths.peaks import MAX_ADDED, Peaks, find_highest
 from ..progress import OnProgress, ignore_progress, shares
@@ -131,16 +131,15 @@ class ModeConnector(TransformerMixin, LandscapeEstimator):
     n_jobs: int = 1
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
+        **whole(3, "n_points"),
+        **whole(2, "train_batch_size"),
+        **whole(1, "n_bends", "n_restarts"),
+        **whole(0, "epochs"),
+        **positive("lr"),
+        **not_negative("tolerance"),
         "path": [StrOptions(set(PATHS))],
-        "n_bends": [Interval(Integral, 1, None, closed="left")],
         "align": [StrOptions({"weights"}), None],
-        "n_points": [Interval(Integral, 3, None, closed="left")],
-        "epochs": [Interval(Integral, 0, None, closed="left")],
-        "lr": [Interval(Real, 0, None, closed="neither")],
         "momentum": [Interval(Real, 0, 1, closed="left")],
-        "train_batch_size": [Interval(Integral, 2, None, closed="left")],
-        "tolerance": [Interval(Real, 0, None, closed="left")],
-        "n_restarts": [Interval(Integral, 1, None, closed="left")],
         "compare": ["boolean"],
         "plane_resolution": _ZERO_OR_MORE_POINTS,
         "ensemble_points": _ZERO_OR_MORE_POINTS,
@@ -293,7 +292,6 @@ class ModeConnector(TransformerMixin, LandscapeEstimator):
         t : float
             Position in [0, 1]; the weights of 0 and 1 are those of the ends to the last bit.
         """
-        check_is_fitted(self)
         return self._land.state_dict(self._path().points(t)[0])
 
     def ensemble(self, t: ArrayLike = (0.0, 0.5, 1.0), data: Any = None) -> dict[str, Any]:
@@ -312,7 +310,6 @@ class ModeConnector(TransformerMixin, LandscapeEstimator):
             ``loss`` and ``accuracy`` of the average, ``member_losses`` and ``member_accuracies`` of shape
             (n,). Probabilities are averaged; for float targets, outputs.
         """
-        check_is_fitted(self)
         land = self._other if data is None else self._land.on(data)
         return average_predictions(land, self._path().points(t))
 
@@ -324,7 +321,6 @@ class ModeConnector(TransformerMixin, LandscapeEstimator):
         list
             A as a module, the others as state dicts; the plane through them holds a path of one bend.
         """
-        check_is_fitted(self)
         anchors = self._path().anchors
         others = [anchors[-1], *anchors[1:-1][:1]]
         return [self._land.model_at(anchors[0]), *(self._land.state_dict(point) for point in others)]

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from sklearn.base import TransformerMixin
 from sklearn.utils._param_validation import StrOptions
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from ..base import LandscapeEstimator
@@ -197,7 +196,6 @@ class MinimaMapper(TransformerMixin, LandscapeEstimator):
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Names of the columns of ``transform``."""
-        check_is_fitted(self)
         return np.array([f"barrier to {name}" for name in self.names_], dtype=object)
 
     # -- inside -----------------------------------------------------------------------------------------

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
-from numbers import Integral, Real
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import TransformerMixin
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 from torch import nn
 
 from ..base import LandscapeEstimator
+from ..checks import positive, whole
 from ..core.spectrum.lanczos import ENDS
 from ..landscape import Landscape
 from ..progress import OnProgress, ignore_progress
@@ -110,15 +110,12 @@ class CurvatureEstimator(TransformerMixin, LandscapeEstimator):
     batch_norm: str = "auto"
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
-        "n_eigenvalues": [Interval(Integral, 1, None, closed="left")],
+        **whole(2, "n_probes"),
+        **whole(1, "n_eigenvalues", "max_products"),
+        **whole(0, "n_lanczos", "exact_below"),
+        **positive("tol", "gradient_tol"),
         "ends": [StrOptions(set(ENDS))],
         "kind": [StrOptions(set(KINDS))],
-        "n_probes": [Interval(Integral, 2, None, closed="left")],
-        "n_lanczos": [Interval(Integral, 0, None, closed="left")],
-        "exact_below": [Interval(Integral, 0, None, closed="left")],
-        "tol": [Interval(Real, 0, None, closed="neither")],
-        "gradient_tol": [Interval(Real, 0, None, closed="neither")],
-        "max_products": [Interval(Integral, 1, None, closed="left")],
         "per_layer": ["boolean"],
         "compare_traces": ["boolean"],
     }
@@ -208,22 +205,13 @@ class CurvatureEstimator(TransformerMixin, LandscapeEstimator):
         settings = self._settings(land.n_parameters)
         if land.n_parameters <= self.exact_below:
             land = self._landscape(model, land.data, precision="float64")
-        start = land.evaluate(land.theta[None], [[1.0]])
-        loss = float(start.losses[0])
-        if not np.isfinite(loss):
-            raise ValueError(
-                f"The loss at the model's weights must be finite, got {loss!r}. "
-                "Check the checkpoint, the scale of the inputs and the precision."
-            )
-        described = asdict(settings)
-        for silent in ("per_layer", "compare_traces"):  # what else is measured changes no number
-            del described[silent]
+        loss, accuracy = self._values_here(land)
         result = CurvatureResult(
-            settings=land.settings | described.pop("search") | described,
+            settings=land.settings | self._own_settings() | {"ends": settings.search.ends},
             matrix=self.kind,
             n_parameters=land.n_parameters,
             loss=loss,
-            accuracy=float(start.accuracies[0]),
+            accuracy=accuracy,
             gradient_tol=settings.gradient_tol,
         )
         memory = self._memory()

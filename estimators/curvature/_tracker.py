@@ -8,16 +8,16 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import TransformerMixin, clone
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 from torch import nn
 
 from ..base import LandscapeEstimator
+from ..checks import positive, whole
 from ..core.network.copying import private_copy
 from ..landscape import Landscape
 from ..models import compatible_state_dict, read_checkpoint
@@ -87,12 +87,12 @@ class CurvatureTracker(TransformerMixin, LandscapeEstimator):
     batch_norm: str = "auto"
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
+        **whole(2, "n_probes"),
+        **whole(1, "max_products"),
+        **positive("tol"),
         "kind": [StrOptions(set(work.KINDS))],
         "trace": ["boolean"],
         "negative": ["boolean"],
-        "n_probes": [Interval(Integral, 2, None, closed="left")],
-        "tol": [Interval(Real, 0, None, closed="neither")],
-        "max_products": [Interval(Integral, 1, None, closed="left")],
     }
 
     def fit(

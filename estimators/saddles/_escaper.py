@@ -13,7 +13,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
 from ..base import LandscapeEstimator
-from ..checks import check_choice
+from ..checks import check_choice, not_negative, positive, whole
 from ..core.saddles.optimizers import OPTIMIZERS
 from ..core.saddles.test_functions import SURFACES
 from ..progress import OnProgress, ignore_progress, part
@@ -23,8 +23,6 @@ from ._start import Saddle, analytic_saddle, embedded_saddle, landscape_objectiv
 
 SADDLES = ("strict", "embedding", "origin", *SURFACES)
 OnPartial = Callable[[EscapeResult], None]
-POSITIVE = Interval(Real, 0, None, closed="neither")
-COUNT = Interval(Integral, 1, None, closed="left")
 SEARCH_SHARE = 0.1  # of the progress bar, for the search of a strict saddle
 
 
@@ -119,15 +117,13 @@ class SaddleEscaper(TransformerMixin, LandscapeEstimator):
     precision: str = "float64"
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
+        **whole(1, "n_seeds", "max_steps", "sgd_batch", "index", "n_starts", "max_search"),
+        **positive("adaptive_lr", "threshold", "start_scale"),
+        **not_negative("l2"),
         "saddle": [StrOptions(set(SADDLES))],
         "optimizers": [str, tuple, list],
         "radii": [Real, "array-like"],
-        "lr": [StrOptions({"auto"}), POSITIVE],
-        "adaptive_lr": [POSITIVE],
-        "threshold": [POSITIVE],
-        "start_scale": [POSITIVE],
-        "l2": [Interval(Real, 0, None, closed="left")],
-        **{k: [COUNT] for k in ("n_seeds", "max_steps", "sgd_batch", "index", "n_starts", "max_search")},
+        "lr": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
         "layer": [Integral],
         "unit": [Integral, None],
         "precision": [StrOptions({"float32", "float64"})],

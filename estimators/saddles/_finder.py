@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from sklearn.base import TransformerMixin
-from sklearn.utils._param_validation import Interval
 from torch import nn
 
 from ..base import LandscapeEstimator
+from ..checks import not_negative, positive, whole
 from ..core.evidence.intervals import spearman, wilson_interval
 from ..core.saddles.critical import CriticalPoint, find_critical_points, signature
 from ..core.saddles.objectives import Objective
@@ -143,12 +142,10 @@ class CriticalPointFinder(TransformerMixin, LandscapeEstimator):
     l2: float = 1e-3
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
+        **whole(1, "n_starts", "max_steps"),
+        **positive("tol", "start_scale"),
+        **not_negative("l2"),
         "indices": ["array-like"],
-        "n_starts": [Interval(Integral, 1, None, closed="left")],
-        "max_steps": [Interval(Integral, 1, None, closed="left")],
-        "tol": [Interval(Real, 0, None, closed="neither")],
-        "start_scale": [Interval(Real, 0, None, closed="neither")],
-        "l2": [Interval(Real, 0, None, closed="left")],
     }
 
     def fit(

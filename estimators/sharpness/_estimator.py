@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,6 +13,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
 from ..base import LandscapeEstimator
+from ..checks import positive, whole
 from ..core.ball.ascent import NORMS
 from ..core.ball.average_case import NOISES
 from ..landscape import Landscape
@@ -113,23 +114,17 @@ class SharpnessEstimator(TransformerMixin, LandscapeEstimator, SharpnessSettings
     batch_norm: str = "auto"
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
+        **whole(3, "n_draws"),
+        **whole(2, "n_lanczos", "n_probes"),
+        **whole(1, "n_steps", "n_restarts", "m", "n_posterior_draws"),
+        **positive("rho", "sigma", "tol"),
         "measures": [str, tuple, list],
-        "rho": [Interval(Real, 0, None, closed="neither")],
         "norm": [StrOptions(set(NORMS))],
         "adaptive": ["boolean"],
-        "n_steps": [Interval(Integral, 1, None, closed="left")],
-        "n_restarts": [Interval(Integral, 1, None, closed="left")],
-        "sigma": [Interval(Real, 0, None, closed="neither")],
         "noise": [StrOptions(set(NOISES))],
-        "n_draws": [Interval(Integral, 3, None, closed="left")],
-        "m": [Interval(Integral, 1, None, closed="left")],
         "profile_radii": ["array-like", None],
-        "n_lanczos": [Interval(Integral, 2, None, closed="left")],
-        "tol": [Interval(Real, 0, None, closed="neither")],
-        "n_probes": [Interval(Integral, 2, None, closed="left")],
         "prior": [StrOptions({"auto", "initial", "zero"})],
         "delta": [Interval(Real, 0, 1, closed="neither")],
-        "n_posterior_draws": [Interval(Integral, 1, None, closed="left")],
     }
 
     def fit(
@@ -258,18 +253,12 @@ class SharpnessEstimator(TransformerMixin, LandscapeEstimator, SharpnessSettings
     ) -> SharpnessResult:
         chosen = self._chosen()
         prior = self._prior(land, initial)
-        start = land.evaluate(land.theta[None], [[1.0]])
-        loss = float(start.losses[0])
-        if not np.isfinite(loss):
-            raise ValueError(
-                f"the loss at the model's own weights must be finite, got {loss!r}. "
-                "Check the checkpoint, the input normalisation and the precision."
-            )
+        loss, accuracy = self._values_here(land)
         result = SharpnessResult(
             settings=land.settings | self._own_settings(),
             measures=chosen,
             loss=loss,
-            accuracy=float(start.accuracies[0]),
+            accuracy=accuracy,
             gradient_norm=float(land.gradient().double().norm()),
         )
         doubt = self._prior_doubt(initial)

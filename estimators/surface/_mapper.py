@@ -18,10 +18,10 @@ import torch
 from numpy.typing import ArrayLike
 from sklearn.base import TransformerMixin
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from ..base import CHUNK, LandscapeEstimator
+from ..checks import positive, whole
 from ..core.planes.directions import NORMALIZATIONS, largest_cosine
 from ..landscape import Evaluation, Landscape
 from ..progress import Cancelled, OnProgress, ignore_progress
@@ -152,17 +152,16 @@ class SurfaceMapper(TransformerMixin, LandscapeEstimator):
     result_: SurfaceResult = field(init=False)
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
+        **whole(1, "n_seeds", "max_points"),
+        **positive("rise"),
         "directions": [StrOptions(set(DIRECTIONS))],
         "normalization": [StrOptions(set(NORMALIZATIONS)), None],
         "span": [Real, "array-like", StrOptions({"auto"})],
-        "rise": [Interval(Real, 0, None, closed="neither")],
         "resolution": [Real, "array-like"],
         "mode": [StrOptions({"exact", "adaptive"})],
         "tolerance": [Interval(Real, 0, 1, closed="neither")],
         "n_dims": [Interval(Integral, 1, 3, closed="both")],
-        "n_seeds": [Interval(Integral, 1, None, closed="left")],
         "eigenvectors": [StrOptions(set(EIGENVECTORS))],
-        "max_points": [Interval(Integral, 1, None, closed="left")],
     }
 
     # -- fitting ----------------------------------------------------------------------------------------
@@ -243,7 +242,6 @@ class SurfaceMapper(TransformerMixin, LandscapeEstimator):
 
     def finish(self, *, on_progress: OnProgress | None = None, on_partial: OnPartial | None = None) -> SurfaceMapper:
         """Evaluate exactly what was interpolated, or what a cancelled `fit` left."""
-        check_is_fitted(self, "result_")
         progress = self._progress(on_progress, "surface")
         self._fill("exact", progress, on_partial)
         if not all(mark.is_measured for mark in self._marks):
@@ -272,7 +270,6 @@ class SurfaceMapper(TransformerMixin, LandscapeEstimator):
         SurfaceMapper
             Another fitted mapper with the same directions; this one stays as it is.
         """
-        check_is_fitted(self, "result_")
         centre = self._one_point(at)[0]
         if not factor > 0:
             raise ValueError(f"factor must be positive, got {factor!r}. Use 4.0.")
@@ -291,24 +288,20 @@ class SurfaceMapper(TransformerMixin, LandscapeEstimator):
 
     def residuals(self, models: Any) -> np.ndarray:
         """Euclidean distances (n_models,) of models from the plane."""
-        check_is_fitted(self, "result_")
         return self._planes[0].frame.residual(self._read(models)).numpy()
 
     def inverse_transform(self, coordinates: ArrayLike) -> list[dict[str, Tensor]]:
         """State dicts of the networks at coordinates (n, n_dims); buffers follow the batch-norm policy."""
-        check_is_fitted(self, "result_")
         return [self._land.state_dict(point) for point in self._planes[0].points(self._coordinates(coordinates))]
 
     def evaluate(self, coordinates: ArrayLike, *, on_progress: OnProgress | None = None) -> np.ndarray:
         """Exact losses (n,) at coordinates (n, n_dims), on the grid or off it."""
-        check_is_fitted(self, "result_")
         progress = self._progress(on_progress, "points")
         return self._at(self._land, self._planes[0], self._coordinates(coordinates), progress).losses
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Names of the coordinates that `transform` gives."""
-        check_is_fitted(self, "result_")
-        return np.array([f"direction{k + 1}" for k in range(self.n_dims)], dtype=object)
+        return np.array([f"direction{k + 1}" for k in range(len(self.axes_))], dtype=object)
 
     # -- reading the map --------------------------------------------------------------------------------
 
@@ -332,7 +325,6 @@ class SurfaceMapper(TransformerMixin, LandscapeEstimator):
         ----------
         Li et al. 2018, section 6.1.
         """
-        check_is_fitted(self, "result_")
         if self.n_dims != 2:
             raise ValueError(f"n_dims must be 2 for a map of convexity, got {self.n_dims}. Fit a plane.")
         picked = [a[np.unique(np.linspace(0, len(a) - 1, resolution).round().astype(int))] for a in self._grid.axes]
@@ -370,7 +362,6 @@ class SurfaceMapper(TransformerMixin, LandscapeEstimator):
         dict
             `radii` (n_rays,), their `median`, and `level`.
         """
-        check_is_fitted(self, "result_")
         centre, progress = self.result_.loss, self._progress(on_progress, "rays")
         level = centre + 1.0 if level is None else float(level)
         if not level > centre:
@@ -388,7 +379,6 @@ class SurfaceMapper(TransformerMixin, LandscapeEstimator):
 
     def basins(self, *, min_persistence: float = 0.05, log: bool = True) -> list[dict[str, Any]]:
         """Basins of the map's sublevel sets, deepest first (extra ``topology``); see :func:`basins_of`."""
-        check_is_fitted(self, "result_")
         return analysis.basins_of(self.result_, min_persistence=min_persistence, log=log)
 
     def probe(self, at: Sequence[float]) -> dict[str, float]:
@@ -404,7 +394,6 @@ class SurfaceMapper(TransformerMixin, LandscapeEstimator):
         dict
             `loss`, `accuracy`, `gradient_norm` (of the whole gradient) and `slope` (its part in the plane).
         """
-        check_is_fitted(self, "result_")
         return analysis.probe(self._land, self._planes[0], self._one_point(at))
 
     # -- steps ------------------------------------------------------------------------------------------

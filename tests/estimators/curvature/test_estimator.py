@@ -396,7 +396,7 @@ def test_bad_input_says_what_is_wrong(monkeypatch):
     broken = mlp()
     with torch.no_grad():
         broken[0].weight[0, 0] = float("nan")
-    with pytest.raises(ValueError, match="loss at the model's weights must be finite, got nan"):
+    with pytest.raises(ValueError, match="loss at the model's own weights must be finite, got nan"):
         CurvatureEstimator().fit(broken, data)
     for exact_below in (0, 2000):
         with pytest.raises(ValueError, match=r"double backward.*SingleBackward|SingleBackward.*double backward"):
