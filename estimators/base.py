@@ -216,6 +216,34 @@ class LandscapeEstimator(BaseEstimator):
             setattr(self, f"{f.name}_", getattr(result, f.name))
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
+class ProbingEstimator(LandscapeEstimator):
+    """Base of the estimators that take networks with batch norm and leave the precision open.
+
+    Parameters
+    ----------
+    precision : {"float32", "float64", "bfloat16"}, default="float32"
+    batch_norm : {"auto", "frozen", "recompute", "batch"}, default="auto"
+        See :class:`Landscape`.
+    """
+
+    precision: str = "float32"
+    batch_norm: str = "auto"
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class ParallelEstimator(ProbingEstimator):
+    """Base of those whose work goes to several processes.
+
+    Parameters
+    ----------
+    n_jobs : int, default=1
+        As in joblib.
+    """
+
+    n_jobs: int = 1
+
+
 def evaluate_points(
     land: Landscape,
     anchors: Tensor | Sequence[Tensor],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any
 
@@ -13,6 +13,7 @@ from sklearn.utils._param_validation import Interval
 
 from .core.network.batchnorm import uses_batch_statistics
 from .core.network.losses import Loss, named_loss
+from .core.network.probes import listed
 from .core.network.working_copy import free_memory
 from .core.spectrum.trace import sketch_bytes
 
@@ -94,6 +95,16 @@ def check_training_batch(size: int, module: torch.nn.Module) -> None:
         raise ValueError(
             f"batch_size must be at least 2 for a network with batch norm, got {size}: one example has no batch "
             "statistics. Raise it, or take a network with another norm."
+        )
+
+
+def check_finite_weights(theta: torch.Tensor, slices: Mapping[str, slice], name: str) -> None:
+    """Refuse a point with weights that are not finite, and name the parameters they are in."""
+    bad = [parameter for parameter, where in slices.items() if not bool(torch.isfinite(theta[where]).all())]
+    if bad:
+        raise ValueError(
+            f"{name} must have finite weights, got NaN or infinity in {listed(bad)}. "
+            "Leave it out, or take a checkpoint from before it diverged."
         )
 
 

@@ -13,7 +13,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from .. import cache
-from ..base import LandscapeEstimator
+from ..base import ParallelEstimator
 from ..checks import positive, whole
 from ..data import Examples, load_data
 from ..progress import OnProgress
@@ -27,7 +27,7 @@ MAPS = ("first", "all", "none")
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class ArchitectureComparer(TransformerMixin, LandscapeEstimator):
+class ArchitectureComparer(TransformerMixin, ParallelEstimator):
     """Train variants from several seeds on the same data and budget, and measure each one's landscape.
 
     Parameters
@@ -99,9 +99,6 @@ class ArchitectureComparer(TransformerMixin, LandscapeEstimator):
     sigma: float = 0.1
     gap: str = "gap"
     measures: tuple[str, ...] = tuple(MEASURES)
-    precision: str = "float32"
-    batch_norm: str = "auto"
-    n_jobs: int = 1
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
         **whole(3, "resolution"),

@@ -18,7 +18,7 @@ from sklearn.base import TransformerMixin
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from torch import Tensor, nn
 
-from ..base import LandscapeEstimator
+from ..base import ParallelEstimator
 from ..cache import fingerprint
 from ..checks import not_negative, positive, whole
 from ..core.means.averages import ExponentialMean, RunningMean
@@ -47,7 +47,7 @@ SOUPS = ("uniform_soup", "greedy_soup")
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class SWAAverager(TransformerMixin, LandscapeEstimator, auto_wrap_output_keys=None):
+class SWAAverager(TransformerMixin, ParallelEstimator, auto_wrap_output_keys=None):
     """Average the weights of several networks of one architecture, and say what that changed.
 
     ``fit`` averages checkpoints that exist, ``train`` makes them itself, ``partial_fit`` takes them in one at a
@@ -135,9 +135,6 @@ class SWAAverager(TransformerMixin, LandscapeEstimator, auto_wrap_output_keys=No
     warmup: bool = True
     score: str = "accuracy"
     barrier_points: int = 7
-    precision: str = "float32"
-    batch_norm: str = "auto"
-    n_jobs: int = 1
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
         **whole(1, "every"),

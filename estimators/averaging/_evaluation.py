@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..base import evaluate_points
+from ..checks import check_finite_weights
 from ..core.network.batchnorm import batch_norms
 from ..core.network.copying import private_copy
 from ..core.paths.paths import barrier, linear
@@ -53,13 +54,7 @@ class Evaluator:
     def theta(self, state: State, name: str) -> Tensor:
         """Read the weights of a state, refusing those that are not finite."""
         theta = self.land.point(state)
-        bad = [n for n, where in self.land.slices.items() if not bool(torch.isfinite(theta[where]).all())]
-        if bad:
-            listed = ", ".join(bad[:8]) + (f" and {len(bad) - 8} more" if len(bad) > 8 else "")
-            raise ValueError(
-                f"{name} must have finite weights, got NaN or infinity in {listed}. "
-                "Leave it out, or take a checkpoint from before it diverged."
-            )
+        check_finite_weights(theta, self.land.slices, name)
         return theta
 
     def values(self, theta: Tensor) -> dict[str, float]:

@@ -14,7 +14,7 @@ from sklearn.base import TransformerMixin
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from torch import Tensor
 
-from ..base import LandscapeEstimator
+from ..base import ParallelEstimator
 from ..checks import not_negative, positive, whole
 from ..core.paths.paths import PATHS, barrier
 from ..core.paths.peaks import MAX_ADDED, Peaks, find_highest
@@ -27,7 +27,7 @@ _ZERO_OR_MORE_POINTS = [Options(Integral, {0}), Interval(Integral, 2, 201, close
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class ModeConnector(TransformerMixin, LandscapeEstimator):
+class ModeConnector(TransformerMixin, ParallelEstimator):
     """Find a path between two networks and measure how high it climbs.
 
     ``fit`` learns the path, ``transform`` measures it anywhere. The ends never move: ``t = 0`` is A and
@@ -126,9 +126,6 @@ class ModeConnector(TransformerMixin, LandscapeEstimator):
     compare: bool = True
     plane_resolution: int = 0
     ensemble_points: int = 0
-    precision: str = "float32"
-    batch_norm: str = "auto"
-    n_jobs: int = 1
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
         **whole(3, "n_points"),

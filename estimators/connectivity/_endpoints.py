@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from ..cache import cached_call, describe_module, fingerprint
+from ..checks import check_finite_weights
 from ..core.alignment.alignment import Alignment, State, align_states
 from ..core.network.batchnorm import batch_norms
 from ..core.network.fields import in_precision
+from ..core.network.probes import listed
 from ..landscape import Landscape
 from ..models import compatible_state_dict, read_checkpoint
 from ..progress import OnProgress
@@ -127,12 +129,7 @@ def prepare_ends(
         _check_same_layers(model, other)
     a, b = land.theta.clone(), land.point(other)
     for name, theta in (("models[0]", a), ("models[1]", b)):
-        bad = [n for n, where in land.slices.items() if not bool(torch.isfinite(theta[where]).all())]
-        if bad:
-            raise ValueError(
-                f"{name} must have finite weights, got NaN or infinity in {_listed(bad)}. "
-                "Use a checkpoint from before it diverged."
-            )
+        check_finite_weights(theta, land.slices, name)
     if torch.equal(a, b):
         raise ValueError(
             "models must be two different points, got the same weights twice. "
@@ -163,7 +160,7 @@ def _check_same_layers(a: nn.Module, b: nn.Module) -> None:
     differing = [f"{n or 'model'} ({ours[n]} and {theirs[n]})" for n in ours if ours[n] != theirs[n]]
     if differing:
         raise ValueError(
-            f"models must be of one architecture, got other layers at {_listed(differing)}. "
+            f"models must be of one architecture, got other layers at {listed(differing)}. "
             "Give two sets of weights of the same network."
         )
 
@@ -191,13 +188,9 @@ def check_fixed_parts(model: nn.Module, land: Landscape, state_b: State) -> None
     if differing:
         raise ValueError(
             "models must agree in frozen parameters and in buffers that are not batch-norm statistics, got "
-            f"other values in {_listed(differing)}. Set requires_grad_(True) on what should move, or copy "
+            f"other values in {listed(differing)}. Set requires_grad_(True) on what should move, or copy "
             "the fixed parts from one to the other."
         )
-
-
-def _listed(names: list[str], most: int = 8) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _matched(

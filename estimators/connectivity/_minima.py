@@ -13,7 +13,7 @@ from sklearn.base import TransformerMixin
 from sklearn.utils._param_validation import StrOptions
 from torch import Tensor, nn
 
-from ..base import LandscapeEstimator
+from ..base import ParallelEstimator
 from ..cache import describe_module, fingerprint
 from ..core.alignment.similarity import classical_scaling, connected_groups, features, linear_cka
 from ..core.network.batchnorm import batch_norms
@@ -33,7 +33,7 @@ LAYOUTS: dict[str, Callable[[MapResult], np.ndarray]] = {
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class MinimaMapper(TransformerMixin, LandscapeEstimator):
+class MinimaMapper(TransformerMixin, ParallelEstimator):
     """Measure every pair of several networks (barrier, distance, likeness), draw them, group the joined ones.
 
     Parameters
@@ -87,9 +87,6 @@ class MinimaMapper(TransformerMixin, LandscapeEstimator):
     compare: str | None = "features"
     layout: str = "distance"
     tolerance: float = 0.1
-    precision: str = "float32"
-    batch_norm: str = "auto"
-    n_jobs: int = 1
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
         **ModeConnector._parameter_constraints,

@@ -11,7 +11,7 @@ from sklearn.base import TransformerMixin
 from sklearn.utils._param_validation import StrOptions
 from torch import nn
 
-from ..base import LandscapeEstimator
+from ..base import ProbingEstimator
 from ..checks import positive, whole
 from ..core.spectrum.lanczos import ENDS
 from ..landscape import Landscape
@@ -32,7 +32,7 @@ COLUMNS = (
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class CurvatureEstimator(TransformerMixin, LandscapeEstimator):
+class CurvatureEstimator(TransformerMixin, ProbingEstimator):
     """Measure the curvature at a point: the ends of the spectrum, its density, its trace, the saddle index.
 
     Small networks get an explicit matrix in float64. Larger ones get Lanczos with full reorthogonalisation for the
@@ -106,8 +106,6 @@ class CurvatureEstimator(TransformerMixin, LandscapeEstimator):
     per_layer: bool = False
     compare_traces: bool = True
     parameters: str | tuple[str, ...] | None = None
-    precision: str = "float32"
-    batch_norm: str = "auto"
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
         **whole(2, "n_probes"),

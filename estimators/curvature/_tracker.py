@@ -16,7 +16,7 @@ from sklearn.base import TransformerMixin, clone
 from sklearn.utils._param_validation import StrOptions
 from torch import nn
 
-from ..base import LandscapeEstimator
+from ..base import ProbingEstimator
 from ..checks import positive, whole
 from ..core.network.copying import private_copy
 from ..landscape import Landscape
@@ -29,7 +29,7 @@ from ._result import CurvatureHistoryResult
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class CurvatureTracker(TransformerMixin, LandscapeEstimator):
+class CurvatureTracker(TransformerMixin, ProbingEstimator):
     """Follow λ_max and the trace through a training, beside the line 2/η.
 
     Full-batch gradient descent often drives λ_max up until it hovers at 2/η, the largest curvature at which its
@@ -83,8 +83,6 @@ class CurvatureTracker(TransformerMixin, LandscapeEstimator):
     tol: float = 1e-3
     max_products: int = 200
     parameters: str | tuple[str, ...] | None = None
-    precision: str = "float32"
-    batch_norm: str = "auto"
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
         **whole(2, "n_probes"),

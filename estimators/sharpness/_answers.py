@@ -52,13 +52,13 @@ class Answers:
     def __getitem__(self, name: str) -> Fields:
         if name not in self.known:
             measure, budget, total = MEASURES[name], self.costs.get(name, 0), sum(self.costs.values())
-            spent = 0
+            spent = 0.0
 
-            def spend(passes: int) -> None:
+            def spend(passes: float) -> None:
                 # Budgets are estimates: a measure that needs more waits at its end for the next.
                 nonlocal spent
                 spent = min(spent + passes, budget)
-                self.report(self.before + spent, total, name)
+                self.report(self.before + int(spent), total, name)
 
             spend(0)
             own = self.settings.only(measure.settings)

@@ -12,7 +12,7 @@ from sklearn.base import TransformerMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
-from ..base import LandscapeEstimator
+from ..base import ProbingEstimator
 from ..checks import positive, whole
 from ..core.ball.ascent import NORMS
 from ..core.ball.average_case import NOISES
@@ -24,7 +24,7 @@ from ._result import SharpnessResult, notes_on, with_profile
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class SharpnessEstimator(TransformerMixin, LandscapeEstimator, SharpnessSettings):
+class SharpnessEstimator(TransformerMixin, ProbingEstimator, SharpnessSettings):
     """Measure the sharpness of a point in several ways.
 
     ``fit`` measures one model; ``transform`` measures others on the same examples with the same settings and
@@ -110,8 +110,6 @@ class SharpnessEstimator(TransformerMixin, LandscapeEstimator, SharpnessSettings
     measures: str | tuple[str, ...] = "all"
     prior: str = "auto"
     parameters: str | tuple[str, ...] | None = None
-    precision: str = "float32"
-    batch_norm: str = "auto"
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
         **whole(3, "n_draws"),

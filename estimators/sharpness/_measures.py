@@ -27,10 +27,10 @@ PROFILE_FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
 GRADIENT_PASSES, PRODUCT_PASSES = 3, 10  # cost of a gradient and of a Hessian-vector product in forward passes
 
 Fields = dict[str, Any]
-Spend = Callable[[int], None]  # is told of work done, in forward passes, and may raise `Cancelled`
+Spend = Callable[[float], None]  # is told of work done, in forward passes, and may raise `Cancelled`
 
 
-def _unnoticed(passes: int) -> None:
+def _unnoticed(passes: float) -> None:
     """Tell nobody."""
 
 
@@ -175,28 +175,14 @@ def batch_wise(land: Landscape, settings: SharpnessSettings, spend: Spend = _unn
     # Fixed order and whole batches only: a short last one would have another m.
     starts = range(0, land.n_examples - size + 1, size)
     share = GRADIENT_PASSES * size / land.n_examples
-    owed = 0.0
-
-    def step() -> None:
-        nonlocal owed
-        owed += share
-        spend(int(owed))
-        owed -= int(owed)
-
     data = land.data
 
     def batch(start: int) -> Callable[[Tensor], tuple[float, Tensor]]:
         part = land.on(data.take(slice(start, start + size)))
         return part.loss_and_gradient
 
-    arguments = {**_ball(land, settings, spend), "on_step": step}
-    mean, stderr, rises = m_sharpness(
-        [batch(start) for start in starts],
-        land.theta,
-        settings.rho,
-        n_steps=settings.n_steps,
-        **arguments,
-    )
+    arguments = {**_ball(land, settings, spend), "n_steps": settings.n_steps, "on_step": lambda: spend(share)}
+    mean, stderr, rises = m_sharpness([batch(start) for start in starts], land.theta, settings.rho, **arguments)
     return {"m_sharpness": mean, "m_sharpness_stderr": stderr, "m_rises": rises}
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..checks import check_memory_fits
 from ..core.network.copying import private_copy
-from ..core.network.working_copy import free_memory
 from ..landscape import Landscape
 from ..models import compatible_state_dict, read_checkpoint
 from ..recorder import as_trajectory
@@ -110,10 +110,6 @@ def module_of(member: Any, template: nn.Module) -> nn.Module:
 def read_points(land: Landscape, members: Sequence[Any]) -> Tensor:
     """Stack θ of each member, (n, P), after checking that they fit into memory."""
     size = 3 * len(members) * land.n_parameters * land.theta.element_size()
-    available = free_memory(land.device)
-    if size > 0.8 * available:
-        raise ValueError(
-            f"models must fit into memory, got {len(members)} of {land.n_parameters:,} parameters: "
-            f"{size / 2**30:.1f} GiB, with {available / 2**30:.1f} GiB free. Give fewer checkpoints."
-        )
+    what = f"{len(members)} models of {land.n_parameters:,} parameters"
+    check_memory_fits(size / 0.8, land.device, what, "Give fewer checkpoints.")
     return torch.stack([land.point(m) for m in members]) if members else land.theta.new_empty((0, land.n_parameters))

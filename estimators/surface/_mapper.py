@@ -20,7 +20,7 @@ from sklearn.base import TransformerMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
-from ..base import CHUNK, LandscapeEstimator
+from ..base import CHUNK, ParallelEstimator
 from ..checks import positive, whole
 from ..core.planes.directions import NORMALIZATIONS, largest_cosine
 from ..landscape import Evaluation, Landscape
@@ -39,7 +39,7 @@ _LOWEST_RISE_FROM = 0.1  # a loss below this counts as this when "auto" looks fo
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class SurfaceMapper(TransformerMixin, LandscapeEstimator):
+class SurfaceMapper(TransformerMixin, ParallelEstimator):
     """Map the loss on a line, plane or volume through the weights of a network.
 
     ``fit`` chooses the directions and evaluates the grid; ``transform`` gives the coordinates of models in
@@ -145,10 +145,7 @@ class SurfaceMapper(TransformerMixin, LandscapeEstimator):
     eigenvectors: str = "largest"
     parameters: str | tuple | None = None
     max_points: int = 250_000
-    precision: str = "float32"
-    batch_norm: str = "auto"
     points_per_pass: int = 1
-    n_jobs: int = 1
     result_: SurfaceResult = field(init=False)
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
@@ -215,16 +212,8 @@ class SurfaceMapper(TransformerMixin, LandscapeEstimator):
         )
         self._land, self._held_out = land, None if held_out is None else land.on(held_out)
         self._refuse_costly(sizes)
-        request = Request(
-            land=land,
-            points=read_points(land, members if self.directions in ("trajectory", "models", "linear") else []),
-            one_path=len(groups) == 1,
-            n_dims=self.n_dims,
-            normalization=self.normalization,
-            eigenvectors=self.eigenvectors,
-            random_state=self.random_state,
-            on_progress=progress,
-        )
+        points = read_points(land, members if self.directions in ("trajectory", "models", "linear") else [])
+        request = self._as(Request, land=land, points=points, one_path=len(groups) == 1, on_progress=progress)
         seeds = range(self.random_state, self.random_state + self.n_seeds)
         self._planes = [DIRECTIONS[self.directions](replace(request, random_state=seed)) for seed in seeds]
         self._settings = self._described()

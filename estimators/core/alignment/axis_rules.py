@@ -236,10 +236,6 @@ def _reduce(p: Propagation, node: Node, a: dict[str, Any]) -> Any:
     return [axes, axes] if isinstance(node.meta["val"], (tuple, list)) else axes
 
 
-def _softmax(p: Propagation, node: Node, a: dict[str, Any]) -> list[int]:
-    return list(p.axes[a["self"]])
-
-
 def _convolution(p: Propagation, node: Node, a: dict[str, Any]) -> list[int]:
     x, w = p.axes[a["input"]], p.axes[a["weight"]]
     result = p.fresh(node.meta["val"], "pixels")
@@ -396,11 +392,11 @@ Rule = Callable[[Propagation, Node, dict[str, Any]], Any]
 #: Operation → rule. Elementwise operations need no entry; an unknown operation pins everything it touches.
 RULES: dict[str, Rule] = {
     **dict.fromkeys(("clone", "contiguous", "_to_copy", "alias", "detach", "lift_fresh_copy"), _same),
+    **dict.fromkeys(("_softmax", "_log_softmax", "_safe_softmax"), _same),
     **dict.fromkeys(("t", "transpose"), _transpose),
     **dict.fromkeys(("view", "_unsafe_view", "reshape", "unsqueeze", "squeeze", "_reshape_alias"), _view),
     **dict.fromkeys(("mean", "sum", "amax", "amin", "var", "std", "var_mean", "logsumexp"), _reduce),
     **dict.fromkeys(("linalg_vector_norm", "norm"), _reduce),
-    **dict.fromkeys(("_softmax", "_log_softmax", "_safe_softmax"), _softmax),
     **dict.fromkeys(("mm", "addmm", "bmm", "baddbmm", "mv", "dot"), _matmul),
     **dict.fromkeys(_BATCH_NORMS, _batch_norm),
     **dict.fromkeys(("split", "split_with_sizes", "chunk"), _split),
