@@ -109,7 +109,7 @@ class LandscapeEstimator(BaseEstimator):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         own = cls.__dict__.get("_parameter_constraints", {})
-        cls._parameter_constraints = LandscapeEstimator._parameter_constraints | own
+        cls._parameter_constraints = super(cls, cls)._parameter_constraints | own
         for name in _DRAWING:
             if name in cls.__dict__:
                 setattr(cls, name, _started(cls.__dict__[name], fresh=name in _FITTING))

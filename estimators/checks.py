@@ -35,6 +35,11 @@ def not_negative(*names: str) -> dict[str, list]:
     return {name: [Interval(Real, 0, None, closed="left")] for name in names}
 
 
+def share(*names: str) -> dict[str, list]:
+    """Bound settings that are shares below 1, 0 included, for `_parameter_constraints`."""
+    return {name: [Interval(Real, 0, 1, closed="left")] for name in names}
+
+
 def check_choice(name: str, value: object, allowed: Iterable[str]) -> str:
     """Insist on one of a few names."""
     choices = sorted(allowed)

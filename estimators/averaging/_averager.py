@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from numbers import Integral, Real
+from numbers import Integral
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..base import ParallelEstimator
 from ..cache import fingerprint
-from ..checks import not_negative, positive, whole
+from ..checks import not_negative, positive, share, whole
 from ..core.means.averages import ExponentialMean, RunningMean
 from ..core.means.schedules import AFTER_THE_SWITCH
 from ..core.network.batchnorm import policy_settings
@@ -141,9 +141,8 @@ class SWAAverager(TransformerMixin, ParallelEstimator, auto_wrap_output_keys=Non
         **positive("swa_lr"),
         **not_negative("anneal_epochs"),
         "method": [StrOptions(set(METHODS))],
-        "start": [Interval(Real, 0, 1, closed="left")],
+        **share("start", "decay"),
         "schedule": [StrOptions(set(AFTER_THE_SWITCH))],
-        "decay": [Interval(Real, 0, 1, closed="left")],
         "warmup": ["boolean"],
         "score": [StrOptions({"accuracy", "loss"})],
         "barrier_points": [Options(Integral, {0}), Interval(Integral, 3, None, closed="left")],

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from sklearn.base import TransformerMixin
-from sklearn.utils._param_validation import Interval, Options, StrOptions
+from sklearn.utils._param_validation import Interval, Options
 from torch import Tensor
 
-from ..base import ParallelEstimator
-from ..checks import not_negative, positive, whole
-from ..core.paths.paths import PATHS, barrier
+from ..core.paths.paths import barrier
 from ..core.paths.peaks import MAX_ADDED, Peaks, find_highest
 from ..progress import OnProgress, ignore_progress, shares
 from ._endpoints import Matching, check_pair, prepare_ends
+from ._joining import JoiningEstimator
 from ._path import Path, average_predictions, notes_on_heights
 from ._result import PathResult
 
@@ -27,7 +26,7 @@ _ZERO_OR_MORE_POINTS = [Options(Integral, {0}), Interval(Integral, 2, 201, close
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class ModeConnector(TransformerMixin, ParallelEstimator):
+class ModeConnector(TransformerMixin, JoiningEstimator):
     """Find a path between two networks and measure how high it climbs.
 
     ``fit`` learns the path, ``transform`` measures it anywhere. The ends never move: ``t = 0`` is A and
@@ -113,30 +112,11 @@ class ModeConnector(TransformerMixin, ParallelEstimator):
 
     result_: PathResult = field(init=False)
 
-    path: str = "linear"
-    n_bends: int = 1
-    align: str | None = None
-    n_points: int = 21
-    epochs: int = 15
-    lr: float = 0.1
-    momentum: float = 0.9
-    train_batch_size: int = 32
-    tolerance: float = 0.1
-    n_restarts: int = 3
     compare: bool = True
     plane_resolution: int = 0
     ensemble_points: int = 0
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
-        **whole(3, "n_points"),
-        **whole(2, "train_batch_size"),
-        **whole(1, "n_bends", "n_restarts"),
-        **whole(0, "epochs"),
-        **positive("lr"),
-        **not_negative("tolerance"),
-        "path": [StrOptions(set(PATHS))],
-        "align": [StrOptions({"weights"}), None],
-        "momentum": [Interval(Real, 0, 1, closed="left")],
         "compare": ["boolean"],
         "plane_resolution": _ZERO_OR_MORE_POINTS,
         "ensemble_points": _ZERO_OR_MORE_POINTS,

@@ -13,7 +13,6 @@ from sklearn.base import TransformerMixin
 from sklearn.utils._param_validation import StrOptions
 from torch import Tensor, nn
 
-from ..base import ParallelEstimator
 from ..cache import describe_module, fingerprint
 from ..core.alignment.similarity import classical_scaling, connected_groups, features, linear_cka
 from ..core.network.batchnorm import batch_norms
@@ -22,6 +21,7 @@ from ..landscape import Landscape
 from ..progress import OnProgress, ignore_progress, part
 from ._connector import ModeConnector
 from ._endpoints import check_fixed_parts, state_of
+from ._joining import JoiningEstimator
 from ._result import MapResult
 
 #: What the picture's distances stand for: name → (m, m) matrix of a result.
@@ -33,7 +33,7 @@ LAYOUTS: dict[str, Callable[[MapResult], np.ndarray]] = {
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class MinimaMapper(TransformerMixin, ParallelEstimator):
+class MinimaMapper(TransformerMixin, JoiningEstimator):
     """Measure every pair of several networks (barrier, distance, likeness), draw them, group the joined ones.
 
     Parameters
@@ -75,21 +75,11 @@ class MinimaMapper(TransformerMixin, ParallelEstimator):
 
     result_: MapResult = field(init=False)
 
-    path: str = "linear"
-    n_bends: int = 1
-    align: str | None = None
     n_points: int = 11
-    epochs: int = 15
-    lr: float = 0.1
-    momentum: float = 0.9
-    train_batch_size: int = 32
-    n_restarts: int = 3
     compare: str | None = "features"
     layout: str = "distance"
-    tolerance: float = 0.1
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
-        **ModeConnector._parameter_constraints,
         "compare": [StrOptions({"features", "outputs"}), None],
         "layout": [StrOptions(set(LAYOUTS))],
     }
@@ -136,12 +126,7 @@ class MinimaMapper(TransformerMixin, ParallelEstimator):
         own = land.evaluate(torch.stack(thetas), np.eye(m))
         square = np.where(np.eye(m, dtype=bool), 0.0, np.nan)
         result = MapResult(
-            settings={
-                **land.settings,
-                "path": self.path,
-                "align": self.align,
-                "random_state": self.random_state,
-            },
+            settings=land.settings | self._own_settings(),
             names=names,
             losses=own.losses,
             accuracies=own.accuracies,
@@ -225,11 +210,9 @@ class MinimaMapper(TransformerMixin, ParallelEstimator):
         if torch.equal(a, b):
             same = np.full(int(self.n_points), land.loss(a))
             return {"barrier": 0.0, "rise": 0.0, "distance": 0.0, "losses": same}
-        shared = {k: v for k, v in self.get_params().items() if k in ModeConnector().get_params()}
-        connector = ModeConnector(**{**shared, "compare": False, "verbose": 0})
-        numbers = {k: v for k, v in shared.items() if k not in ("memory", "n_jobs", "verbose", "compare")}
+        connector = self._as(ModeConnector, compare=False, verbose=0)
+        numbers = connector.get_params() | {"memory": None, "n_jobs": 1, "batch_norm": land.batch_norm}
         prints = [fingerprint(a), fingerprint(b)]
-        numbers["batch_norm"] = land.batch_norm
         turned = prints[0] > prints[1]
         # the first network lends all that no path moves: frozen weights, buffers, code
         elsewhere = {*land.names, *(_statistics(model) if land.batch_norm == "recompute" else ())}
