@@ -127,17 +127,8 @@ def run(task: Task, on_progress: OnProgress = ignore_progress) -> RunOutcome:
     engine = {name: task.options[name] for name in ("loss", "device")}
     network = [cache.describe_module(model), trainable_names(model)]
     key = cache.fingerprint(network, task.training, task.seed, data.fingerprint, engine)
-    trained = cache.cached_call(
-        task.memory,
-        _train,
-        key,
-        model,
-        data,
-        task.training,
-        task.seed,
-        task.options,
-        part(on_progress, 0.0, 0.4, "training"),
-    )
+    step = part(on_progress, 0.0, 0.4, "training")
+    trained = cache.cached_call(task.memory, _train, key, task, model, data, step)
     row: dict[str, Any] = {
         **task.variant.as_dict(),
         "variant": task.variant.name,
@@ -155,26 +146,9 @@ def run(task: Task, on_progress: OnProgress = ignore_progress) -> RunOutcome:
     if trained["status"] != "ok":
         return RunOutcome(row, None, None, None)
     model.load_state_dict(trained["state"])
-    key = cache.fingerprint(
-        trained["state"],
-        network,
-        data.fingerprint,
-        task.held_out.fingerprint,
-        task.options,
-        dataclasses.asdict(task.measures),
-    )
-    numbers = cache.cached_call(
-        task.memory,
-        _measure,
-        key,
-        model,
-        data,
-        task.held_out,
-        task.options,
-        task.measures,
-        part(on_progress, 0.4, 0.7),
-    )
-    row |= numbers
+    sets, measures = (data.fingerprint, task.held_out.fingerprint), dataclasses.asdict(task.measures)
+    key = cache.fingerprint(trained["state"], network, *sets, task.options, measures)
+    row |= cache.cached_call(task.memory, _measure, key, task, model, data, part(on_progress, 0.4, 0.7))
     surface = axes = None
     if task.map is not None:
         surface, axes = _surface(task, model, data, part(on_progress, 0.7, 1.0, "map"))
@@ -217,23 +191,15 @@ def _known(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _train(
-    model: nn.Module,
-    data: Examples,
-    training: dict[str, Any],
-    seed: int,
-    options: dict[str, Any],
-    on_progress: OnProgress,
-) -> dict[str, Any]:
-    settings = {k: v for k, v in training.items() if k != "label_noise"}  # the labels carry it already
+def _train(task: Task, model: nn.Module, data: Examples, on_progress: OnProgress) -> dict[str, Any]:
+    settings = {k: v for k, v in task.training.items() if k != "label_noise"}  # the labels carry it already
+    settings |= {name: task.options[name] for name in ("loss", "device")}
     start = time.perf_counter()
     with TemporaryDirectory(prefix="loss-atlas-") as folder:
         outcome = train(
             model,
             data,
-            random_state=seed,
-            loss=options["loss"],
-            device=options["device"],
+            random_state=task.seed,
             checkpoint_dir=folder,
             checkpoint_every=settings["epochs"],
             on_progress=on_progress,
@@ -244,26 +210,14 @@ def _train(
     finite = all(torch.isfinite(v).all() for v in state.values() if v.is_floating_point())
     losses = np.asarray(outcome.history["loss"], dtype=float)
     epochs_run = len(losses)
-    if not finite or (epochs_run and not np.isfinite(losses[-1])):
-        return {
-            "status": f"failed: not finite after epoch {epochs_run}",
-            "state": None,
-            "epochs_run": epochs_run,
-            "seconds": seconds,
-        }
-    return {"status": "ok", "state": state, "epochs_run": epochs_run, "seconds": seconds}
+    failed = not finite or (epochs_run and not np.isfinite(losses[-1]))
+    status = f"failed: not finite after epoch {epochs_run}" if failed else "ok"
+    return {"status": status, "state": None if failed else state, "epochs_run": epochs_run, "seconds": seconds}
 
 
-def _measure(
-    model: nn.Module,
-    data: Examples,
-    held_out: Examples,
-    options: dict[str, Any],
-    settings: MeasureSettings,
-    on_progress: OnProgress,
-) -> dict[str, Any]:
+def _measure(task: Task, model: nn.Module, data: Examples, on_progress: OnProgress) -> dict[str, Any]:
     start = time.perf_counter()
-    numbers = measure(Landscape(model, data, **options), held_out, settings, on_progress)
+    numbers = measure(Landscape(model, data, **task.options), task.held_out, task.measures, on_progress)
     known = {name: _known(value) for name, value in numbers.items()}
     return {**known, "seconds_measuring": time.perf_counter() - start}
 

@@ -353,15 +353,9 @@ class SWAAverager(TransformerMixin, ParallelEstimator, auto_wrap_output_keys=Non
             )
         whole = self._progress(on_progress, "training")
         on_run, on_plane, on_sharpness = shares(whole, [1.0, 0.7 * bool(plane_resolution), 0.7 * sharpness])
-        training = {
-            "epochs": int(epochs),
-            "lr": float(lr),
-            "batch_size": int(batch_size),
-            "momentum": float(momentum),
-            "weight_decay": float(weight_decay),
-            "random_state": self.random_state,
-            "device": self.device,
-        }
+        training: dict[str, Any] = {"epochs": int(epochs), "lr": float(lr), "batch_size": int(batch_size)}
+        training |= {"momentum": float(momentum), "weight_decay": float(weight_decay)}
+        training |= {"random_state": self.random_state, "device": self.device}
         schedule = self._as(Schedule, epochs=int(epochs), lr=float(lr))
         partial = on_partial or (lambda result: None)
         carrier = architecture(model)

@@ -47,15 +47,16 @@ class Matching:
         state_a = {n: t.detach().cpu() for n, t in model.state_dict().items() if isinstance(t, Tensor)}
         weights = next(p.dtype for p in model.parameters() if p.is_floating_point())
         inputs = in_precision(land.data.fields[:N_CHECKED].clone(), weights)  # a network may write into them
-        options = {"n_restarts": self.n_restarts, "random_state": self.random_state}
+        options: dict[str, Any] = {"n_restarts": self.n_restarts, "random_state": self.random_state}
 
         def on_progress(done: int, total: int) -> None:
             report(done, total, f"matching weights, start {done} of {total}")
 
         caching = self.memory.location is not None
         key = fingerprint("alignment", describe_module(model), state_b, inputs, options) if caching else ""
-        live = (model, state_a, state_b, inputs, options, on_progress)
-        state, alignment, change = cached_call(self.memory, _matched, key, *live)
+        live = (model, state_a, state_b, inputs)
+        found = cached_call(self.memory, align_states, key, *live, on_progress=on_progress, **options)
+        state, alignment, change = found
         return land.point(state), alignment, change
 
 
@@ -191,9 +192,3 @@ def check_fixed_parts(model: nn.Module, land: Landscape, state_b: State) -> None
             f"other values in {listed(differing)}. Set requires_grad_(True) on what should move, or copy "
             "the fixed parts from one to the other."
         )
-
-
-def _matched(
-    model: nn.Module, state_a: State, state_b: State, inputs: Tensor, options: dict[str, Any], on_progress: Any
-) -> tuple[State, Alignment, float]:
-    return align_states(model, state_a, state_b, inputs, on_progress=on_progress, **options)

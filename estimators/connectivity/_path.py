@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..cache import cached_call, fingerprint
 from ..core.network.losses import average_outputs, correct, per_example_losses
-from ..core.paths.bends import TrainedBends, train_bends
+from ..core.paths.bends import train_bends
 from ..core.paths.paths import PATHS, barrier, gram, path_length, plane_through, rise_over_endpoints, worst_t
 from ..core.paths.peaks import Peaks
 from ..landscape import Evaluation, Landscape
@@ -86,7 +86,8 @@ class Path:
 
         caching = memory.location is not None
         key = fingerprint("bends", trainer.fingerprint, a, b, self.family, training) if caching else ""
-        trained = cached_call(memory, _trained, key, trainer, a, b, self.family, training, on_epoch)
+        live = trainer.minibatch_loss_and_gradient, a, b, PATHS[self.family]
+        trained = cached_call(memory, train_bends, key, *live, on_epoch=on_epoch, **training)
         notes = []
         if trained.diverged_at:
             notes.append(
@@ -169,12 +170,6 @@ class Path:
             "plane_losses": values.losses.reshape(resolution, resolution),
             "plane_accuracies": values.accuracies.reshape(resolution, resolution),
         }
-
-
-def _trained(
-    trainer: Landscape, a: Tensor, b: Tensor, family: str, training: dict[str, Any], on_epoch: Callable
-) -> TrainedBends:
-    return train_bends(trainer.minibatch_loss_and_gradient, a, b, PATHS[family], on_epoch=on_epoch, **training)
 
 
 def notes_on_heights(found: dict[str, Any], peaks: Peaks) -> list[str]:

@@ -16,7 +16,7 @@ import torch
 from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 
-from ..base import LandscapeEstimator
+from ..base import ParallelEstimator
 from ..cache import describe_module
 from ..connectivity import ModeConnector
 from ..core.evidence.verdicts import NOT_CLEAR, NOT_SUPPORTED, SUPPORTED
@@ -79,7 +79,7 @@ class CasesResult(Result):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class ConnectivityCases(LandscapeEstimator):
+class ConnectivityCases(ParallelEstimator):
     """Train the pairs of the lecture's table and join them by straight, aligned and curved paths.
 
     - *same start*: one network trained for ``split_steps`` steps, then twice to the end with different orders
@@ -144,9 +144,6 @@ class ConnectivityCases(LandscapeEstimator):
     epochs: int = 15
     lr: float = 0.1
     tolerance: float = 0.1
-    precision: str = "float32"
-    batch_norm: str = "auto"
-    n_jobs: int = 1
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
         "cases": [tuple, list],
@@ -234,9 +231,8 @@ class ConnectivityCases(LandscapeEstimator):
             raise ValueError(f"joints must be some of {', '.join(JOINTS)}, got {self.joints!r}. Choose from these.")
 
     def _connector(self, joint: str) -> ModeConnector:
-        known = ModeConnector().get_params()
-        own = {k: v for k, v in self.get_params().items() if k in known and k != "train_batch_size"}
-        return ModeConnector(**{**own, **JOINTS[joint], "compare": False, "verbose": 0})
+        apart = {"train_batch_size": ModeConnector.train_batch_size, "compare": False, "verbose": 0}
+        return self._as(ModeConnector, **JOINTS[joint], **apart)
 
     def _pair(
         self, case: str, seed: int, build: Callable[[int], nn.Module], data: Examples, report: OnProgress

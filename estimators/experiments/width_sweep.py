@@ -28,7 +28,7 @@ from ..architectures import (
     plain,
     run_all,
 )
-from ..base import LandscapeEstimator
+from ..base import ParallelEstimator
 from ..connectivity import ModeConnector
 from ..core.evidence.verdicts import judge_trend
 from ..data import Examples, load_data
@@ -95,7 +95,7 @@ class WidthSweepResult(Result):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class WidthSweep(LandscapeEstimator):
+class WidthSweep(ParallelEstimator):
     """Train one architecture at several widths from several seeds.
 
     Parameters
@@ -138,9 +138,6 @@ class WidthSweep(LandscapeEstimator):
     zero_level: float = 0.01
     n_points: int = 11
     align: str | None = "weights"
-    precision: str = "float32"
-    batch_norm: str = "auto"
-    n_jobs: int = 1
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
         "factors": [tuple, list],
@@ -214,13 +211,6 @@ class WidthSweep(LandscapeEstimator):
         return factors
 
     def _tasks(self, architecture: str, factors: Sequence[float], data: Examples, held_out: Examples) -> list[Task]:
-        options = {
-            "loss": self.loss,
-            "batch_size": self.batch_size,
-            "device": self.device,
-            "precision": self.precision,
-            "batch_norm": self.batch_norm,
-        }
         measures = MeasureSettings(("largest_eigenvalue",), replace(QUICK, random_state=self.random_state))
         tasks = []
         for factor in factors:
@@ -232,7 +222,7 @@ class WidthSweep(LandscapeEstimator):
                     training=variant.settings(epochs=self.epochs),
                     data=data,
                     held_out=held_out,
-                    options=options,
+                    options=self._options(),
                     measures=measures,
                     map=None,
                     memory=cache.check_memory(self.memory),

@@ -15,7 +15,6 @@ from ..base import LandscapeEstimator
 from ..checks import not_negative, positive, whole
 from ..core.evidence.intervals import spearman, wilson_interval
 from ..core.saddles.critical import CriticalPoint, find_critical_points, signature
-from ..core.saddles.objectives import Objective
 from ..progress import OnProgress
 from ..results import Result, Uncertainty
 from ._small_net import pooled_digits, small_net
@@ -204,9 +203,8 @@ class CriticalPointFinder(TransformerMixin, LandscapeEstimator):
                 report(i * total + done, len(jobs) * total, f"{sum(p.found for p in points)} found")
 
             key = (land.fingerprint, self.l2, self.tol, self.max_steps, index, starts)
-            points += self._cached(
-                _search, key, objective, starts.to(land.theta), index, self.tol, self.max_steps, on_step
-            )
+            how = {"tol": self.tol, "max_steps": self.max_steps, "on_step": on_step}
+            points += self._cached(find_critical_points, key, objective, starts.to(land.theta), index, **how)
             on_step(self.max_steps, self.max_steps)
             if on_partial is not None and i + 1 < len(jobs):
                 on_partial(gather(points, settings, self.tol, self.l2))
@@ -266,12 +264,6 @@ class CriticalPointFinder(TransformerMixin, LandscapeEstimator):
                 f"indices must be below the number of parameters ({n_parameters}), got {max(self.indices)}. "
                 "Search for fewer negative eigenvalues."
             )
-
-
-def _search(
-    objective: Objective, starts: torch.Tensor, index: int, tol: float, max_steps: int, on_step: Callable
-) -> list[CriticalPoint]:
-    return find_critical_points(objective, starts, index, tol=tol, max_steps=max_steps, on_step=on_step)
 
 
 def gather(points: list[CriticalPoint], settings: dict[str, Any], tol: float, l2: float) -> CriticalPointsResult:

@@ -11,11 +11,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..checks import check_sketch_fits
-from ..core.ball.ascent import Ascent, adaptive_scale, ascend, m_sharpness, rise_profile
+from ..core.ball.ascent import adaptive_scale, ascend, m_sharpness, rise_profile
 from ..core.ball.ascent_starts import EIGENVECTOR_GRADIENTS, shared_budget
 from ..core.ball.average_case import average_rise, filter_scale, noise_profile
 from ..core.ball.pac_bayes import SIGMA_GRID, doubt_prior, pac_bayes_bound
@@ -121,7 +120,7 @@ def worst_case(land: Landscape, settings: SharpnessSettings, spend: Spend = _unn
         "constant": found.constant,
         "n_gradients": found.n_gradients,
         "n_nonfinite": found.n_nonfinite,
-        "_epsilon": found.epsilon.cpu().numpy(),
+        "_found": found,
     }
 
 
@@ -139,20 +138,11 @@ def profile(
 ) -> Fields:
     """Loss rise against the radius (worst case, one step) and against σ (average)."""
     found = at_rho() if at_rho is not None else worst_case(land, settings, spend)
-    known = Ascent(
-        rho=float(settings.rho),
-        rise=found["sharpness"],
-        one_step=found["one_step"],
-        epsilon=torch.as_tensor(found["_epsilon"]).to(land.theta),
-        restarts=tuple(found["restarts"]),
-        n_gradients=0,
-        n_nonfinite=0,
-    )
     rises = rise_profile(
         land.loss_and_gradient,
         land.theta,
         profile_radii(settings),
-        known=[known],
+        known=[found["_found"]],
         n_steps=_profile_steps(settings),
         **_ball(land, settings, spend),
     )
