@@ -28,7 +28,8 @@ class Uncertainty(NamedTuple):
         "bracket", the lower and the upper end, as two fields, or its half-width, as one; "estimate", how far off the
         value may be, by a rule and without a guarantee.
     of : str
-        The field it speaks of; "rows.loss" is the column or key "loss" of the rows or the dict in the field "rows".
+        The field it speaks of; "rows.loss" is the column or key "loss" of the rows or the dict in the field "rows", and
+        of each row in a dict of rows.
     """
 
     kind: Kind
@@ -101,7 +102,7 @@ class Result:
         if not column:
             return value
         if isinstance(value, dict):
-            return value[column]
+            return value[column] if column in value else {key: row[column] for key, row in value.items()}
         return np.array([row.get(column) for row in value], dtype=float)
 
     def save(self, path: str | os.PathLike) -> Path:

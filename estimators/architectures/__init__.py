@@ -2,13 +2,13 @@
 
 from ._claims import CLAIMS, Claim, judge_claims, plain, rank_measures, width_factor
 from ._comparer import ArchitectureComparer
-from ._measurement import MEASURES, QUICK, MeasureSettings, fit_and_gap, measure
+from ._measurement import MEASUREMENTS, QUICK, MeasureSettings, fit_and_gap, measure
 from ._result import ComparisonResult, mean_and_spread, summarise
 from ._run import RunOutcome, Task, build, describe_settings, run, run_all, with_label_noise
 
 __all__ = [
     "CLAIMS",
-    "MEASURES",
+    "MEASUREMENTS",
     "QUICK",
     "ArchitectureComparer",
     "Claim",

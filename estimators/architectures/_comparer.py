@@ -19,7 +19,7 @@ from ..data import Examples, load_data
 from ..progress import OnProgress
 from ..variants import Variant, check_variants
 from ._claims import judge_claims, rank_measures
-from ._measurement import MEASURES, QUICK, MeasureSettings, measure
+from ._measurement import MEASUREMENTS, QUICK, MeasureSettings, measure
 from ._result import MEASURED, ComparisonResult, summarise
 from ._run import RunOutcome, Task, build, describe_settings, run_all
 
@@ -98,7 +98,7 @@ class ArchitectureComparer(TransformerMixin, ParallelEstimator):
     rho: float = 0.05
     sigma: float = 0.1
     gap: str = "gap"
-    measures: tuple[str, ...] = tuple(MEASURES)
+    measures: tuple[str, ...] = tuple(MEASUREMENTS)
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
         **whole(3, "resolution"),
@@ -182,10 +182,10 @@ class ArchitectureComparer(TransformerMixin, ParallelEstimator):
         return np.array([name for name in MEASURED if name != "convex_share"], dtype=object)
 
     def _check(self) -> None:
-        unknown = [name for name in self.measures if name not in MEASURES]
+        unknown = [name for name in self.measures if name not in MEASUREMENTS]
         if unknown:
             raise ValueError(
-                f"measures must be names among {tuple(MEASURES)}, got {self.measures!r}. Remove the others."
+                f"measures must be names among {tuple(MEASUREMENTS)}, got {self.measures!r}. Remove the others."
             )
 
     def _split(self, data: Examples, held_out: Any) -> tuple[Examples, Examples]:

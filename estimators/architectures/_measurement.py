@@ -1,6 +1,6 @@
 """The numbers a comparison puts into one row: what the landscape looks like around one trained network.
 
-Each measure is one function of a landscape and the settings, entered in `MEASURES`; it returns named numbers.
+Each measure is one function of a landscape and the settings, entered in `MEASUREMENTS`; it returns named numbers.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class MeasureSettings:
     Attributes
     ----------
     names : tuple of str
-        Which of `MEASURES` to take; loss, accuracy and gap always are.
+        Which of `MEASUREMENTS` to take; loss, accuracy and gap always are.
     sharpness : SharpnessSettings
         Of the measures that `SharpnessEstimator` takes too; its `random_state` is the seed of all draws.
     n_rays : int
@@ -88,7 +88,7 @@ def basin(land: Landscape, settings: MeasureSettings, on_step: Callable[[], None
     }
 
 
-MEASURES: dict[str, Take] = {
+MEASUREMENTS: dict[str, Take] = {
     "largest_eigenvalue": _sharpness(lambda_max, "lambda_max", "lambda_max_residual"),
     "trace": _sharpness(trace, "trace", "trace_stderr"),
     "worst_case": _sharpness(worst_case, "sharpness"),
@@ -149,5 +149,5 @@ def measure(
         )
     for index, name in enumerate(settings.names):
         step = part(on_progress, index / len(settings.names), (index + 1) / len(settings.names))
-        numbers |= MEASURES[name](land, settings, partial(step, 0, 1, name.replace("_", " ")))
+        numbers |= MEASUREMENTS[name](land, settings, partial(step, 0, 1, name.replace("_", " ")))
     return numbers

@@ -96,6 +96,7 @@ class CurvatureResult(Result):
         "lambda_max_residual": Uncertainty("residual", "lambda_max"),
         "lambda_min_residual": Uncertainty("residual", "lambda_min"),
         "trace_stderr": Uncertainty("stderr", "trace"),
+        "traces.stderr": Uncertainty("stderr", "traces.value"),
         "fractions_stderr": Uncertainty("stderr", "fractions"),
         "fractions_spread": Uncertainty("stderr", "fractions"),
         "fractions_bracket": Uncertainty("bracket", "fractions"),

@@ -28,7 +28,7 @@ from ..training import train
 from ._paired import Job, PairedResult, Quantity, judge_pairs, network_key, run_jobs, unequal_losses
 
 SMALL, LARGE = "small", "large"
-MEASURES = ("sharpness", "average", "lambda_max", "trace", "pac_bayes")
+TAKEN = ("sharpness", "average", "lambda_max", "trace", "pac_bayes")
 
 QUANTITIES = (
     Quantity("lambda_max", "larger", ratio=True),
@@ -149,7 +149,7 @@ def batch_size_experiment(
     _check(small, large, n_seeds, target_loss, lr_rule, len(data))
     random_state = check_seed(random_state)
     measuring = SharpnessEstimator(n_probes=6) if estimator is None else estimator
-    measuring = type(measuring)(**{**measuring.get_params(deep=False), "measures": MEASURES, "memory": None})
+    measuring = type(measuring)(**{**measuring.get_params(deep=False), "measures": TAKEN, "memory": None})
     aside = ("memory", "verbose", "n_jobs")
     measured_with = {k: v for k, v in measuring.get_params(deep=False).items() if k not in aside}
     budget = {"epochs": epochs, "momentum": momentum, "weight_decay": weight_decay}

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..results import Result
 
-MEASURES = (
+COLUMNS = (
     "median_steps",
     "lower_quartile_steps",
     "upper_quartile_steps",
@@ -99,7 +99,7 @@ class EscapeResult(Result):
 
 def measure_names(radii: np.ndarray) -> list[str]:
     """Name the columns of the table: each measure at each radius."""
-    return [f"{measure}[r={radius:g}]" for radius in radii for measure in MEASURES]
+    return [f"{measure}[r={radius:g}]" for radius in radii for measure in COLUMNS]
 
 
 def measure_table(result: EscapeResult) -> np.ndarray:

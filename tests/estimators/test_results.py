@@ -129,6 +129,9 @@ def test_uncertainties_in_rows_and_dicts_are_told_too():
     kind, values = AverageResult(sharpness=rows).uncertainty_of("sharpness.lambda_max")
     assert kind == "residual"
     np.testing.assert_array_equal(values, [0.5, np.nan])
+    traces = {"hessian": {"value": 2.0, "stderr": 0.5}, "ggn": {"value": 3.0, "stderr": 0.0}}
+    told = CurvatureResult(traces=traces).uncertainty_of("traces.value")
+    assert told == ("stderr", {"hessian": 0.5, "ggn": 0.0})
     nothing = np.empty(0)
     points = CriticalPointsResult(
         **{f.name: nothing for f in fields(CriticalPointsResult) if f.name not in ("settings", "spearman", "success")},

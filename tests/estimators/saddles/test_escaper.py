@@ -14,7 +14,7 @@ from estimators import Cancelled, EscapeResult, Result
 from estimators.saddles._escaper import SaddleEscaper
 from estimators.saddles._mechanisms import MECHANISMS, judge_mechanisms
 from estimators.saddles._race import RaceSettings, SaddleRace
-from estimators.saddles._result import MEASURES
+from estimators.saddles._result import COLUMNS
 from estimators.saddles._small_net import pooled_digits, small_net
 from estimators.saddles._start import analytic_saddle
 
@@ -66,7 +66,7 @@ def test_shapes_paths_and_partial_results(strict):
 def test_the_table_and_an_optimiser_run_later(strict):
     escaper, _ = strict
     table = escaper.set_output(transform="pandas").transform(["sgd", "sam", "gd"])
-    assert table.shape == (3, 3 * len(MEASURES)) and list(table.columns) == list(escaper.get_feature_names_out())
+    assert table.shape == (3, 3 * len(COLUMNS)) and list(table.columns) == list(escaper.get_feature_names_out())
     assert table["share_left[r=0]"].iloc[2] == 0.0 and table["median_steps[r=0]"].iloc[2] == np.inf
     assert np.isnan(table["theory_steps[r=0.001]"].iloc[0]) and table["theory_steps[r=0.001]"].iloc[2] > 0
     again = SaddleEscaper(**QUICK, optimizers=("sam",), l2=1e-2).fit(small_net(), pooled_digits(n_samples=60))
