@@ -141,12 +141,7 @@ def strict_saddle(
         "n_found": len(found),
         "asked_index": index,
         "stationary_below": tol,
-        "loss": best.loss,
-        "gradient_norm": best.gradient_norm,
-        "index": best.index,
-        "n_zero": best.n_zero,
-        "complete_spectrum": complete,
-        "eigenvalues": best.eigenvalues.cpu().numpy(),
+        **_spectrum(objective, best.theta, best.eigenvalues, complete),
         "l2": objective.l2,
         "note": (
             "The gradient vanishes and at least one eigenvalue is negative."
