@@ -61,7 +61,7 @@ def report() -> str:
     step("measuring sharpness")
     measures = ("sharpness", "average", "lambda_max", "trace", "profile")
     probe = SharpnessEstimator(measures=measures, n_steps=20, n_restarts=5, n_draws=8)
-    sharpness = [probe.fit(m, data.subset(256)).result_ for m in (a, b)]
+    sharpness = [probe.fit(m, data.subset(128)).result_ for m in (a, b)]
     step("mapping the surface")
     surface = SurfaceMapper(mode="adaptive", resolution=41).fit(a, data).result_
     step("connecting the two networks")
