@@ -60,7 +60,7 @@ def report() -> str:
     a, b = runs[0].model, runs[1].model
     step("measuring sharpness")
     measures = ("sharpness", "average", "lambda_max", "trace", "profile")
-    probe = SharpnessEstimator(measures=measures, n_steps=20, n_restarts=5, n_draws=8)
+    probe = SharpnessEstimator(measures=measures, n_steps=20, n_restarts=5, n_draws=8, n_probes=6)
     sharpness = [probe.fit(m, data.subset(128)).result_ for m in (a, b)]
     step("mapping the surface")
     surface = SurfaceMapper(mode="adaptive", resolution=41).fit(a, data).result_
