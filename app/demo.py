@@ -65,7 +65,7 @@ def report() -> str:
     step("mapping the surface")
     surface = SurfaceMapper(mode="adaptive", resolution=41).fit(a, data).result_
     step("connecting the two networks")
-    path = ModeConnector(path="bezier", epochs=15).fit((a, b), data, held_out=test).result_
+    path = ModeConnector(path="bezier", n_points=15).fit((a, b), data, held_out=test).result_
     step("averaging weights")
     start = load_model("test_resnet", num_classes=10, image_size=32, random_state=0)
     average = SWAAverager().train(start, everything, epochs=12, held_out=test, trace=False).result_
