@@ -37,7 +37,7 @@ def progress_bar(description: str) -> OnProgress:
     return report
 
 
-def part(on_progress: OnProgress, start: float, stop: float, message: str = "") -> OnProgress:
+def subprogress(on_progress: OnProgress, start: float, stop: float, message: str = "") -> OnProgress:
     """Map a step's own progress into the share [start, stop] of a longer job."""
 
     def report(done: int, total: int, text: str) -> None:
@@ -51,4 +51,4 @@ def shares(on_progress: OnProgress, weights: Sequence[float]) -> list[OnProgress
     """Give each step of a job its part of the whole, in proportion to its cost."""
     whole = max(sum(weights), 1e-12)
     edges = [edge / whole for edge in accumulate(weights, initial=0.0)]
-    return [part(on_progress, start, stop) for start, stop in pairwise(edges)]
+    return [subprogress(on_progress, start, stop) for start, stop in pairwise(edges)]

@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from ..landscape import Landscape
-from ..progress import OnProgress, ignore_progress, part
+from ..progress import OnProgress, ignore_progress, subprogress
 from ..sharpness import SharpnessSettings, average_case, lambda_max, trace, worst_case
 from ..surface import basin_radii
 
@@ -148,6 +148,6 @@ def measure(
             f"the loss at θ must be finite to be measured, got {numbers['train_loss']!r}. Check the weights."
         )
     for index, name in enumerate(settings.names):
-        step = part(on_progress, index / len(settings.names), (index + 1) / len(settings.names))
+        step = subprogress(on_progress, index / len(settings.names), (index + 1) / len(settings.names))
         numbers |= MEASUREMENTS[name](land, settings, partial(step, 0, 1, name.replace("_", " ")))
     return numbers

@@ -22,7 +22,7 @@ from ..core.planes.eigenvalue_ratio import convex_share
 from ..data import Examples
 from ..landscape import Landscape
 from ..models import count_parameters, trainable_names
-from ..progress import OnProgress, ignore_progress, part
+from ..progress import OnProgress, ignore_progress, subprogress
 from ..surface import SurfaceMapper
 from ..training import train
 from ..variants import Variant
@@ -127,7 +127,7 @@ def run(task: Task, on_progress: OnProgress = ignore_progress) -> RunOutcome:
     engine = {name: task.options[name] for name in ("loss", "device")}
     network = [cache.describe_module(model), trainable_names(model)]
     key = cache.fingerprint(network, task.training, task.seed, data.fingerprint, engine)
-    step = part(on_progress, 0.0, 0.4, "training")
+    step = subprogress(on_progress, 0.0, 0.4, "training")
     trained = cache.cached_call(task.memory, _train, key, task, model, data, step)
     row: dict[str, Any] = {
         **task.variant.as_dict(),
@@ -148,10 +148,10 @@ def run(task: Task, on_progress: OnProgress = ignore_progress) -> RunOutcome:
     model.load_state_dict(trained["state"])
     sets, measures = (data.fingerprint, task.held_out.fingerprint), dataclasses.asdict(task.measures)
     key = cache.fingerprint(trained["state"], network, *sets, task.options, measures)
-    row |= cache.cached_call(task.memory, _measure, key, task, model, data, part(on_progress, 0.4, 0.7))
+    row |= cache.cached_call(task.memory, _measure, key, task, model, data, subprogress(on_progress, 0.4, 0.7))
     surface = axes = None
     if task.map is not None:
-        surface, axes = _surface(task, model, data, part(on_progress, 0.7, 1.0, "map"))
+        surface, axes = _surface(task, model, data, subprogress(on_progress, 0.7, 1.0, "map"))
         row["convex_share"] = _known(convex_share((axes[0], axes[1]), surface))
     on_progress(1, 1, "done")
     return RunOutcome(row, surface, axes, trained["state"])
@@ -162,7 +162,7 @@ def run_all(tasks: Sequence[Task], n_jobs: int | None, on_progress: OnProgress) 
     total = len(tasks)
     if n_jobs in (None, 1):
         for index, task in enumerate(tasks):
-            share = part(on_progress, index / total, (index + 1) / total)
+            share = subprogress(on_progress, index / total, (index + 1) / total)
             yield run(task, partial(_labelled, share, f"{task.variant.name}, seed {task.seed}"))
         return
     for index, outcome in enumerate(run_parallel((joblib.delayed(run)(task) for task in tasks), n_jobs)):

@@ -18,7 +18,7 @@ from ..core.alignment.similarity import classical_scaling, connected_groups, fea
 from ..core.network.batchnorm import batch_norms
 from ..core.network.fields import in_precision, spread_at_the_door
 from ..landscape import Landscape
-from ..progress import OnProgress, ignore_progress, part
+from ..progress import OnProgress, ignore_progress, subprogress
 from ._connector import ModeConnector
 from ._endpoints import check_fixed_parts, state_of
 from ._joining import JoiningEstimator
@@ -141,7 +141,7 @@ class MinimaMapper(TransformerMixin, JoiningEstimator):
         )
         pairs = list(combinations(range(m), 2))
         for done, (i, j) in enumerate(pairs):
-            step = part(report, done / len(pairs), (done + 1) / len(pairs), f"{names[i]} – {names[j]}")
+            step = subprogress(report, done / len(pairs), (done + 1) / len(pairs), f"{names[i]} – {names[j]}")
             values = self._pair(members[0], thetas[i], thetas[j], land, step)
             for a, b, profile in ((i, j, values["losses"]), (j, i, values["losses"][::-1])):
                 result.barriers[a, b], result.rises[a, b] = values["barrier"], values["rise"]

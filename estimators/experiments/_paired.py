@@ -13,7 +13,7 @@ from ..cache import cached_call, check_memory, describe_module, fingerprint
 from ..core.evidence.paired import compare_pairs
 from ..core.evidence.verdicts import NOT_COMPARABLE
 from ..models import trainable_names
-from ..progress import OnProgress, part
+from ..progress import OnProgress, subprogress
 from ..results import Result, Uncertainty
 
 Row = dict[str, Any]
@@ -128,7 +128,7 @@ def run_jobs(
     rows: list[Row] = []
     found = result(rows)
     for done, job in enumerate(jobs):
-        step = part(on_progress, done / n_jobs, (done + 1) / n_jobs, job.label)
+        step = subprogress(on_progress, done / n_jobs, (done + 1) / n_jobs, job.label)
         answer = cached_call(store, job.function, fingerprint(*job.key), *job.arguments, step)
         rows += [{**job.columns, **row} for row in answer]
         on_progress(round(1000 * (done + 1) / n_jobs), 1000, job.label)

@@ -21,7 +21,7 @@ from ..core.evidence.ranking import kendall
 from ..core.evidence.verdicts import judge_correlation
 from ..data import Examples
 from ..landscape import Landscape
-from ..progress import OnProgress, ignore_progress, part
+from ..progress import OnProgress, ignore_progress, subprogress
 from ..results import Uncertainty
 from ..sharpness import SharpnessEstimator, SharpnessResult
 from ..training import train
@@ -209,12 +209,12 @@ def run_once(
         model,
         data,
         target_loss,
-        on_progress=part(on_progress, 0.0, 0.6),
+        on_progress=subprogress(on_progress, 0.0, 0.6),
         loss=measuring.loss,
         device=measuring.device,
         **training,
     )
-    fitted = measuring.fit(trained, data, initial=model, on_progress=part(on_progress, 0.6, 1.0))
+    fitted = measuring.fit(trained, data, initial=model, on_progress=subprogress(on_progress, 0.6, 1.0))
     found = cast(SharpnessResult, fitted.result_)
     settings = ("loss", "batch_size", "device", "precision", "batch_norm")
     other = Landscape(trained, data, **{name: getattr(measuring, name) for name in settings}).on(held_out)

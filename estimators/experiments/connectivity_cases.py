@@ -22,7 +22,7 @@ from ..connectivity import ModeConnector
 from ..core.evidence.verdicts import NOT_CLEAR, NOT_SUPPORTED, SUPPORTED
 from ..data import Examples, load_data
 from ..models import load_model, trainable_names
-from ..progress import OnProgress, part
+from ..progress import OnProgress, subprogress
 from ..results import Result
 from ..training import train
 from ._paired import mean_and_std
@@ -197,9 +197,9 @@ class ConnectivityCases(ParallelEstimator):
         profiles: list[np.ndarray] = []
         settings: dict[str, Any] = {}
         for done, (case, seed) in enumerate(jobs):
-            step = part(report, done / len(jobs), (done + 1) / len(jobs))
+            step = subprogress(report, done / len(jobs), (done + 1) / len(jobs))
             step(0, 1, f"{case}, pair {seed + 1} of {self.n_seeds}: training")
-            pair = self._pair(case, seed, build, examples, part(step, 0.0, 0.4))
+            pair = self._pair(case, seed, build, examples, subprogress(step, 0.0, 0.4))
             for k, joint in enumerate(self.joints):
                 share = 0.6 / len(self.joints)
                 name = f"{case}, pair {seed + 1} of {self.n_seeds}: {joint}"
@@ -208,7 +208,7 @@ class ConnectivityCases(ParallelEstimator):
                     pair,
                     measured,
                     held_out=held_out,
-                    on_progress=part(step, 0.4 + k * share, 0.4 + (k + 1) * share, name),
+                    on_progress=subprogress(step, 0.4 + k * share, 0.4 + (k + 1) * share, name),
                 )
                 rows.append({"case": case, "seed": seed, "path": joint, **_numbers(connector.result_)})
                 profiles.append(connector.losses_)
@@ -246,10 +246,10 @@ class ConnectivityCases(ParallelEstimator):
             common = self._first_steps(build(first), data, first)
             starts, orders = [common, common], (first + 2, first + 3)
         else:
-            parent = self._train(build(first), data, first, part(report, 0.0, 0.4), **full)
+            parent = self._train(build(first), data, first, subprogress(report, 0.0, 0.4), **full)
             full = {"epochs": int(self.fine_tune_epochs), "lr": float(self.fine_tune_lr)}
             starts, orders = [parent, parent], (first + 4, first + 5)
-        steps = (part(report, 0.4, 0.7), part(report, 0.7, 1.0))
+        steps = (subprogress(report, 0.4, 0.7), subprogress(report, 0.7, 1.0))
         a, b = (
             self._train(start, data, order, step, **full)
             for start, order, step in zip(starts, orders, steps, strict=True)
@@ -261,7 +261,7 @@ class ConnectivityCases(ParallelEstimator):
         size = int(self.train_batch_size)
         epochs, rest = divmod(int(self.split_steps), max(1, len(data) // size))
         constant = {"lr": float(self.train_lr), "schedule": "constant"}
-        ignore = part(lambda *_: None, 0.0, 1.0)
+        ignore = subprogress(lambda *_: None, 0.0, 1.0)
         if epochs:
             # whole batches alone, so that an epoch is the number of steps it was counted as
             model = self._train(

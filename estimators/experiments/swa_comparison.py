@@ -21,7 +21,7 @@ from ..checks import check_seed
 from ..core.network.copying import private_copy
 from ..data import Examples, load_data
 from ..landscape import Landscape
-from ..progress import OnProgress, ignore_progress, part
+from ..progress import OnProgress, ignore_progress, subprogress
 from ..results import Uncertainty
 from ..sharpness import SharpnessSettings, average_case, lambda_max
 from ._paired import Job, PairedResult, Quantity, judge_pairs, network_key, run_jobs, unequal_losses
@@ -227,7 +227,7 @@ def run_seed(
         held_out=held_out,
         compare=True,
         trace=False,
-        on_progress=part(on_progress, 0.0, 0.5),
+        on_progress=subprogress(on_progress, 0.0, 0.5),
         **training,
     )
     land = fitted._landscape(model, data, batch_norm="recompute")
@@ -248,7 +248,7 @@ def run_seed(
                 "distance": float((at.theta.double() - end.double()).norm()),
             }
         )
-        part(on_progress, 0.5, 1.0)(i + 1, len(GROUPS), f"measured {group}")
+        subprogress(on_progress, 0.5, 1.0)(i + 1, len(GROUPS), f"measured {group}")
     return rows
 
 

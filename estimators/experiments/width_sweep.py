@@ -32,7 +32,7 @@ from ..base import ParallelEstimator
 from ..connectivity import ModeConnector
 from ..core.evidence.verdicts import judge_trend
 from ..data import Examples, load_data
-from ..progress import OnProgress, ignore_progress, part
+from ..progress import OnProgress, ignore_progress, subprogress
 from ..results import Result
 from ..variants import Variant
 
@@ -188,14 +188,14 @@ class WidthSweep(ParallelEstimator):
         def result() -> WidthSweepResult:
             return self._result(factors, outcomes, barriers, architecture, examples)
 
-        for outcome in run_all(tasks, self.n_jobs, part(report, 0.0, len(tasks) / total)):
+        for outcome in run_all(tasks, self.n_jobs, subprogress(report, 0.0, len(tasks) / total)):
             outcomes.append(outcome)
             if on_partial is not None:
                 on_partial(result())
         for group in (tasks[i : i + self.n_seeds] for i in range(0, len(tasks), self.n_seeds)):
             for first, second in pairwise(range(len(group))):
                 done = len(tasks) + len(barriers)
-                share = part(report, done / total, (done + 1) / total)
+                share = subprogress(report, done / total, (done + 1) / total)
                 offset = tasks.index(group[0])
                 pair = outcomes[offset + first], outcomes[offset + second]
                 barriers.append(self._barrier(group[first], pair, share))

@@ -16,7 +16,7 @@ from ..base import LandscapeEstimator
 from ..checks import check_choice, not_negative, positive, whole
 from ..core.saddles.optimizers import OPTIMIZERS
 from ..core.saddles.test_functions import SURFACES
-from ..progress import OnProgress, ignore_progress, part
+from ..progress import OnProgress, ignore_progress, subprogress
 from ._race import RaceSettings, SaddleRace, automatic_lr
 from ._result import EscapeResult, measure_names, measure_table
 from ._start import Saddle, analytic_saddle, embedded_saddle, landscape_objective, origin_saddle, strict_saddle
@@ -170,7 +170,7 @@ class SaddleEscaper(TransformerMixin, LandscapeEstimator):
                 )
             self._land = self._landscape(model, data, batch_norm="frozen")
         search = SEARCH_SHARE if self.saddle == "strict" else 0.0
-        saddle = self._find(part(report, 0.0, search, "searching for a saddle"))
+        saddle = self._find(subprogress(report, 0.0, search, "searching for a saddle"))
         self._centre = saddle.centre.cpu().numpy()
         formula = {"model": "a surface with a formula", "data": "64 tilted copies"}
         settings = (formula if self._land is None else self._land.settings) | self._own_settings()
@@ -182,7 +182,7 @@ class SaddleEscaper(TransformerMixin, LandscapeEstimator):
                 on_partial(result)
             for i, name in enumerate(names):
                 begin, end = (search + (1 - search) * n / len(names) for n in (i, i + 1))
-                result = self._run(race, result, name, part(report, begin, end, OPTIMIZERS[name].title))
+                result = self._run(race, result, name, subprogress(report, begin, end, OPTIMIZERS[name].title))
                 if on_partial is not None and i + 1 < len(names):
                     on_partial(race.with_plane(result))
             result = race.with_plane(result)

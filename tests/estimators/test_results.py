@@ -16,7 +16,7 @@ from estimators import (
     SharpnessResult,
     SurfaceResult,
 )
-from estimators.progress import part, progress_bar
+from estimators.progress import progress_bar, subprogress
 from estimators.results import REGISTRY, Kind
 
 
@@ -75,7 +75,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, sample, monkeypatch):
 
 def test_progress_maps_parts_and_draws_a_bar(capsys):
     seen = []
-    half = part(lambda d, t, m: seen.append((d, t, m)), 0.5, 1.0, "second")
+    half = subprogress(lambda d, t, m: seen.append((d, t, m)), 0.5, 1.0, "second")
     half(1, 2, "inner")
     half(2, 2, "inner")
     assert seen == [(750, 1000, "second"), (1000, 1000, "second")]
