@@ -7,7 +7,7 @@ PEERS  := .venv-peers
 PEERS_READY := $(PEERS)/.ready
 PEERS_PINS  := tests/benchmarks/constraints.txt
 
-.PHONY: app test setup lint demo bench bench-setup bench-check clean
+.PHONY: app test setup lint demo bench bench-setup bench-check gpu clean
 .DEFAULT_GOAL := app
 
 app: $(READY)            ## set up and open the app on the embedded digits
@@ -27,6 +27,9 @@ demo: $(READY)           ## the main job without a browser: an HTML report, its 
 
 bench: $(PEERS_READY)    ## speed against public peers in ten minutes, printed as tables
 	$(PEERS)/bin/python -m tests.benchmarks
+
+gpu: $(READY)            ## every CUDA path against the CPU, then times, on one card within eight minutes
+	$(BIN)/python -m tests.benchmarks.bench_gpu
 
 bench-setup: $(PEERS_READY)
 

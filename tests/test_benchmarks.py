@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks import __main__ as bench
-from tests.benchmarks import machine
+from tests.benchmarks import bench_gpu, machine
 from tests.benchmarks.machine import Reading, others, verdict
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -73,3 +73,29 @@ def test_a_failed_step_is_named_and_the_others_run(monkeypatch, capfd):
     assert bench.main() == 1
     out = capfd.readouterr().out
     assert seen == ["no_such_module", ""] and "First: failed with exit status 1" in out and "### Second" in out
+
+
+def test_the_checks_of_make_gpu_pass_in_a_rehearsal_on_the_cpu():
+    found = list(bench_gpu.checks("cpu", 16, ("test_resnet",)))
+    assert [check.name for check in found if not check.passed] == []
+    assert len(found) == 14 and any("halved to 4" in check.name for check in found)
+
+
+def test_a_path_that_stays_where_it_was_fails_a_check(monkeypatch):
+    from estimators.core.network.working_copy import Network
+
+    data = bench_gpu.load_data("digits", n_samples=16)
+    model = bench_gpu.load_model("test_resnet", num_classes=10, image_size=32)
+    wanted = bench_gpu.Landscape(model, data, device="cpu", batch_norm="frozen")
+    losses = wanted.evaluate(*bench_gpu.plane(wanted)).losses
+    monkeypatch.setattr(Network, "combine", lambda *args: None)  # a recording that reads an old buffer, say
+    first = next(bench_gpu._values("test_resnet", model, data, "cpu", losses))
+    assert not first.passed and first.error > 0.1
+    assert not bench_gpu.Check("no number", float("nan"), 1.0).passed
+
+
+def test_without_a_card_it_says_how_to_rehearse(monkeypatch, capsys):
+    monkeypatch.setattr(bench_gpu.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["bench_gpu"])
+    assert bench_gpu.main() == 2
+    assert "Use --device cpu for a rehearsal" in capsys.readouterr().err
