@@ -11,6 +11,7 @@ import math
 import os
 import struct
 import zipfile
+from contextlib import nullcontext
 from typing import IO
 
 import numpy as np
@@ -22,12 +23,12 @@ _CHUNK = 1 << 20
 _KINDS = "biufcmMSU"  # numbers, times and text: no objects, no records
 
 
-def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
+def read_npz(path: str | os.PathLike | IO[bytes]) -> dict[str, np.ndarray]:
     """Read the arrays of an NPZ file within bounds of memory and time.
 
     Parameters
     ----------
-    path : path
+    path : path or binary file
         What `numpy.savez` or `numpy.savez_compressed` wrote.
 
     Returns
@@ -40,11 +41,10 @@ def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
         In one short line, whatever is wrong with the file.
     """
     try:
-        with open(path, "rb") as handle:
-            _check_directory(handle)
+        with open(path, "rb") if isinstance(path, str | os.PathLike) else nullcontext(path) as handle:
+            size = _checked_size(handle)
             with zipfile.ZipFile(handle) as archive:
-                room = max(SMALL, RATIO * os.fstat(handle.fileno()).st_size)
-                return _arrays(archive, room)
+                return _arrays(archive, max(SMALL, RATIO * size))
     except (
         Exception
     ) as error:  # a damaged file fails in dozens of ways: a bad ZIP, a broken stream, a header of no sense
@@ -61,8 +61,8 @@ def cut(words: object, length: int = 200) -> str:
     return first if len(first) <= length else f"{first[: length - 1]}…"
 
 
-def _check_directory(handle: IO[bytes]) -> None:
-    """Refuse an archive whose list of contents is large, before `zipfile` reads it whole."""
+def _checked_size(handle: IO[bytes]) -> int:
+    """Give the bytes of an archive; one whose list of contents is large is refused before `zipfile` reads it whole."""
     size = handle.seek(0, os.SEEK_END)
     handle.seek(max(0, size - (1 << 16) - 22))
     end = handle.read()
@@ -72,6 +72,7 @@ def _check_directory(handle: IO[bytes]) -> None:
     (directory,) = struct.unpack("<I", end[at + 12 : at + 16])
     if directory > DIRECTORY or b"PK\x06\x07" in end[max(0, at - 20) : at]:
         raise ValueError("it lists too many arrays")
+    return size
 
 
 def _arrays(archive: zipfile.ZipFile, room: int) -> dict[str, np.ndarray]:

@@ -8,14 +8,19 @@ import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import UnionType
-from typing import Any, ClassVar, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import IO, Any, ClassVar, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import numpy as np
 
 from .npz import SMALL, cut, read_npz
+from .writing import whole
 
 REGISTRY: dict[str, type[Result]] = {}
 Kind = Literal["stderr", "residual", "bracket", "estimate"]
+
+
+class ResultError(ValueError):
+    """A file is not a result that can be read; the message is one sentence."""
 
 
 class Uncertainty(NamedTuple):
@@ -106,42 +111,47 @@ class Result:
         return np.array([row.get(column) for row in value], dtype=float)
 
     def save(self, path: str | os.PathLike) -> Path:
-        """Write the result to `path` (.npz), whole or not at all, with a checksum of all that is in it."""
+        """Write the result to `path` (.npz), whole or not at all, with a checksum of all that is in it.
+
+        Raises
+        ------
+        OSError
+            In one sentence, when the disk is full or the folder can't be written to.
+        """
         file = Path(path)
-        file.parent.mkdir(parents=True, exist_ok=True)
         arrays: dict[str, np.ndarray] = {}
         plain = {f.name: _pack(getattr(self, f.name), f.name, arrays) for f in fields(self)}
         header = {"class": type(self).__name__, "version": self.version, "fields": plain}
         header["sha256"] = _digest(header, arrays)
         write = np.savez_compressed if sum(a.nbytes for a in arrays.values()) <= SMALL else np.savez
-        temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-        try:
-            with open(temporary, "wb") as handle:
-                write(handle, __header__=np.array(json.dumps(header)), **arrays)  # type: ignore[arg-type]
-                handle.flush()
-                os.fsync(handle.fileno())
-            os.replace(temporary, file)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with whole(file) as temporary, open(temporary, "wb") as handle:
+            write(handle, __header__=np.array(json.dumps(header)), **arrays)  # type: ignore[arg-type]
         return file
 
     @staticmethod
-    def load(path: str | os.PathLike) -> Result:
+    def load(path: str | os.PathLike | IO[bytes], name: str = "") -> Result:
         """Read a result written by `save`.
 
         The file may come from anyone: nothing is unpacked before its size is known (256 MiB, or 20 times the file's
         own), and nothing in it is run.
 
+        Parameters
+        ----------
+        path : path or binary file
+        name : str
+            What to call it in a message; the name of the file by default.
+
         Raises
         ------
-        ValueError
-            If the file is not one, or holds other content than was saved.
+        ResultError
+            A ValueError: if the file is not one, or holds other content than was saved.
         """
         try:
             return _made(read_npz(path))
         except Exception as error:  # in a file from anyone a field may have any type, and a header any depth
-            raise ValueError(
-                f"A result must be an NPZ file saved by Loss Atlas, got {cut(Path(path).name, 80)!r}: {cut(error)}. "
+            called = name or Path(str(getattr(path, "name", path))).name
+            raise ResultError(
+                f"A result must be an NPZ file saved by Loss Atlas, got {cut(called, 80)!r}: {cut(error)}. "
                 "Export it again from the Runs page or with Result.save."
             ) from error
 

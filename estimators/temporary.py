@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import weakref
 from pathlib import Path
+
+from .writing import new_temporary_folder
 
 
 class _Folder:
@@ -35,7 +36,7 @@ class TemporaryPath(type(Path())):  # type: ignore[misc]  # the class of this sy
 
 def temporary_folder() -> TemporaryPath:
     """Make a temporary folder that lives as long as a path from it."""
-    path = TemporaryPath(tempfile.mkdtemp(prefix="loss-atlas-"))
+    path = TemporaryPath(new_temporary_folder())
     path.folder = _Folder(str(path))
     return path
 

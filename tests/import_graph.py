@@ -16,7 +16,14 @@ PACKAGES = ("estimators", "app")
 # From the ground up: a module imports its own floor or a lower one, never a higher one.
 FLOORS = (
     ("estimators.core",),
-    ("estimators.checks", "estimators.progress", "estimators.cache", "estimators.npz", "estimators.temporary"),
+    (
+        "estimators.checks",
+        "estimators.progress",
+        "estimators.cache",
+        "estimators.npz",
+        "estimators.temporary",
+        "estimators.writing",
+    ),
     (
         "estimators.results",
         "estimators.data",

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import joblib
@@ -195,16 +194,14 @@ def _train(task: Task, model: nn.Module, data: Examples, on_progress: OnProgress
     settings = {k: v for k, v in task.training.items() if k != "label_noise"}  # the labels carry it already
     settings |= {name: task.options[name] for name in ("loss", "device")}
     start = time.perf_counter()
-    with TemporaryDirectory(prefix="loss-atlas-") as folder:
-        outcome = train(
-            model,
-            data,
-            random_state=task.seed,
-            checkpoint_dir=folder,
-            checkpoint_every=settings["epochs"],
-            on_progress=on_progress,
-            **settings,
-        )
+    outcome = train(
+        model,
+        data,
+        random_state=task.seed,
+        checkpoint_every=settings["epochs"],
+        on_progress=on_progress,
+        **settings,
+    )
     seconds = time.perf_counter() - start
     state = {name: value.detach().cpu() for name, value in outcome.model.state_dict().items()}
     finite = all(torch.isfinite(v).all() for v in state.values() if v.is_floating_point())

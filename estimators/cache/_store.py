@@ -179,12 +179,13 @@ class SealedStore(FileSystemStoreBackend):
     """
 
     size_limit: int
-    _written: int | None
+    _written: int  # bytes since the limits were last applied here
+    _looked: bool  # whether this process has looked if they are due
 
     def configure(self, location: str, verbose: int = 1, backend_options: dict | None = None) -> None:
         """Make the folder; one that can't be made answers nothing and keeps nothing."""
         self.location, self.verbose = str(location), verbose
-        self.compress, self.mmap_mode, self._written = False, None, None
+        self.compress, self.mmap_mode, self._written, self._looked = False, None, 0, False
         self.size_limit = memstr_to_bytes((os.environ.get("LOSS_ATLAS_CACHE_SIZE") or SIZE_LIMIT).upper())
         try:
             super().configure(self.location, verbose, {})
@@ -267,6 +268,9 @@ class SealedStore(FileSystemStoreBackend):
         if location == self.location:
             shutil.rmtree(self.folder, ignore_errors=True)
             shutil.rmtree(os.path.join(location, _PACKAGE), ignore_errors=True)
+            left = len(self.get_items())
+            if left:
+                _warn(f"{left} answers in {self.location} could not be removed", "Look at the folder's permissions.")
         elif os.path.isdir(location):
             shutil.rmtree(location, ignore_errors=True)
         else:
@@ -281,26 +285,31 @@ class SealedStore(FileSystemStoreBackend):
         return {}
 
     def _keep_within_limits(self, written: int) -> None:
-        """Apply the limits once a day, and when much was written."""
-        stamp = self.folder / _TRIMMED
-        if self._written is None:
-            self._written = 0
-            due = not stamp.exists() or stamp.stat().st_mtime < time.time() - 86400
-        else:
-            due = False
+        """Apply the limits once a day, and when much was written.
+
+        A clock that was set forward makes every entry look unused for long. So where nobody looked for as long, age
+        counts only from the next day on, and a look that seems to lie ahead is none.
+        """
+        stamp, now = self.folder / _TRIMMED, time.time()
+        try:
+            since = now - stamp.stat().st_mtime
+        except OSError:  # the first time, or another process has just cleared the cache
+            since = float("inf")
         self._written += written
+        due, self._looked = not self._looked and not 0 <= since <= 86400, True
         if due or self._written > self.size_limit // 8:
             self._written = 0
             stamp.touch(mode=0o600)
-            self.enforce_store_limits(self.size_limit, age_limit=AGE_LIMIT)
+            limit = None if AGE_LIMIT.total_seconds() <= since < float("inf") else AGE_LIMIT
+            self.enforce_store_limits(self.size_limit, age_limit=limit)
 
 
 def _name(call_id: Any) -> str:
     return hashlib.sha256("/".join(call_id).encode()).hexdigest()
 
 
-def _warn(what: str) -> None:
-    warnings.warn(f"Cache: {what}. The work goes on; without the entry it is done anew next time.", CacheWarning, 3)
+def _warn(what: str, then: str = "The work goes on; without the entry it is done anew next time.") -> None:
+    warnings.warn(f"Cache: {what}. {then}", CacheWarning, 3)
 
 
 register_store_backend(BACKEND, SealedStore)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import safetensors
 import safetensors.torch
 from torch import Tensor
+
+from ..writing import whole
 
 
 def save_checkpoint(
@@ -31,19 +34,23 @@ def save_checkpoint(
     -------
     Path
         The file written.
+
+    Raises
+    ------
+    OSError
+        In one sentence, when the disk is full or the folder can't be written to.
     """
     file = Path(path)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}
     header = {k: json.dumps(v) for k, v in (metadata or {}).items()} | {"format": "pt"}
-    try:
-        safetensors.torch.save_file(tensors, str(temporary), header)
-        with open(temporary, "rb+") as handle:
-            os.fsync(handle.fileno())
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole(file) as temporary:
+        try:
+            safetensors.torch.save_file(tensors, str(temporary), header)
+        except safetensors.SafetensorError as error:  # the library hides what the system said
+            code = re.search(r"os error (\d+)", str(error))
+            if code is None:
+                raise
+            raise OSError(int(code[1]), os.strerror(int(code[1])), str(file)) from error
     return file
 
 

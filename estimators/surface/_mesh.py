@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..writing import whole
 from ._result import SurfaceResult
 
 FORMATS = ("obj", "stl", "vtk")
@@ -65,9 +66,9 @@ def write_mesh(
             if values.size:
                 data[name] = values.reshape(-1)[kept]
     mesh = meshio.Mesh(points, [("triangle", triangles)], point_data=data)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    options = {"binary": True} if file.suffix.lower() == ".stl" else {}
-    meshio.write(file, mesh, **options)
+    kind = file.suffix.lower().lstrip(".")
+    with whole(file) as temporary:
+        meshio.write(temporary, mesh, file_format=kind, **({"binary": True} if kind == "stl" else {}))
     return file
 
 
