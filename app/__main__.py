@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from app import workspace
 from app.own_models import import_models
 
 HOST = "127.0.0.1"
@@ -53,6 +54,9 @@ def streamlit_arguments(port: int, headless: bool) -> list[str]:
         str(script),
         f"--server.address={HOST}",
         f"--server.port={port}",
+        *(f"--server.allowedHosts={host}" for host in (HOST, "localhost")),
+        "--server.enableCORS=true",
+        "--server.enableXsrfProtection=true",
         f"--server.headless={str(headless).lower()}",
         "--server.showEmailPrompt=false",
         "--server.fileWatcherType=none",
@@ -62,6 +66,18 @@ def streamlit_arguments(port: int, headless: bool) -> list[str]:
         "--logger.hideWelcomeMessage=true",
         "--runner.postScriptGC=false",
     ]
+
+
+def stay_on_this_machine() -> None:
+    """Let no page of another site make the server ask for this machine's public address.
+
+    To a WebSocket of a foreign origin Streamlit compares the addresses under which the machine might be known, and
+    asks a host on the internet for one of them. Here the server is known under its own alone.
+    """
+    from streamlit import net_util
+
+    net_util.get_external_ip = lambda: None
+    net_util.get_internal_ip = lambda: HOST
 
 
 def cache(clear: bool = False, reduce: str | None = None) -> int:
@@ -176,6 +192,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error(str(error))
     if options.port is not None and not 1 <= options.port <= 65535:
         parser.error(f"port must be between 1 and 65535, got {options.port}. Leave it out to take a free one.")
+    problem = workspace.problem()
+    if problem:  # the app says it too, and works without keeping anything
+        print(problem, file=sys.stderr, flush=True)
     try:
         port = options.port or free_port()
     except ValueError as error:
@@ -189,6 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A folder called pages beside the script is Streamlit's older way to several pages: without this line its
     # list would flash in the sidebar of a new session until st.navigation has spoken.
     PagesManager.uses_pages_directory = False
+    stay_on_this_machine()
     # What Home needs is loaded before the first page is asked for. Streamlit's caches note that no server runs yet.
     logging.getLogger("streamlit.runtime.caching.cache_data_api").setLevel(logging.ERROR)
     importlib.import_module("app.pages.home.page")

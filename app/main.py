@@ -18,8 +18,9 @@ from pathlib import Path
 import streamlit as st
 
 from app import widgets, workspace
+from app.__main__ import stay_on_this_machine
 from app.pages import FOLDERS
-from app.texts import texts
+from app.texts import plain, texts
 from app.work import jobs
 from app.workspace import trainings
 
@@ -41,6 +42,7 @@ PAGES = (
 RAISE = "LOSS_ATLAS_RAISE"
 
 WARM_UP_AFTER = 4.0  # seconds
+LOOK_AGAIN = 20.0  # seconds for which a look at the workspace holds
 
 STATIC = Path(__file__).with_name("static")
 
@@ -82,7 +84,7 @@ def failure(error: Exception) -> None:
     text = texts("common")
     reason = str(error) or type(error).__name__
     st.error(
-        text("page_failed.help", error=reason, log=workspace.log_path()),
+        text("page_failed.help", error=plain(reason), log=plain(workspace.log_path())),
         title=text("page_failed"),
         icon=":material/error:",
     )
@@ -108,14 +110,23 @@ def warm_up() -> threading.Thread:
     return thread
 
 
+@st.cache_data(ttl=LOOK_AGAIN, show_spinner=False)
+def unwritable() -> str | None:
+    """Say why nothing can be kept in the workspace; None when it can."""
+    return workspace.problem()
+
+
 @st.cache_resource(show_spinner=False)
 def recovered() -> list[str]:
     """Bring interrupted trainings into the library once, and name them."""
+    if unwritable():
+        return []
     return [checkpoint.name for checkpoint in trainings.recover()]
 
 
 def main() -> None:
     """Draw one run of the app."""
+    stay_on_this_machine()  # where Streamlit itself was started
     text = texts("common")
     st.set_page_config(page_title=text("app"), page_icon=str(STATIC / "mark.svg"), layout="wide")
     shade = "dark" if st.context.theme.type == "dark" else "light"
@@ -123,7 +134,7 @@ def main() -> None:
     jobs.get_queue()
     if recovered() and "_told_recovered" not in st.session_state:
         st.session_state["_told_recovered"] = True
-        st.toast(text("recovered", names=", ".join(recovered())), icon=":material/restore:", duration="long")
+        st.toast(text("recovered", names=plain(", ".join(recovered()))), icon=":material/restore:", duration="long")
     sections: dict[str, list[st.Page]] = {}
     pages: dict[str, st.Page] = {}
     for section, page, icon in PAGES:
@@ -136,6 +147,9 @@ def main() -> None:
     chosen = st.navigation(sections)
     with st.sidebar:
         widgets.activity()
+    problem = unwritable()
+    if problem:
+        st.warning(plain(problem), title=text("unwritable"), icon=":material/save:")
     chosen.run()
     if not os.environ.get(RAISE):
         warm_up()

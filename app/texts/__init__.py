@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 from functools import lru_cache
 
 from app.pages import FOLDERS
@@ -61,6 +62,25 @@ class Texts:
 
     def __contains__(self, key: str) -> bool:
         return key in _table(self._page, language())
+
+
+_MARKS = re.compile(r"[\\`*\[\]<>$~#|]")
+
+
+def plain(words: object, most: int = 2000, lines: int = 40) -> str:
+    r"""Return words that a file, a folder or a person gave as Markdown that shows them and does nothing else.
+
+    No image is fetched from another host, no colour set, no markup read; long ones are cut, and every line stays one.
+
+    Examples
+    --------
+    >>> plain("![x](http://a.b/c.png) of test_resnet")
+    '!\\[x\\](http://a.b/c.png) of test_resnet'
+    """
+    said = str(words)
+    listed = said[:most].splitlines()
+    cut = "…" if len(said) > most or len(listed) > lines else ""
+    return _MARKS.sub(lambda found: "\\" + found[0], "  \n".join(listed[:lines])) + cut
 
 
 def texts(page: str) -> Texts:

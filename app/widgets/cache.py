@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from app import state
-from app.texts import texts
+from app.texts import plain, texts
 
 _SIZES = ("100M", "1G", "5G")  # to choose from when reducing
 _FRESH = 60  # seconds for which a look at the folder holds
@@ -20,17 +20,19 @@ def stored_answers(page: str) -> None:
         if not st.toggle(text("cache.look"), key=state.key(page, "cache")):
             return  # looking walks the whole folder
         info = _look()
-        st.write(text("cache.holds", entries=f"{info.entries:,}", size=f"{info.size / 1e6:,.1f}", path=info.folder))
+        st.write(
+            text("cache.holds", entries=f"{info.entries:,}", size=f"{info.size / 1e6:,.1f}", path=plain(info.folder))
+        )
         if info.oldest is not None:
             st.caption(text("cache.oldest", day=f"{info.oldest:%Y-%m-%d}"))
         st.caption(text("cache.limits", limit=f"{info.limit / 2**30:g}", days=info.max_age.days))
         with st.container(horizontal=True, vertical_alignment="bottom"):
-            size = st.selectbox(text("cache.reduce"), _SIZES, key=state.key(page, "cache.size"), width=160)
+            target = st.selectbox(text("cache.reduce"), _SIZES, key=state.key(page, "cache.size"), width=160)
             st.button(
                 text("cache.reduce.go"),
                 key=state.key(page, "cache.reduce"),
                 on_click=_reduce,
-                args=(size,),
+                args=(target,),
                 icon=":material/compress:",
             )
             st.button(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,7 +11,7 @@ import pandas as pd
 import streamlit as st
 
 from app import state, workspace
-from app.texts import texts
+from app.texts import plain, texts
 from app.workspace import Entry
 
 Kept = TypeVar("Kept", bound=Entry)
@@ -52,7 +53,8 @@ def rename_box(page: str, entry: Entry) -> None:
     st.button(
         text("rename"),
         key=f"{page}.rename-go.{entry.id}",
-        on_click=lambda: entry.rename(st.session_state[box]),
+        on_click=attempt,
+        args=(page, lambda: entry.rename(st.session_state[box])),
         icon=":material/edit:",
     )
 
@@ -63,21 +65,48 @@ def delete_button(page: str, entry: Entry) -> None:
     def delete() -> None:
         state.remember(page, "binned", (entry.title, str(entry.delete())))
 
-    st.button(texts(page)("delete"), key=f"{page}.delete.{entry.id}", on_click=delete, icon=":material/delete:")
+    st.button(
+        texts(page)("delete"),
+        key=f"{page}.delete.{entry.id}",
+        on_click=attempt,
+        args=(page, delete),
+        icon=":material/delete:",
+    )
+
+
+def attempt(page: str, change: Callable[[], Any]) -> None:
+    """Change something in the workspace; what stops it is said by the page's `undo_bar`."""
+    try:
+        change()
+    except (OSError, ValueError) as error:  # a full disk, or an entry that another process has just deleted
+        state.remember(page, "refused", str(error))
+
+
+@contextmanager
+def said() -> Iterator[None]:
+    """Say beside a button what stopped a change of the workspace."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        st.error(plain(error), icon=":material/error:")
 
 
 def undo_bar(page: str) -> None:
-    """Offer to bring back what was deleted last on a page."""
+    """Say what stopped the last change on a page; offer to bring back what was deleted last."""
     text, last = texts("common"), state.recall(page, "binned")
+    refused = state.recall(page, "refused")
+    if refused:
+        st.error(plain(refused), icon=":material/error:")
+        state.remember(page, "refused", None)
     if not last or not Path(last[1]).exists():
         return
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.markdown(text("deleted", name=last[0]), width="content")
+        st.markdown(text("deleted", name=plain(last[0])), width="content")
         st.button(
             text("undo"),
             key=state.key(page, "undo"),
-            on_click=_undo,
-            args=(page, last[1]),
+            on_click=attempt,
+            args=(page, lambda: _undo(page, last[1])),
             icon=":material/undo:",
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from app.state import key
-from app.texts import texts
+from app.texts import plain, texts
 
 _SETTINGS = (
     "model", "data", "n_examples", "batch_norm", "normalization", "loss", "precision", "bfloat16_deviation",
@@ -88,7 +87,8 @@ def settings_line(result: Any, **more: Any) -> None:
         settings["data"] = f"{settings['data']} ({settings['split']})"
     if settings.get("batch_norm_chosen_by") == "auto":
         settings["batch_norm"] = text("setting.batch_norm.auto", value=settings["batch_norm"])
-    parts = [text(f"setting.{name}", value=settings[name]) for name in _SETTINGS if settings.get(name) is not None]
+    words = {name: plain(value) if isinstance(value, str) else value for name, value in settings.items()}
+    parts = [text(f"setting.{name}", value=words[name]) for name in _SETTINGS if words.get(name) is not None]
     if parts:
         st.caption(" · ".join(parts))
 
@@ -106,12 +106,7 @@ def show_table(table: Any, **options: Any) -> None:
 def notes(said: Sequence[str]) -> None:
     """Write what has to be known to read a result, a line each."""
     for note in said:
-        st.caption(f":orange[:material/info:] {note}")
-
-
-def plain(words: str) -> str:
-    """Keep names that came from a file from being read as Markdown, which could ask a foreign host for a picture."""
-    return re.sub(r"([\\`*\[\]<>$~|#])", r"\\\1", words)
+        st.caption(f":orange[:material/info:] {plain(note)}")
 
 
 def definitions(text: Callable[..., str], names: Sequence[str], *, expanded: bool = False) -> None:
@@ -127,7 +122,6 @@ _VERDICTS = {
     "not supported": ("red", ":material/cancel:"),
     "not clear here": ("orange", ":material/help:"),
     "not comparable": ("gray", ":material/block:"),
-    "not tested": ("gray", ":material/radio_button_unchecked:"),
 }
 
 
@@ -136,7 +130,7 @@ def verdict(state: str, sentence: str) -> None:
 
     Parameters
     ----------
-    state : {"supported", "not supported", "not clear here", "not comparable", "not tested"}
+    state : {"supported", "not supported", "not clear here", "not comparable"}
     sentence : str
         The claim and the number it rests on.
     """

@@ -11,7 +11,7 @@ from streamlit.delta_generator import DeltaGenerator
 from app import export
 from app.catalog import DataSpec, PointSpec
 from app.state import key, recall, remember
-from app.texts import texts
+from app.texts import plain, texts
 from app.widgets.form import Form
 from app.widgets.frame import definitions, page_header
 from app.work import jobs
@@ -155,11 +155,11 @@ def status(job: jobs.Job) -> None:
         bar, button = st.columns([5, 1], vertical_alignment="center")
         ahead = [j for j in jobs.live() if j.id != job.id and j.created < job.created]
         if job.state == jobs.QUEUED and ahead:
-            words = text("job.waiting", count=len(ahead), title=ahead[0].title)
+            words = text("job.waiting", count=len(ahead), title=plain(ahead[0].title))
         elif job.eta is None:
-            words = text("job.running", title=job.title, message=job.message or text("job.starting"))
+            words = text("job.running", title=plain(job.title), message=plain(job.message) or text("job.starting"))
         else:
-            words = text("job.eta", title=job.title, message=job.message, eta=duration(job.eta))
+            words = text("job.eta", title=plain(job.title), message=plain(job.message), eta=duration(job.eta))
         bar.progress(job.fraction, text=words)
         asked = job.cancel_event.is_set()
         button.button(
@@ -171,15 +171,15 @@ def status(job: jobs.Job) -> None:
         )
     elif job.state == jobs.FAILED:
         st.error(
-            job.error or text("job.failed"),
-            title=text("job.failed_title", title=job.title),
+            plain(job.error) if job.error else text("job.failed"),
+            title=text("job.failed_title", title=plain(job.title)),
             icon=":material/error:",
         )
     elif job.state == jobs.CANCELLED:
         kept = text("job.cancelled_kept") if job.partial is not None else ""
-        st.info(text("job.cancelled", title=job.title) + " " + kept, icon=":material/cancel:")
+        st.info(text("job.cancelled", title=plain(job.title)) + " " + kept, icon=":material/cancel:")
     if job.note:
-        st.warning(job.note, icon=":material/warning:")
+        st.warning(plain(job.note), icon=":material/warning:")
 
 
 def activity() -> None:
@@ -195,7 +195,7 @@ def activity() -> None:
             st.rerun()
         text = texts("common")
         for job in running:
-            st.progress(job.fraction, text=f":small[{job.title}]")
+            st.progress(job.fraction, text=f":small[{plain(job.title)}]")
         st.caption(text("activity", count=len(running)))
 
     panel()

@@ -13,12 +13,13 @@ import streamlit as st
 
 from app import catalog
 from app.catalog import DataSpec, PointSpec
-from app.texts import texts
+from app.texts import plain, texts
 from app.widgets.form import Form
-from app.widgets.frame import plain
 from app.workspace import library
 
 LIBRARY, TIMM, FILE = "library", "timm", "file"
+CHECKPOINT_TYPES = ["safetensors", "pt", "pth", "bin", "ckpt", "th", "tar", "pkl"]
+LARGEST_CHECKPOINT = 4096  # MB
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def _library_point(page: str, data: DataSpec | None, role: str, epochs: bool) ->
             return None
         trained_on = entry.info.get("data", {}).get("source")
         if trained_on and trained_on != data.source:
-            st.warning(text("library.other_data", trained=trained_on, chosen=data.source))
+            st.warning(text("library.other_data", trained=plain(trained_on), chosen=plain(data.source)))
     return PointSpec.from_checkpoint(entry, epoch)
 
 
@@ -162,7 +163,7 @@ def architecture_picker(page: str, role: str = "m") -> str | None:
     name = form.choice("architecture", names, accept_new_options=True, private=True, words=str)
     problem = catalog.check_architecture(str(name or ""))
     if problem:
-        st.error(problem)
+        st.error(plain(problem))
         return None
     return str(name)
 
@@ -199,6 +200,7 @@ def file_point(page: str, data: DataSpec | None, role: str) -> PointSpec | None:
         return None
     entries, made_as, problem = _described(path, _stamp(path))
     if problem:
+        library.drop_upload(path)
         st.error(plain(problem))
         return None
     # What is chosen of one file is not chosen of another.
@@ -215,10 +217,14 @@ def _file(form: Form, key: str) -> tuple[Path | None, str]:
     """Ask for a file, to be sent or on this computer; give its path and what a person calls it."""
     text = texts("common")
     if form.switch("given", ("upload", "path"), label_visibility="collapsed") == "upload":
-        upload = st.file_uploader(
-            text("file"), type=["safetensors", "pt", "pth", "bin", "ckpt", "th", "tar", "pkl"], key=key
-        )
-        return (library.store_upload(upload.getvalue(), upload.name), upload.name) if upload else (None, "")
+        upload = st.file_uploader(text("file"), type=CHECKPOINT_TYPES, max_upload_size=LARGEST_CHECKPOINT, key=key)
+        if upload is None:
+            return None, ""
+        try:
+            return library.store_upload(upload.getvalue(), upload.name), upload.name
+        except OSError as error:  # a full disk
+            st.error(plain(error))
+            return None, ""
     typed = form.text("file_path", placeholder="/home/me/last.pth.tar", private=True)
     path = Path(typed).expanduser()
     return (path, path.name) if typed else (None, "")
@@ -309,7 +315,7 @@ def data_picker(
         source = form.text("data.path", placeholder="/home/me/pictures", private=True)
         problem = catalog.check_source(source) if source else text("data.path.missing")
         if problem:
-            (st.error if source else st.caption)(problem)
+            (st.error if source else st.caption)(plain(problem))
     left, middle, right = form.columns([1.35, 1, 1])
     used = left.choice("split", splits, split)
     count = middle.integer("samples", samples, 2, step=64)
@@ -319,7 +325,7 @@ def data_picker(
             return None
         missing = catalog.check_source(source, used)
         if missing:
-            st.error(missing)
+            st.error(plain(missing))
             return None
     there = catalog.available(source, used)
     if count > there:

@@ -8,7 +8,7 @@ from pathlib import Path
 import streamlit as st
 
 from app.catalog import PointSpec
-from app.texts import texts
+from app.texts import plain, texts
 from app.widgets.form import Form
 from app.widgets.pickers import quick_start
 from app.workspace import library
@@ -48,7 +48,7 @@ def points_picker(
             points = steps if alone else points + steps
     kinds = sorted({f"{point.architecture} ({point.num_classes})" for point in points})
     if len(kinds) > 1:
-        st.error(text(f"{view}.mixed", count=len(kinds), names=", ".join(kinds)))
+        st.error(text(f"{view}.mixed", count=len(kinds), names=plain(", ".join(kinds))))
         return []
     if len(points) < 2:
         st.caption(text(f"{view}.need"))

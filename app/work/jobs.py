@@ -16,6 +16,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,7 +69,7 @@ class Job:
     error: str | None = None
     note: str | None = None
     run_id: str | None = None
-    created: float = field(default_factory=time.time)
+    created: float = field(default_factory=time.monotonic)
     started: float | None = None
     finished: float | None = None
     cancel_event: threading.Event = field(default_factory=threading.Event)
@@ -84,7 +85,7 @@ class Job:
         """Seconds of work so far."""
         if self.started is None:
             return 0.0
-        return (self.finished or time.time()) - self.started
+        return (self.finished or time.monotonic()) - self.started
 
     @property
     def eta(self) -> float | None:
@@ -95,13 +96,13 @@ class Job:
         gained = self.fraction - at
         if gained <= 0:
             return None
-        return (time.time() - since) * (1.0 - self.fraction) / gained
+        return (time.monotonic() - since) * (1.0 - self.fraction) / gained
 
     def cancel(self) -> None:
         """Ask the job to stop; it does so between two chunks of work."""
         self.cancel_event.set()
         if self.state == QUEUED:
-            self.state, self.finished = CANCELLED, time.time()
+            self.state, self.finished = CANCELLED, time.monotonic()
 
 
 class Handle:
@@ -127,7 +128,7 @@ class Handle:
         if message:
             job.message = str(message)
         if job._first is None:
-            job._first = (time.time(), job.fraction)
+            job._first = (time.monotonic(), job.fraction)
 
     def partial(self, result: Any) -> None:
         """Hand on what is known so far; the page draws it while the work goes on."""
@@ -189,9 +190,9 @@ class JobQueue:
 
     def wait(self, timeout: float = 60.0) -> bool:
         """Block until nothing is live; for tests and scripts. Return False when the time ran out."""
-        deadline = time.time() + timeout
+        deadline = time.monotonic() + timeout
         while self.live():
-            if time.time() > deadline:
+            if time.monotonic() > deadline:
                 return False
             time.sleep(0.02)
         return True
@@ -212,16 +213,16 @@ class JobQueue:
 
 def _run(job: Job, work: Callable[[Handle], Any]) -> None:
     """Run one job to its end, whatever that is: nothing it raises reaches the worker, and its state always settles."""
-    job.started, job.state = time.time(), RUNNING
+    job.started, job.state = time.monotonic(), RUNNING
     outcome = FAILED
     try:
         job.result = _result(job, work)
-        job.fraction, job.finished = 1.0, time.time()
+        job.fraction, job.finished = 1.0, time.monotonic()
         outcome = _save(job) if job.keep else DONE
     except BaseException as error:  # a SystemExit of some library must not take the jobs behind this one along
         outcome = _blame(job, error)
     finally:
-        job.finished = job.finished or time.time()
+        job.finished = job.finished or time.monotonic()
         job.state = outcome
 
 
@@ -244,7 +245,10 @@ def _blame(job: Job, error: BaseException) -> str:
 
     if isinstance(error, Cancelled):
         return CANCELLED
-    if isinstance(error, ValueError | TypeError | FileNotFoundError) and _words(error):
+    if isinstance(error, OSError) and error.errno and _words(error).startswith("[Errno"):  # the system's own words
+        job.error, job.note = _disk(error), _where_to_look()
+        logger.error("job %s (%s) could not read or write", job.id, job.title, exc_info=error)
+    elif isinstance(error, ValueError | TypeError | OSError) and _words(error):
         job.error = _words(error)
         logger.info("job %s (%s) refused its input", job.id, job.title, exc_info=error)
     else:
@@ -258,7 +262,7 @@ def _save(job: Job) -> str:
     try:
         job.run_id = runs.save_run(job.page, job.title, job.result, job.config, seconds=job.elapsed)
     except OSError as error:  # the disk's fault, not the work's
-        job.note = f"The result is here, but it could not be saved: {error}. Free some space and download it below."
+        job.note = f"The result is here, but it could not be saved; download it below. {_disk(error)}"
         logger.error("job %s could not be saved", job.id, exc_info=error)
     except BaseException as error:
         job.error = f"The result is here, but saving it failed with {_sentence(error)}."
@@ -266,6 +270,14 @@ def _save(job: Job) -> str:
         logger.error("job %s could not be saved", job.id, exc_info=error)
         return FAILED
     return DONE
+
+
+def _disk(error: OSError) -> str:
+    """Say in a sentence what the system answered to a read or a write."""
+    if not _words(error).startswith("[Errno"):
+        return _words(error) or type(error).__name__
+    what = repr(str(error.filename)) if error.filename else "a file"
+    return f"{what} must be readable and have room, got {error.strerror}. Free some space, or choose another place."
 
 
 def _words(error: BaseException) -> str:
@@ -282,9 +294,10 @@ def _sentence(error: BaseException) -> str:
 
 
 def _where_to_look() -> str | None:
-    """Return where the details are; None when the workspace cannot be reached, so that there is no log."""
+    """Return where the details are; None when the workspace cannot be written to, so that there is no log."""
     try:
-        return f"The details are in {workspace.log_path()}."
+        log = workspace.log_path()
+        return f"The details are in {log}." if log.parent.is_dir() else None
     except OSError:
         return None
 
@@ -293,7 +306,8 @@ def _where_to_look() -> str | None:
 def get_queue() -> JobQueue:
     """Return the one queue of this server process."""
     workspace.start_log()
-    workspace.sweep()
+    with suppress(OSError):  # what is left half written can wait
+        workspace.sweep()
     return JobQueue()
 
 
@@ -330,7 +344,7 @@ def submit(
 
 def adopt(page: str, title: str, result: Any, config: dict[str, Any], run_id: str | None = None) -> Job:
     """Show an existing result on a page as if its job had just finished (reopening a run)."""
-    now = time.time()
+    now = time.monotonic()
     job = Job(
         page=page,
         title=title,

@@ -2,6 +2,7 @@
 
 from app.workspace._entries import Entry
 from app.workspace._files import (
+    Unwritable,
     check_id,
     discard,
     entries,
@@ -9,16 +10,22 @@ from app.workspace._files import (
     log_path,
     new_folder,
     new_id,
+    place,
+    problem,
     read_json,
     restore,
     root,
+    scratch,
     start_log,
     sweep,
+    told,
+    write_bytes,
     write_json,
 )
 
 __all__ = [
     "Entry",
+    "Unwritable",
     "check_id",
     "discard",
     "entries",
@@ -26,10 +33,15 @@ __all__ = [
     "log_path",
     "new_folder",
     "new_id",
+    "place",
+    "problem",
     "read_json",
     "restore",
     "root",
+    "scratch",
     "start_log",
     "sweep",
+    "told",
+    "write_bytes",
     "write_json",
 ]

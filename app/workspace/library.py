@@ -11,6 +11,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -133,12 +134,17 @@ def unused_name(base: str) -> str:
     return name
 
 
-def store_upload(content: bytes, file_name: str) -> Path:
+def store_upload(content: bytes | memoryview, file_name: str) -> Path:
     """Keep an uploaded file under the hash of its content, so that the same file is kept once."""
     suffix = Path(file_name).suffix.lower() or ".bin"
     target = workspace.folder("uploads") / f"{hashlib.sha256(content).hexdigest()[:16]}{suffix}"
     if not target.exists():
-        temporary = target.with_name(f".partial-{target.name}")
-        temporary.write_bytes(content)
-        temporary.replace(target)
+        workspace.write_bytes(target, content)
     return target
+
+
+def drop_upload(path: Path) -> None:
+    """Remove an uploaded file that was refused; a file elsewhere on this computer stays."""
+    with suppress(OSError):
+        if path.parent == workspace.folder("uploads"):
+            path.unlink()

@@ -75,7 +75,8 @@ def unfinished(meta: dict[str, Any]) -> Iterator[Unfinished]:
         What the library must know of the network, its ``name`` there among it.
     """
     path = workspace.folder(KIND) / workspace.new_id(meta["name"])
-    path.mkdir()
+    with workspace.told(path):
+        path.mkdir()
     training = Unfinished(path)
     try:
         with FileLock(path / "lock"):

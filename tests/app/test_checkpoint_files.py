@@ -8,8 +8,7 @@ import torch
 from streamlit.testing.v1 import AppTest
 
 from app.catalog import PointSpec
-from app.texts import texts
-from app.widgets.frame import plain
+from app.texts import plain, texts
 from app.workspace import library
 from estimators import load_model, read_checkpoint, save_checkpoint
 from tests import checkpoint_files

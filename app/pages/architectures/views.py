@@ -12,7 +12,7 @@ from app import widgets
 from app.charts import surface as surface_charts
 from app.charts.theme import SCHEMES
 from app.pages.architectures import charts
-from app.texts import texts
+from app.texts import plain, texts
 from app.widgets import Form
 
 TEXT = "architectures"
@@ -136,8 +136,8 @@ def _maps(result: Any, page: str) -> None:
             with column:
                 if name not in drawn:
                     status = next((r["status"] for r in result.table if r["variant"] == name), "ok")
-                    st.markdown(f"**{name}**")
-                    st.caption(text("maps.waiting") if status == "ok" else text("maps.failed", why=status))
+                    st.markdown(f"**{plain(name)}**")
+                    st.caption(text("maps.waiting") if status == "ok" else text("maps.failed", why=plain(status)))
                     continue
                 widgets.show_chart(
                     surface_charts.heat_map(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -96,18 +95,18 @@ def start(point: PointSpec, data: DataSpec, params: dict[str, Any], training: di
     held_out = data.held_out(None)
 
     def run(**reports: Any) -> None:
-        with TemporaryDirectory(prefix=".partial-", dir=workspace.root()) as folder:
+        with workspace.scratch() as folder:
             averager.train(
                 point.load(),
                 data.load(),
                 held_out=held_out.load(),
-                checkpoint_dir=Path(folder) / "epochs",
+                checkpoint_dir=folder / "epochs",
                 compare=True,
                 **reports,
                 **training,
             )
             if keep:
-                _keep(averager, point, data, training, Path(folder))
+                _keep(averager, point, data, training, folder)
 
     listed = ", ".join(f"{name}={value!r}" for name, value in training.items() if value)
     widgets.start_fit(

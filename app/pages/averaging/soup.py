@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -109,8 +108,8 @@ def _keep(averager: Any, points: list[PointSpec], data: DataSpec, name: str) -> 
         "accuracy": row["held_out_accuracy"],
         "parameters": count_parameters(first.load()),
     }
-    with TemporaryDirectory(prefix=".partial-", dir=workspace.root()) as folder:
-        weights = Path(folder) / library.WEIGHTS
+    with workspace.scratch() as folder:
+        weights = folder / library.WEIGHTS
         averager.save(weights)
         library.add_checkpoint(weights, meta)
 

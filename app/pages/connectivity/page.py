@@ -14,7 +14,7 @@ from app.charts import connectivity as charts
 from app.charts.theme import SCHEMES
 from app.pages.connectivity import cases as connectivity_cases
 from app.pages.connectivity import minima as connectivity_map
-from app.texts import texts
+from app.texts import plain, texts
 from app.widgets import Form
 
 PAGE = "connectivity"
@@ -39,7 +39,7 @@ def _render_path(left: DeltaGenerator, right: DeltaGenerator) -> None:
             ready = False
         elif ready and chosen.points[0].architecture != chosen.points[1].architecture:
             names = [p.architecture for p in chosen.points]
-            st.error(text("need_two.architectures", a=names[0], b=names[1]))
+            st.error(text("need_two.architectures", a=plain(names[0]), b=plain(names[1])))
             ready = False
         if ready:
             widgets.cost(passes(params), chosen.point, chosen.data, chosen.settings, several_networks=True)

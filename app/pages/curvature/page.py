@@ -11,7 +11,7 @@ import streamlit as st
 
 from app import widgets
 from app.pages.curvature import charts, critical, random, training
-from app.texts import texts
+from app.texts import plain, texts
 from app.widgets.numbers import known, share
 
 PAGE = "stationary"
@@ -58,7 +58,7 @@ def settings() -> tuple[dict[str, Any] | None, int]:
         params["parameters"] = pattern or None
         problem = check_pattern(pattern)
         if problem:
-            st.error(problem)
+            st.error(plain(problem))
     a_probe = params["n_lanczos"] + 4 + (6 if params["compare_traces"] else 0)
     products = 10 * params["n_eigenvalues"] + params["n_probes"] * a_probe + (300 if params["per_layer"] else 0)
     return (None if problem else params), products

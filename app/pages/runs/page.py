@@ -6,9 +6,9 @@ import streamlit as st
 
 from app import export, state, widgets, workspace
 from app.state import kept
-from app.texts import texts
+from app.texts import plain, texts
 from app.widgets.cache import stored_answers
-from app.widgets.entries import choose, delete_button, rename_box, undo_bar
+from app.widgets.entries import attempt, choose, delete_button, rename_box, undo_bar
 from app.work import jobs
 from app.workspace import runs
 
@@ -24,7 +24,7 @@ def render() -> None:
     found = runs.list_runs()
     if not found:
         st.info(text("empty"), icon=":material/history:")
-        st.caption(text("workspace", path=workspace.root()))
+        st.caption(text("workspace", path=plain(workspace.place())))
         stored_answers(PAGE)
         return
     term = st.text_input(text("search"), type="search", width=320, **kept(PAGE, "search")).strip().lower()
@@ -49,7 +49,7 @@ def render() -> None:
         actions(chosen)
     else:
         st.caption(text("pick"))
-    st.caption(text("workspace", path=workspace.root()))
+    st.caption(text("workspace", path=plain(workspace.place())))
     stored_answers(PAGE)
 
 
@@ -71,8 +71,8 @@ def actions(run: runs.Run) -> None:
         st.button(
             text("unpin" if run.pinned else "pin"),
             key=f"pin-{run.id}",
-            on_click=run.change,
-            kwargs={"pinned": not run.pinned},
+            on_click=attempt,
+            args=(PAGE, lambda: run.change(pinned=not run.pinned)),
             icon=":material/keep_off:" if run.pinned else ":material/keep:",
         )
         st.download_button(
@@ -97,7 +97,7 @@ def reopen(run: runs.Run) -> None:
     try:
         result = runs.load_result(run)
     except ValueError as error:
-        st.error(str(error))
+        st.error(plain(error))
         return
     jobs.adopt(run.page, run.title, result, run.info.get("config", {}), run.id)
     widgets.go_to(run.page.partition(".")[0])

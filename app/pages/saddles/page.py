@@ -11,7 +11,7 @@ import streamlit as st
 
 from app import widgets
 from app.pages.saddles import charts
-from app.texts import texts
+from app.texts import plain, texts
 
 PAGE = "escape"
 SEARCHED, SURFACES = ("strict", "embedding", "origin"), ("strict_surface", "monkey_saddle", "degenerate_valley")
@@ -105,7 +105,7 @@ def draw(result: Any) -> None:
     """Draw a partial or final result; runs in a fragment."""
     text = texts(PAGE)
     if not result.saddle["found"]:
-        st.warning(text("not_found.help", note=result.saddle["note"]), title=text("not_found"))
+        st.warning(text("not_found.help", note=plain(result.saddle["note"])), title=text("not_found"))
         draw_saddle(result)
         return
     drawn = []
@@ -203,7 +203,7 @@ def draw_saddle(result: Any) -> None:
     if len(values) > 2:
         widgets.show_chart(charts.spectrum(result))
     if saddle["found"]:
-        st.caption(saddle["note"])
+        st.caption(plain(saddle["note"]))
     if saddle["kind"] == "strict":
         st.caption(text("strict.found", found=saddle["n_found"], starts=saddle["n_starts"]))
     if saddle["kind"] == "embedding":

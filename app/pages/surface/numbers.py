@@ -14,7 +14,7 @@ import streamlit as st
 
 from app import widgets
 from app.charts import surface as charts
-from app.texts import texts
+from app.texts import plain, texts
 from app.widgets.jobs import POLL_SECONDS
 from app.work import jobs
 
@@ -52,7 +52,7 @@ def metrics(result: Any) -> None:
             listed = ", ".join(f"{v:.4g}" for v in np.ravel(result.eigenvalues))
             st.metric(text("eigenvalues"), listed, width=200)
     for note in result.notes:
-        st.caption(note)
+        st.caption(plain(note))
 
 
 def under(result: Any, x: float, y: float) -> float:
@@ -154,9 +154,9 @@ def _measured() -> None:
         if now is None:
             return
         if now.live:
-            st.progress(now.fraction, text=now.title)
+            st.progress(now.fraction, text=plain(now.title))
         elif now.error:
-            st.error(now.error)
+            st.error(plain(now.error))
         elif now.result is not None and now.config["kind"] == "width":
             radii = np.asarray(now.result["radii"])
             inside = radii[np.isfinite(radii)]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from math import prod
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import streamlit as st
@@ -12,12 +10,13 @@ import streamlit as st
 from app import widgets
 from app.pages.surface import view
 from app.state import recall, remember
-from app.texts import texts
+from app.texts import plain, texts
 from app.work import jobs
 from app.workspace import library
 
 PAGE = "surface"
 LARGEST = 201 * 201
+LARGEST_FILE = 256  # MB
 USUAL_ADAPTIVE = 220
 DEFINITIONS = ("filter", "centre", "axes", "adaptive", "trajectory", "basin", "convexity")
 
@@ -46,7 +45,7 @@ def render() -> None:
         saved = recall(PAGE, "opened")
         newest = jobs.latest(PAGE)
         if saved is not None and (newest is None or newest.id == saved["job"]):
-            st.caption(text("open.done", name=saved["name"]))
+            st.caption(text("open.done", name=plain(saved["name"])))
             view.draw(saved["result"])
         else:
             widgets.job_panel(PAGE, view.draw)
@@ -167,19 +166,18 @@ def _open_saved() -> None:
     """Open a surface that was downloaded as NPZ; it stays until the next run."""
     text = texts(PAGE)
     with st.expander(text("open"), icon=":material/folder_open:"):
-        upload = st.file_uploader(text("open"), type=["npz"], key=f"{PAGE}.open", label_visibility="collapsed")
+        upload = st.file_uploader(
+            text("open"), type=["npz"], max_upload_size=LARGEST_FILE, key=f"{PAGE}.open", label_visibility="collapsed"
+        )
     if upload is None or recall(PAGE, "opened.file") == upload.file_id:
         return
     from estimators import Result, SurfaceResult
 
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "surface.npz"
-        path.write_bytes(upload.getvalue())
-        try:
-            result = Result.load(path)
-        except ValueError as error:
-            st.error(text("open.wrong", why=str(error)))
-            return
+    try:
+        result = Result.load(upload, upload.name)
+    except ValueError as error:
+        st.error(text("open.wrong", why=plain(error)))
+        return
     if not isinstance(result, SurfaceResult):
         st.error(text("open.wrong", why=type(result).__name__))
         return

@@ -16,7 +16,7 @@ from app.charts.relief import LARGEST as RELIEF_SIDE
 from app.charts.theme import SCHEMES
 from app.pages.surface import numbers
 from app.state import key, recall, remember
-from app.texts import texts
+from app.texts import plain, texts
 from app.widgets.jobs import POLL_SECONDS
 from app.work import jobs
 
@@ -197,7 +197,7 @@ def _probe(result: Any, job: jobs.Job, mapper: Any, cell: tuple[float, float], o
             elif now is not None and now.live:
                 st.caption(text("cell.measuring"))
             else:
-                st.caption(text("cell.failed", why=(now.error if now is not None else "") or ""))
+                st.caption(text("cell.failed", why=plain((now.error if now is not None else "") or "")))
 
     measured()
     st.button(

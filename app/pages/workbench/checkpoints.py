@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import streamlit as st
 
-from app import state
+from app import state, workspace
 from app.catalog import PointSpec
-from app.texts import texts
-from app.widgets.entries import choose, delete_button, rename_box, undo_bar
+from app.texts import plain, texts
+from app.widgets.entries import choose, delete_button, rename_box, said, undo_bar
 from app.widgets.form import Form
-from app.widgets.frame import plain
 from app.widgets.pickers import FILE, architecture_picker, data_picker, file_point, tried
 from app.workspace import library
 
@@ -74,12 +72,12 @@ def add_file(page: str) -> None:
         point = file_point(f"{page}-import", data, FILE)
         name = st.text_input(text("name"), key=f"{page}.import.name")
         if st.button(text("import.run"), key=f"{page}.import.go", disabled=point is None) and point and data:
-            with tempfile.TemporaryDirectory() as folder:
+            with said(), workspace.scratch() as folder:
                 # Only the weights that were chosen are kept, so that the entry means the same wherever it is opened.
-                weights = point.write(Path(folder) / library.WEIGHTS)
+                weights = point.write(folder / library.WEIGHTS)
                 meta = {"name": library.unused_name(name.strip() or point.label), **point.meta(data)}
                 kept = library.add_checkpoint(weights, meta)
-            st.success(text("import.done", name=plain(kept.name)))
+                st.success(text("import.done", name=plain(kept.name)))
 
 
 def add_recording(page: str) -> None:
@@ -96,8 +94,9 @@ def add_recording(page: str) -> None:
         if st.button(text("import.run"), key=f"{page}.recording.go", disabled=point is None) and point:
             meta = {key: getattr(point, key) for key in ("architecture", "num_classes", "image_size")}
             title = library.unused_name(name.strip() or Path(folder).name)
-            kept = library.add_recording(Path(folder), {"name": title, **meta})
-            st.success(text("import.done", name=kept.name))
+            with said():
+                kept = library.add_recording(Path(folder), {"name": title, **meta})
+                st.success(text("import.done", name=plain(kept.name)))
 
 
 def _recorded(page: str, folder: str) -> PointSpec | None:
@@ -108,7 +107,7 @@ def _recorded(page: str, folder: str) -> PointSpec | None:
     try:
         recording = read_recording(folder)
     except ValueError as error:
-        st.error(str(error))
+        st.error(plain(error))
         return None
     steps, known = recording.history["step"], recording.settings
     st.caption(text("recording.found", count=len(recording), first=int(steps[0]), last=int(steps[-1])))
@@ -123,5 +122,5 @@ def _recorded(page: str, folder: str) -> PointSpec | None:
         st.error(plain(problem))
         return None
     said = plain("; ".join(notes)) or "—"
-    st.caption(text("recording.network", architecture=architecture, classes=classes, notes=said))
+    st.caption(text("recording.network", architecture=plain(architecture), classes=classes, notes=said))
     return point

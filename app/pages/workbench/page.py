@@ -10,7 +10,7 @@ from app import widgets
 from app.catalog import DataSpec, PointSpec
 from app.pages.workbench import charts, checkpoints
 from app.state import key
-from app.texts import texts
+from app.texts import plain, texts
 from app.widgets import Form
 from app.widgets.jobs import duration
 from app.widgets.pickers import TIMM, data_picker, point_picker
@@ -77,7 +77,7 @@ def draw(result: Any) -> None:
         settings = result.settings
         held_out = "…" if settings.get("accuracy") is None else f"{settings['accuracy']:.1%}"
         examples = settings.get("held_out_examples", "the")
-        said = text("done", name=result.name, accuracy=held_out, n=examples, seconds=seconds)
+        said = text("done", name=plain(result.name), accuracy=held_out, n=examples, seconds=seconds)
         st.success(said, icon=":material/check_circle:")
     log = Form(PAGE).toggle("log")
     loss, accuracy = st.columns(2)

@@ -260,8 +260,8 @@ def test_parts_of_a_work_share_its_progress():
 def test_eta_comes_from_the_speed_since_the_first_report():
     job = jobs.Job(page="p", title="t", state=jobs.RUNNING)
     assert job.eta is None
-    job.started = time.time() - 100
-    job._first = (time.time() - 10, 0.2)
+    job.started = time.monotonic() - 100
+    job._first = (time.monotonic() - 10, 0.2)
     job.fraction = 0.6
     assert job.eta == pytest.approx(10.0, rel=0.05)
     job.state = jobs.DONE
