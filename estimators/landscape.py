@@ -37,8 +37,8 @@ from .core.network.probes import (
 )
 from .core.network.products import is_likelihood
 from .core.network.vmapped import totals_of_points
-from .core.network.weight_norm import plain_weight_norm
 from .core.network.working_copy import Network, one_thread_at_a_time
+from .core.network.wrappers import run_as_written, unwrapped
 from .data import Examples, load_data
 from .models import compatible_state_dict, read_checkpoint
 from .progress import OnProgress, ignore_progress
@@ -179,7 +179,7 @@ class Landscape:
         }
         self.points_per_pass = check_integer("points_per_pass", points_per_pass, "Use 1 when in doubt.")
         self.data = load_data(data)
-        self._template = private_copy(model).cpu()
+        self._template = private_copy(unwrapped(model)).cpu()
         forget_known(self._template)
         self._model_fingerprint: str | None = None
         self._origin: Landscape | None = None
@@ -189,7 +189,7 @@ class Landscape:
         self._derivatives: dict[str, str] = {}  # kinds looked at, and why one could not be
         self._inputs, self._targets = self._place(self.data)
         with torch.random.fork_rng(devices=[]):
-            module = cast(plain_weight_norm(private_copy(self._template)), self.device, self.dtype).eval()
+            module = cast(run_as_written(private_copy(self._template)), self.device, self.dtype).eval()
             if image_layout(module) != torch.channels_last:  # what the model brought along
                 module = module.to(memory_format=torch.contiguous_format)
             if isinstance(self._inputs, Fields):
@@ -216,6 +216,9 @@ class Landscape:
             self._network.fold(self.sample_inputs(8))
             self.theta = self._network.flat.read()
             self._network.move(self.theta)
+            if points_per_pass > 1:
+                few = batches(self._inputs[:4], self._targets[:4], self.batch_size, self.device)
+                totals_of_points(self._network, self._network.flat.flat.expand(2, -1), self.loss_function, few)
             if self._network.mixed:
                 x, y = next(batches(self._inputs, self._targets, min(32, self.batch_size), self.device))
                 self._mixed_deviation = deviation_from_float32(self._network, self.loss_function, x, y)
@@ -457,7 +460,7 @@ class Landscape:
                     "Use the same model and the same filter on parameter names."
                 )
             return vector.clone()
-        module = other if isinstance(other, nn.Module) else None
+        module = unwrapped(other) if isinstance(other, nn.Module) else None
         if module is not None:
             other = module.state_dict()
         elif isinstance(other, str | os.PathLike):

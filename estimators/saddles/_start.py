@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..core.network.evaluation import logits
 from ..core.network.fields import in_precision, spread_at_the_door
+from ..core.network.operations import PlainOperations
 from ..core.network.probes import copy_input
 from ..core.network.products import double_backward
 from ..core.saddles.critical import CriticalPoint, find_critical_points, kinks, signature
@@ -221,7 +222,7 @@ def _known(objective: Objective, centre: Tensor, info: dict[str, Any]) -> Saddle
 def hessian_products(objective: Objective, theta: Tensor, v: Tensor) -> Tensor:
     """H v for v of shape (P,) or (P, k), by differentiating the gradient once more."""
     point = theta.detach().requires_grad_()
-    with double_backward(), torch.enable_grad():
+    with double_backward(), PlainOperations(), torch.enable_grad():
         (gradient,) = torch.autograd.grad(objective(point), point, create_graph=True)
         columns = v[:, None] if v.dim() == 1 else v
         products = [torch.autograd.grad(gradient, point, c, retain_graph=True)[0] for c in columns.unbind(1)]

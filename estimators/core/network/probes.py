@@ -15,6 +15,7 @@ from .evaluation import logits, totals
 from .fields import Fields, Inputs, equal, in_precision, shapes, spread_at_the_door
 from .losses import Loss, check_targets, per_example_losses
 from .working_copy import Network
+from .wrappers import run_as_written
 
 _FEW, _PROBED = 64, 32  # examples up to which all of them are run twice, and how many are of more
 
@@ -247,7 +248,7 @@ def check_same_function(template: nn.Module, other: nn.Module, state: dict[str, 
 
 def _at_rest(module: nn.Module) -> nn.Module:
     """Copy a module on the CPU in eval mode, in a type that runs there, for whatever the examples are."""
-    fresh = private_copy(module).cpu()
+    fresh = run_as_written(private_copy(module)).cpu()
     spread_at_the_door(fresh)
     if any(p.dtype in (torch.float16, torch.bfloat16) for p in fresh.parameters()):
         fresh = fresh.float()

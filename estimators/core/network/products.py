@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import TorchFunctionMode
 
 from .evaluation import logits
 from .fields import Inputs
@@ -26,6 +25,7 @@ from .losses import Loss, binary_cross_entropy, cross_entropy, mean_squared_erro
 
 Tensors = Sequence[Tensor | None]
 ATTENTION = threading.RLock()  # which kernel computes attention is one choice for the whole process
+CHOOSE_KERNELS = {F.scaled_dot_product_attention, F.multi_head_attention_forward}
 
 
 @contextmanager
@@ -37,21 +37,6 @@ def double_backward() -> Iterator[None]:
     """
     with ATTENTION, sdpa_kernel(SDPBackend.MATH):
         yield
-
-
-class _Watch(TorchFunctionMode):
-    attends = False
-
-    def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        self.attends |= function in (F.scaled_dot_product_attention, F.multi_head_attention_forward)
-        return function(*args, **(kwargs or {}))
-
-
-def attends(forward: Callable[[], object]) -> bool:
-    """Whether a forward pass computes attention by one of the functions that choose among kernels."""
-    with torch.no_grad(), _Watch() as watch:
-        forward()
-    return watch.attends
 
 
 class HessianGraph:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -41,6 +41,20 @@ def totals_of_points(network: Network, points: Tensor, loss: Loss, data: Iterato
         output = functional_call(network.forward_module, values, (x,), tie_weights=False)
         return sums(logits(output), y, loss)
 
+    try:
+        return _summed(network, at_one, parameters, data, total)
+    except (RuntimeError, NotImplementedError) as error:
+        if isinstance(error, torch.cuda.OutOfMemoryError):
+            raise
+        raise ValueError(
+            f"points_per_pass must be 1 for a network that several points can't pass at once, got {len(points)}: "
+            f"{str(error).splitlines()[0]} Use one point in a pass."
+        ) from error
+
+
+def _summed(
+    network: Network, at_one: Callable, parameters: dict[str, Tensor], data: Iterator[Batch], total: Tensor
+) -> Tensor:
     for x, y in data:
         with network.precision(), double_backward():  # the fused attention has no rule for many points either
             total += vmap(at_one, in_dims=(0, None, None))(parameters, x, y)

@@ -32,8 +32,9 @@ from .evaluation import logits
 from .fields import Inputs
 from .folding import fold_batch_norm
 from .memories import Memory, forget_before_each_pass, make_forgetful
+from .operations import REPLACEMENTS, derive_through_plain_operations, functions_called
 from .parameters import FlatParameters
-from .products import ATTENTION, attends, double_backward
+from .products import ATTENTION, CHOOSE_KERNELS, double_backward
 from .trailing import features_before, moving_tail
 
 GRAPH_PER_ACTIVATION = 3.0  # size of a kept double-backward graph, in multiples of the forward's activations
@@ -96,13 +97,19 @@ class Network:
         self._statistics_inputs = inputs
 
     def settle(self, example: Inputs) -> None:
-        """Share a lock where the network attends, and let it forget what it remembers of θ; it was run before."""
+        """See what the network calls, and let it forget what it remembers of θ; it was run before.
+
+        One that attends shares a lock; one whose functions lack a right derivative has them in plain operations.
+        """
 
         def look() -> None:
             self.memories = make_forgetful(self.module, self.flat.parameters, example)
 
-        if attends(look):
+        called = functions_called(look)
+        if called & CHOOSE_KERNELS:
             self.lock = ATTENTION
+        if called & REPLACEMENTS.keys():
+            derive_through_plain_operations(self.module, example)
 
     def shorten(self, example: Inputs) -> None:
         """Leave out the part before θ, where there is one: its outputs then take the place of the inputs."""

@@ -16,6 +16,7 @@ from torch.func import functional_call, grad, jacfwd, vmap
 
 from ..network.evaluation import logits
 from ..network.losses import Loss, per_example_losses
+from ..network.operations import PlainOperations
 from ..network.products import double_backward
 
 Function = Callable[..., Tensor]
@@ -88,7 +89,7 @@ class Objective:
 
     def hessians(self, thetas: Tensor) -> Tensor:
         """Dense Hessians at many points (S, P) → (S, P, P), made symmetric."""
-        with double_backward():
+        with double_backward(), PlainOperations():
             second = jacfwd(grad(self.__call__))
             dense = vmap(second, chunk_size=max(1, SMALL // (10 * self.size)))(thetas.detach())
         return (dense + dense.transpose(-1, -2)) / 2
