@@ -25,6 +25,7 @@ MOST_RATIO = 10  # a record of a zip may be so many times larger than the file; 
 ROOM = 2**20
 MOST_HEADER = 32 * 2**20
 MOST_DIRECTORY = 16 * 2**20
+_PIECE = 4 * 2**20
 _LEGACY = (0x1950A86A20F9469CFC6C, 1001)
 
 
@@ -113,7 +114,7 @@ def _fill(stream: Any, numbers: Tensor) -> None:
     target: memoryview = memoryview(numbers.numpy())  # type: ignore[arg-type]
     done = 0
     while done < len(target):
-        count = stream.readinto(target[done:])
+        count = stream.readinto(target[done : done + _PIECE])  # a zip's reader makes a copy of what it is asked for
         if not count:
             raise ValueError("it ends before its numbers do")
         done += count

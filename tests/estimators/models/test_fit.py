@@ -90,6 +90,7 @@ def test_numbers_of_another_kind_are_said():
         compatible_state_dict(model, state | {"model.0.bias": torch.ones(3, dtype=torch.complex64)})
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:timm")
 @pytest.mark.parametrize("name", ["test_vit", "swin_tiny_patch4_window7_224", "deit_tiny_distilled_patch16_224"])
 def test_another_image_size_is_resampled_by_timm(tmp_path, name):
     small, large = (64, 96) if name != "swin_tiny_patch4_window7_224" else (64, 224)

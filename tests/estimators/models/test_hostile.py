@@ -5,6 +5,7 @@ import json
 import pickle
 import resource
 import struct
+import tracemalloc
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -67,6 +68,18 @@ def test_a_bomb_is_refused_by_its_header(tmp_path):
         assert "claim to unpack to 268,4" in refusal(path)
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert after - before < 100 * 1024, "it was unpacked"
+
+
+def test_a_large_record_is_read_once_and_alone(tmp_path):
+    saved = {"state_dict": {"w": torch.ones(2**24)}, "optimizer": {"state": {0: {"m": torch.zeros(2**24)}}}}
+    for new in (True, False):
+        torch.save(saved, tmp_path / "large.pt", _use_new_zipfile_serialization=new)
+        tracemalloc.start()  # sees what Python allocates beside the tensor itself
+        state, _ = read_checkpoint(tmp_path / "large.pt")
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 16 * 2**20 and state["w"].untyped_storage().nbytes() == 2**26
+        assert state["w"].sum() == 2**24
 
 
 def test_what_a_header_claims_is_compared_with_the_file(tmp_path):
