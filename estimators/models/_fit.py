@@ -150,14 +150,13 @@ class _Differences:
             )
         if odd and not self.unexpected and all(_is_position(n) for n in odd - set(heads)):
             return "they were made at another image size, choose the image_size they were made with"
-        common = sum(n in given for n in own)
-        if 2 * common < len(own):
+        if not self.missing and not self.unexpected:
+            return "they are of other widths, choose the architecture, num_classes and image_size they were made with"
+        if 2 * (len(own) - len(odd)) < len(own):
             return (
                 "they are of another architecture, or of a network with code of its own "
                 "(register it with timm and start with --import)"
             )
-        if not self.missing and not self.unexpected:
-            return "they are of other widths, choose the architecture, num_classes and image_size they were made with"
         return "they are of another variant, choose the architecture, num_classes and image_size they were made with"
 
 

@@ -153,9 +153,17 @@ def test_a_mismatch_shows_five_differences_and_the_likely_cause(tmp_path):
     with pytest.raises(ValueError, match="made at another image size"):
         land = Landscape(Position(8), (torch.randn(4, 3), torch.arange(4) % 2))
         land.point(Position(4).state_dict())
-    deeper = load_model("resnet26", num_classes=10).state_dict()
-    with pytest.raises(ValueError, match=r"another variant|other widths|another architecture"):
-        compatible_state_dict(load_model("resnet18", num_classes=10), deeper)
+    models = {
+        width: nn.Sequential(nn.Linear(2, width), nn.Linear(width, width), nn.Linear(width, 2)) for width in (3, 4)
+    }
+    with pytest.raises(ValueError, match="of other widths"):
+        compatible_state_dict(models[3], models[4].state_dict())
+    with pytest.raises(ValueError, match="of another variant"):
+        compatible_state_dict(models[3], nn.Sequential(*models[3], nn.Linear(2, 2)).state_dict())
+    with pytest.raises(ValueError, match="of another architecture"):  # many names are the same, few weights fit
+        compatible_state_dict(
+            load_model("resnet18", num_classes=10), load_model("resnet26", num_classes=10).state_dict()
+        )
 
 
 class Position(nn.Module):
