@@ -121,6 +121,8 @@ class DataSpec:
         Of the draw.
     mean, std : tuple of float or None
         Normalisation of the pixels, where a pretrained model wants another one than ImageNet's.
+    unreadable : {"raise", "skip"}
+        What to do with image files that cannot be read.
     """
 
     source: str = "digits"
@@ -130,6 +132,7 @@ class DataSpec:
     seed: int = 0
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    unreadable: str = "raise"
 
     def load(self) -> Examples:
         """Return the examples themselves."""
@@ -144,7 +147,8 @@ class DataSpec:
             "split": self.split,
             "random_state": self.seed,
         }
-        return arguments | ({"mean": self.mean, "std": self.std} if self.mean and self.std else {})
+        arguments |= {"mean": self.mean, "std": self.std} if self.mean and self.std else {}
+        return arguments | ({"unreadable": self.unreadable} if self.unreadable != "raise" else {})
 
     def for_point(self, point: PointSpec) -> DataSpec:
         """Return the same images, normalised as a pretrained architecture was trained to see them."""
@@ -183,7 +187,7 @@ def class_names(source: str) -> tuple[str, ...]:
     if source == "digits":
         return tuple(str(digit) for digit in range(10))
     try:
-        return _listed(source, "all").class_names
+        return listed(source, "all").class_names
     except ValueError:
         return ()
 
@@ -192,10 +196,10 @@ def available(source: str, split: str) -> int:
     """Return how many images a split holds, by the rule of ``load_data``."""
     if source == "digits":
         return DIGITS[split]
-    return len(_listed(source, split))
+    return len(listed(source, split))
 
 
-def _listed(source: str, split: str) -> DataList:
+def listed(source: str, split: str) -> DataList:
     """List a folder as ``load_data`` sees it; one drawing of a page asks several times and walks through it once."""
     return _walked(source, split, int(time.monotonic() / _LOOK_AGAIN_SECONDS))
 
@@ -231,7 +235,7 @@ def check_source(source: str, split: str = "all") -> str | None:
     if not folder.is_dir():
         return f"data folder must exist on this computer, got {source!r}. Check the path."
     try:
-        names = _listed(source, split).class_names
+        names = listed(source, split).class_names
     except ValueError as error:
         return str(error)
     if len(names) < 2:

@@ -39,7 +39,7 @@ from .core.network.products import is_likelihood
 from .core.network.vmapped import totals_of_points
 from .core.network.working_copy import Network, one_thread_at_a_time
 from .core.network.wrappers import run_as_written, unwrapped
-from .data import Examples, load_data
+from .data import Examples, load_data, remapped
 from .models import compatible_state_dict, read_checkpoint
 from .progress import OnProgress, ignore_progress
 
@@ -507,15 +507,18 @@ class Landscape:
         return self.theta if theta is None else self.point(theta)
 
     def _place(self, data: Examples) -> tuple[Inputs, Tensor]:
-        x, y = in_precision(data.fields, self.dtype), in_precision(data.targets, self.dtype)
+        x, y = data.fields, in_precision(data.targets, self.dtype)
         layout = image_layout(self._template)
 
         def laid_out(part: Tensor) -> Tensor:
+            if data.streamed:
+                return remapped(part, self.dtype, layout)
+            part = in_precision(part, self.dtype)
             return part.to(memory_format=layout) if part.dim() == 4 else part
 
         x = x.map(laid_out) if isinstance(x, Fields) else laid_out(x)
         if self.device.type == "cuda" and x.nbytes > torch.cuda.mem_get_info(self.device)[0] // 2:
-            return x.pin_memory(), y.pin_memory()
+            return (x, y) if data.streamed else (x.pin_memory(), y.pin_memory())
         return x.to(self.device), y.to(self.device)
 
     def _enter(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from app.texts import plain, texts
 from app.widgets.form import Form
 from app.workspace import library
 
+CLASSES_NAMED = 12
 LIBRARY, TIMM, FILE = "library", "timm", "file"
 CHECKPOINT_TYPES = ["safetensors", "pt", "pth", "bin", "ckpt", "th", "tar", "pkl"]
 LARGEST_CHECKPOINT = 4096  # MB
@@ -310,7 +312,7 @@ def data_picker(
     st.markdown(f"**{text('data')}**")
     form = Form(page, "common")
     kind = form.switch("data", ("digits", "folder"), label_visibility="collapsed", width="stretch")
-    source = "digits"
+    source, unreadable = "digits", "raise"
     if kind == "folder":
         source = form.text("data.path", placeholder="/home/me/pictures", private=True)
         problem = catalog.check_source(source) if source else text("data.path.missing")
@@ -327,10 +329,24 @@ def data_picker(
         if missing:
             st.error(plain(missing))
             return None
+        _say_what_was_found(source, used)
+        if form.toggle("unreadable"):
+            unreadable = "skip"
     there = catalog.available(source, used)
     if count > there:
         st.caption(text("samples.all", count=there))
-    return DataSpec(source, used, count if count < there else None, size)
+    return DataSpec(source, used, count if count < there else None, size, unreadable=unreadable)
+
+
+def _say_what_was_found(source: str, split: str) -> None:
+    """Say which classes a folder was taken to hold, how many images each, and what may have been meant otherwise."""
+    text, found = texts("common"), catalog.listed(source, split)
+    counts = Counter(found.targets.tolist())
+    names = [f"{name} {counts[i]:,}" for i, name in enumerate(found.class_names[:CLASSES_NAMED])]
+    more = ", …" if len(found.class_names) > CLASSES_NAMED else ""
+    said = text("data.found", count=len(found.class_names), images=len(found), names=", ".join(names) + more)
+    held_out = text("data.held_out") if found.held_out and split != "all" else ""
+    st.text("\n".join([f"{said} {held_out}".strip(), *found.notes]))  # names from files are no Markdown
 
 
 def engine_settings(page: str, policies: tuple[str, ...] = ("auto", "frozen", "recompute", "batch")) -> dict[str, Any]:

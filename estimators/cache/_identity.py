@@ -24,7 +24,7 @@ import warnings
 import weakref
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -37,6 +37,7 @@ from torch import Tensor, nn
 from ._code_origin import installed, names_in, outside, parents
 
 _CHUNK = 1 << 20  # bytes of an array that one thread hashes at once
+_LARGE = 1 << 28  # bytes that are put in order at once
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis), range, slice)
 _LOCKS = (type(threading.Lock()), type(threading.RLock()), threading.Event, threading.Condition)
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -264,8 +265,11 @@ class _Writer:
                 return
             self.head(shape)
             if tensor.numel():
-                flat = tensor.cpu().contiguous().reshape(-1)
-                self._bytes(flat.view(torch.uint8).numpy().data)
+                if tensor.is_contiguous() or tensor.nbytes <= _LARGE:
+                    self._bytes(_raw(tensor))
+                else:  # its bytes in order, without a copy of all of them
+                    digests = b"".join(hashlib.sha256(chunk).digest() for chunk in _ordered(tensor))
+                    self._out.append(hashlib.sha256(digests).digest())
         except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
             self._unknown(value, error)
 
@@ -453,6 +457,22 @@ class _Writer:
                 self.put(item)
         except Exception as error:  # pickling runs code of others, which raises what it likes
             self._unknown(value, error)
+
+
+def _raw(tensor: Tensor) -> memoryview:
+    return tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
+def _ordered(tensor: Tensor) -> Iterator[bytes]:
+    """Yield a tensor's bytes in the order of its axes, a chunk at a time, however it lies in memory."""
+    rest = b""
+    for rows in tensor.split(max(1, 8 * _CHUNK * len(tensor) // tensor.nbytes)):
+        rest += bytes(_raw(rows))
+        whole = len(rest) - len(rest) % _CHUNK
+        yield from (rest[i : i + _CHUNK] for i in range(0, whole, _CHUNK))
+        rest = rest[whole:]
+    if rest:
+        yield rest
 
 
 @lru_cache(maxsize=1)

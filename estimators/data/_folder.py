@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,7 +59,7 @@ class ImageFolder:
         outside: list[str] = []
         tree = _read_tree(root, os.path.realpath(root), outside, (os.path.realpath(root),))
         self._splits = _split_trees(tree, root)
-        parts = [part for trees in self._splits.values() for part in trees] or [tree]
+        self._parts = parts = [part for trees in self._splits.values() for part in trees] or [tree]
         for part in parts:
             _check_level(part, root)
         self.class_names = tuple(sorted({name for part in parts for name in _folders(part)}))
@@ -76,9 +77,28 @@ class ImageFolder:
         self._check_common_classes()
 
     @property
-    def first(self) -> Path:
-        """The first image of all splits."""
-        return self._all[0][0]
+    def files(self) -> list[Path]:
+        """The images of all splits."""
+        return [path for path, _ in self._all]
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether "train" and "test" are parts of one folder."""
+        return not ({"test", "val"} & set(self._splits))
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person may have meant otherwise: classes whose images lie in several folders inside them."""
+        inside = {
+            name: sorted(set(_full(tree)))
+            for part in self._parts
+            for name, tree in _folders(part).items()
+            if not _lies_flat(tree) and len(_full(tree)) > 1
+        }
+        return [
+            f"{name!r} is one class; its images lie in folders inside it: {_some(folders)}."
+            for name, folders in sorted(inside.items())
+        ]
 
     def select(self, split: str) -> tuple[list[Path], np.ndarray]:
         """Give the files of a split and their classes.
@@ -168,6 +188,11 @@ def split_indices(targets: np.ndarray, split: str) -> np.ndarray:
     return np.sort(test) if split == "test" else np.setdiff1d(everything, test)
 
 
+def readable(name: str) -> str:
+    """Give a file's name as text: accents in one spelling (macOS has another), bytes that are no text escaped."""
+    return unicodedata.normalize("NFC", os.fsencode(name).decode("utf-8", "backslashreplace"))
+
+
 def _read_tree(folder: Path, root: str, outside: list[str], above: tuple[str, ...]) -> Tree:
     """Read a folder's images and folders; `above` are the real folders on the way, since links may lead back."""
     tree: Tree = {}
@@ -182,7 +207,10 @@ def _read_tree(folder: Path, root: str, outside: list[str], above: tuple[str, ..
         elif entry.is_dir():
             real = real or os.path.join(above[-1], entry.name)
             if real not in above:
-                tree[entry.name] = _read_tree(folder / entry.name, root, outside, (*above, real))
+                name = readable(entry.name)
+                inside = _read_tree(folder / entry.name, root, outside, (*above, real))
+                same = tree.get(name)  # one name spelt in two ways is one class
+                tree[name] = {**same, f"/{entry.name}": inside} if isinstance(same, dict) else inside
         elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
             tree[entry.name] = folder / entry.name
     return tree

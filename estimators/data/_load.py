@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,17 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
 
 from ..cache import fingerprint
-from ..checks import check_integer
+from ..checks import check_choice, check_integer
 from ..core.network.fields import Given, Inputs, each, packed, shapes
-from ._folder import ImageFolder, split_indices
+from ._folder import ImageFolder, readable, split_indices
 from ._images import read_images
+from ._named import class_names_of, is_named, named_data, of_split
+from ._rows import Keys, image_to_rows, is_counted, is_rows, read_rows
+from ._store import streams
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-INPUT_KEYS = ("image", "images", "pixel_values", "inputs", "input", "input_ids", "x")
-TARGET_KEYS = ("label", "labels", "target", "targets", "y")
 SPLITS = ("train", "test", "all")
 DIGIT_NAMES = tuple(str(digit) for digit in range(10))
 
@@ -44,6 +45,10 @@ class Examples:
         Names of the classes where known.
     name, split : str
         Where they come from, for captions.
+    skipped : tuple of str
+        Files left out by choice, with the reason.
+    streamed : bool
+        Whether the inputs lie in a file that is read as they are looked at.
 
     Examples
     --------
@@ -58,6 +63,8 @@ class Examples:
     class_names: tuple[str, ...] = ()
     name: str = "arrays"
     split: str = "all"
+    skipped: tuple[str, ...] = ()
+    streamed: bool = False
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -85,7 +92,7 @@ class Examples:
     def take(self, index: Any) -> Examples:
         """Take the examples at an index: a slice or a tensor of integers."""
         inputs = each(lambda part: part[index], self.inputs)
-        return Examples(inputs, self.targets[index], self.class_names, self.name, self.split)
+        return replace(self, inputs=inputs, targets=self.targets[index], streamed=False)
 
     def subset(self, n: int | None, random_state: int | None = 0) -> Examples:
         """Draw n examples without replacement, kept in their order; None gives all."""
@@ -105,6 +112,10 @@ class DataList:
         Classes of the examples of the split.
     files : tuple of Path
         Their files, in the same order; none for "digits".
+    notes : tuple of str
+        What a person may have meant otherwise, such as classes that hold folders.
+    held_out : bool
+        Whether "train" and "test" are parts of one folder, cut by a fixed seed, for want of folders of their own.
 
     Examples
     --------
@@ -117,6 +128,8 @@ class DataList:
     class_names: tuple[str, ...]
     targets: np.ndarray
     files: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
+    held_out: bool = False
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -148,7 +161,7 @@ def list_data(source: str | os.PathLike, *, split: str = "train") -> DataList:
         return DataList(DIGIT_NAMES, targets[split_indices(targets, split)])
     folder = ImageFolder(Path(source).expanduser())
     files, targets = folder.select(split)
-    return DataList(folder.class_names, targets, tuple(files))
+    return DataList(folder.class_names, targets, tuple(files), tuple(folder.notes), folder.holds_out)
 
 
 def load_data(
@@ -161,33 +174,52 @@ def load_data(
     channels: int = 3,
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
+    root: str | os.PathLike | None = None,
+    input_key: str | Sequence[str] | None = None,
+    target_key: str | None = None,
+    unreadable: str = "raise",
+    stream: bool | None = None,
 ) -> Examples:
     """Load examples as fixed tensors in a fixed order, without augmentation.
 
     Parameters
     ----------
-    source : str, path, (inputs, targets), Dataset, DataLoader or Examples
+    source : str, path, (inputs, targets), data set, loader or Examples
         Inputs are one array, or a tuple or a dict of arrays for a network of several arguments.
         "digits" is the embedded set of 1,797 handwritten digits (8×8 pixels, ten classes; UCI). A folder
         holds one folder of images per class, or `train/` and `test/` (or `val/`) folders of such; a class has one
-        number in all of them. Arrays are taken as they are. Datasets are read once from front to back, loaders in the
-        order they give.
+        number in all of them. "torch/cifar10", "hfds/…", "tfds/…" and "wds/…" are timm's names of data sets
+        (`timm.data.create_dataset`), read from `root`. Arrays are taken as they are; several inputs of a network are
+        a dict or tuple of them. Data sets (torchvision's, timm's, Hugging Face's: rows by number, tuples or dicts) are
+        read once from front to back, loaders in the order they give.
     image_size : int or None
-        Side in pixels of the square to which images of "digits" and folders are resized (bilinear, whatever their
-        proportions); None is 32 for digits and the width of the first image of all splits for a folder, refused
-        where all would take more than 2 GiB at it. Other sources keep their size.
+        Side in pixels of the square to which images are resized (bilinear, whatever their proportions); None is 32
+        for digits, the middle one of the widths of all splits for a folder, refused where all would take more than
+        2 GiB at it, and the first one's width for a data set of PIL images. Tensors keep their size.
     n_samples : int or None
-        How many examples to draw without replacement; None takes all. Of a folder only those are read.
+        How many examples to draw without replacement; None takes all. Of folders and data sets only those are read.
     split : {"train", "test", "all"}, default="train"
         "digits" and folders without splits of their own have a fixed stratified fifth held out, as have folders with
-        `train/` alone. "test" is `test/`, else `val/`; "all" joins all there are. Other sources are taken whole.
+        `train/` alone. "test" is `test/`, else `val/`; "all" joins all there are. Data sets by name have the splits of
+        their own. Other sources are taken whole.
     random_state : int or None
         Seed of the draw of `n_samples`; the split never depends on it.
     channels : int, default=3
-        Channels of "digits" and folder images (1 or 3).
+        Channels of "digits" and images (1 or 3).
     mean, std : sequence of float
         Normalisation of pixel values in [0, 1], one value per channel; ImageNet's by default. Grey values of 16 and 32
-        bits are divided by the largest of their depth; what is transparent lies on white.
+        bits are divided by the largest of their depth; what is transparent lies on white. Tensors are not normalised.
+    root : path or None
+        The folder of a data set given by name.
+    input_key, target_key : str or None
+        The entries of rows that are dicts; None takes the usual names ("image", "pixel_values", "input_ids", … and
+        "label", "target", …). A tuple of names gives a network several inputs.
+    unreadable : {"raise", "skip"}
+        Whether image files that cannot be read are refused, all named, or left out with a warning and listed in
+        `.skipped`.
+    stream : bool or None
+        Keep the inputs in a temporary file that is mapped into memory; None does where they would take more than half
+        of what is free. Every number is the same.
 
     Returns
     -------
@@ -208,18 +240,24 @@ def load_data(
         raise ValueError(f"channels must be 1 or 3, got {channels!r}. Most timm models want 3.")
     if image_size is not None:
         check_integer("image_size", image_size, "32 suits digits.")
+    check_choice("unreadable", unreadable, ("raise", "skip"))
+    streams(stream)
+    drawn, name = (n_samples, random_state), type(source).__name__
     if isinstance(source, str) and source == "digits":
         examples = _digits(image_size or 32, split, channels, mean, std)
+    elif isinstance(source, str) and is_named(source):
+        source, name = named_data(source, root, split), source
     elif isinstance(source, str | os.PathLike):
-        drawn = (n_samples, random_state)
-        return _folder(Path(source).expanduser(), image_size, split, channels, mean, std, drawn)
-    elif isinstance(source, DataLoader):
-        examples = _collect(source, "data loader", split)
-    elif isinstance(source, Dataset):
-        examples = _collect(DataLoader(source, batch_size=256), type(source).__name__, split)
+        folder = ImageFolder(Path(source).expanduser())
+        pixels = (image_size, channels, mean, std)
+        return _folder(folder, split, pixels, drawn, skip=unreadable == "skip", stream=stream)
     elif isinstance(source, tuple | list) and len(source) == 2:
         examples = Examples(_inputs(source[0]), _tensor(source[1]), (), "arrays", split)
-    else:
+    elif isinstance(source, Mapping):
+        source = of_split(source, split)
+    if is_rows(source):
+        return _rows(source, name, split, (image_size, channels, mean, std), drawn, (input_key, target_key), stream)
+    if not (isinstance(source, str) or (isinstance(source, tuple | list) and len(source) == 2)):
         raise TypeError(
             "data must be 'digits', a folder, a pair (inputs, targets), a Dataset, a DataLoader or Examples, got "
             f"{type(source).__name__}. See load_data."
@@ -261,23 +299,42 @@ def _digits(size: int, split: str, channels: int, mean: Sequence[float], std: Se
     return Examples(inputs, torch.from_numpy(bunch.target.astype(np.int64))[keep], DIGIT_NAMES, "digits", split)
 
 
+_Pixels = tuple[int | None, int, Sequence[float], Sequence[float]]  # size, channels, mean and deviation of images
+_Drawn = tuple[int | None, int | None]  # how many examples, and the seed
+
+
 def _folder(
-    root: Path,
-    size: int | None,
-    split: str,
-    channels: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-    drawn: tuple[int | None, int | None],
+    folder: ImageFolder, split: str, pixels: _Pixels, drawn: _Drawn, *, skip: bool, stream: bool | None
 ) -> Examples:
-    folder = ImageFolder(root)
+    size, channels, mean, std = pixels
     files, targets = folder.select(split)
     _check_count(len(files))
-    chosen = _drawn(len(files), *drawn, root.name)
+    name = readable(folder.root.name)
+    chosen = _drawn(len(files), *drawn, name)
     if chosen is not None:  # only these are read
         files, targets = [files[i] for i in chosen], targets[chosen]
-    images = read_images(files, size, channels, folder.first)
-    return Examples(_normalise(images, mean, std), torch.from_numpy(targets), folder.class_names, root.name, split)
+    for note in folder.notes:
+        warnings.warn(note, stacklevel=3)
+    images, kept, skipped, streamed = read_images(
+        files, size, channels, folder.files, prepare=lambda x: _normalise(x, mean, std), skip=skip, stream=stream
+    )
+    if skipped:
+        warnings.warn(f"{len(skipped)} images were left out: {'; '.join(skipped[:5])}.", stacklevel=3)
+        _check_count(len(kept))
+    labels = torch.from_numpy(targets[kept])
+    return Examples(images, labels, folder.class_names, name, split, tuple(skipped), streamed)
+
+
+def _rows(
+    source: Any, name: str, split: str, pixels: _Pixels, drawn: _Drawn, keys: Keys, stream: bool | None
+) -> Examples:
+    size, channels, mean, std = pixels
+    counted = is_counted(source)
+    chosen = _drawn(len(source), *drawn, name) if counted else None
+    prepare = image_to_rows(size, channels, lambda x: _normalise(x, mean, std))
+    inputs, targets, streamed = read_rows(source, chosen, keys, prepare, stream)
+    examples = _check(Examples(inputs, targets, class_names_of(source, keys[1]), name, split, streamed=streamed))
+    return examples if counted else examples.subset(*drawn)
 
 
 def _drawn(count: int, n: int | None, random_state: int | None, name: str) -> np.ndarray | None:
@@ -298,34 +355,6 @@ def _normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> T
     channels = images.shape[1]
     m, s = (torch.tensor(tuple(v)[:channels], dtype=images.dtype).view(1, -1, 1, 1) for v in (mean, std))
     return images.sub_(m).div_(s)
-
-
-def _collect(loader: Iterable, name: str, split: str) -> Examples:
-    xs, ys = [], []
-    for batch in loader:
-        x, y = _pair(batch)
-        xs.append(torch.as_tensor(x))
-        ys.append(torch.as_tensor(y))
-    if not xs:
-        raise ValueError(f"data must hold examples, got an empty {name}. Give one with at least two.")
-    return Examples(torch.cat(xs), torch.cat(ys), (), name, split)
-
-
-def _pair(batch: Any) -> tuple[Any, Any]:
-    if isinstance(batch, dict):
-        x = next((batch[k] for k in INPUT_KEYS if k in batch), None)
-        y = next((batch[k] for k in TARGET_KEYS if k in batch), None)
-        if x is None or y is None:
-            raise ValueError(
-                f"A batch that is a dict must have one of {INPUT_KEYS} and one of {TARGET_KEYS}, got "
-                f"{sorted(batch)}. Rename its keys or give arrays."
-            )
-        return x, y
-    if isinstance(batch, tuple | list) and len(batch) >= 2:
-        return batch[0], batch[1]
-    raise ValueError(
-        f"A batch must be (inputs, targets) or a dict, got {type(batch).__name__}. Give labelled examples."
-    )
 
 
 def _inputs(values: Any) -> Given:
@@ -354,7 +383,7 @@ def _check(examples: Examples) -> Examples:
     _check_count(len(y))
     if not y.is_floating_point() and y.dtype != torch.int64:
         y = y.long()
-    return Examples(x, y, examples.class_names, examples.name, examples.split)
+    return replace(examples, targets=y)
 
 
 def _check_count(count: int) -> None:

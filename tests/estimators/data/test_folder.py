@@ -159,3 +159,41 @@ def test_links_out_of_the_folder_and_hidden_files_are_left_out(tmp_path):
         link = tmp_path / "link"
         link.symlink_to(secret, target_is_directory=True)  # the folder itself may be a link
         assert len(list_data(link, split="all")) == 3
+
+
+def test_names_of_any_script_are_matched_across_splits(tmp_path):
+    """Accents come composed from most systems and decomposed from macOS; both are one class."""
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    fill(tmp_path / "train", **{composed: 2, "고양이": 2, "кошка": 2, "猫 🐈": 2, "a\nb": 2})
+    fill(tmp_path / "test", **{apart: 3, "고양이": 1})
+    listed = list_data(tmp_path, split="test")
+    assert listed.class_names == tuple(sorted([composed, "고양이", "кошка", "猫 🐈", "a\nb"]))
+    assert [listed.class_names[i] for i in listed.targets].count(composed) == 3
+    fill(tmp_path / "train", **{apart: 4})  # both in one split: one class, no image lost
+    assert len(list_data(tmp_path, split="train")) == 14 and composed in list_data(tmp_path).class_names
+    assert len(load_data(tmp_path, split="all", image_size=4)) == 18
+
+
+def test_names_that_are_no_text_are_escaped(tmp_path):
+    name = os.fsdecode(b"caf\xe9")
+    try:
+        fill(tmp_path / "x", **{name: 2, "ant": 2})
+    except OSError:  # a file system that takes text alone
+        return
+    data = load_data(tmp_path / "x", split="all")
+    assert data.class_names == ("ant", "caf\\xe9") and "".join(data.class_names).encode()
+    (tmp_path / "x" / name / "0.png").write_bytes(b"")
+    with pytest.raises(ValueError, match="must be readable") as refused:
+        load_data(tmp_path / "x", split="all")
+    assert str(refused.value).encode()
+
+
+def test_classes_that_hold_folders_are_said(tmp_path):
+    fill(tmp_path / "pets", cat=2, dog=2)
+    fill(tmp_path / "birds", eagle=2, sparrow=2)
+    with pytest.warns(UserWarning, match=r"'pets' is one class; its images lie in folders inside it: 'cat', 'dog'\."):
+        data = load_data(tmp_path, split="all")
+    assert data.class_names == ("birds", "pets")
+    assert list_data(tmp_path, split="all").notes[0].startswith("'birds' is one class")
+    fill(tmp_path / "flat", ant=2, bee=2)
+    assert list_data(tmp_path / "flat", split="all").notes == ()

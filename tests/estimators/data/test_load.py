@@ -121,7 +121,7 @@ def test_what_is_documented_of_sizes_holds(tmp_path):
         (tmp_path / place).mkdir(parents=True)
         for i in range(2):
             Image.fromarray(rng.integers(0, 255, (*shape, 3), dtype=np.uint8)).save(tmp_path / place / f"{i}.png")
-    # the width of the first image of all splits, the same for each of them
+    # the middle one of the widths of all splits, the same for each of them
     assert {load_data(tmp_path, split=s).inputs.shape[-2:] for s in ("train", "test", "all")} == {(9, 9)}
 
 
