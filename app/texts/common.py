@@ -116,6 +116,7 @@ EN = {
     "verdict.not supported": "not supported",
     "verdict.not clear here": "not clear here",
     "verdict.not comparable": "not comparable",
+    "verdict.not tested": "not tested",
     "scale": "Scale",
     "scale.log": "Logarithmic",
     "scale.linear": "Linear",

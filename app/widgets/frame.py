@@ -122,6 +122,7 @@ _VERDICTS = {
     "not supported": ("red", ":material/cancel:"),
     "not clear here": ("orange", ":material/help:"),
     "not comparable": ("gray", ":material/block:"),
+    "not tested": ("gray", ":material/radio_button_unchecked:"),
 }
 
 
@@ -130,7 +131,7 @@ def verdict(state: str, sentence: str) -> None:
 
     Parameters
     ----------
-    state : {"supported", "not supported", "not clear here", "not comparable"}
+    state : {"supported", "not supported", "not clear here", "not comparable", "not tested"}
     sentence : str
         The claim and the number it rests on.
     """

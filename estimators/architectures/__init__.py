@@ -1,6 +1,6 @@
 """What skips, normalisation, dropout, width and depth change."""
 
-from ._claims import CLAIMS, Claim, judge_claims, plain, rank_measures, width_factor
+from ._claims import CLAIMS, COMPARABLE, Claim, judge_claims, plain, rank_measures, width_factor
 from ._comparer import ArchitectureComparer
 from ._measurement import MEASUREMENTS, QUICK, MeasureSettings, fit_and_gap, measure
 from ._result import ComparisonResult, mean_and_spread, summarise
@@ -8,6 +8,7 @@ from ._run import RunOutcome, Task, build, describe_settings, run, run_all, with
 
 __all__ = [
     "CLAIMS",
+    "COMPARABLE",
     "MEASUREMENTS",
     "QUICK",
     "ArchitectureComparer",

@@ -13,19 +13,22 @@ from typing import Any
 
 import numpy as np
 
-from ..core.evidence.ranking import RankCorrelation, kendall
+from ..core.evidence.paired import compare_pairs
+from ..core.evidence.ranking import RankCorrelation, judge_correlation, kendall
 from ..core.evidence.verdicts import (
-    NOT_CLEAR,
+    NOT_COMPARABLE,
+    NOT_TESTED,
     Verdict,
+    adjust,
     combine,
     compare_groups,
     compare_ratios,
     compare_training,
-    judge_correlation,
     judge_trend,
 )
 
 Row = dict[str, Any]
+TRAINS = 0.5  # training accuracy from which a run counts as having trained
 COMPARABLE = 0.1  # difference in mean training accuracy up to which two sides count as minima of one kind
 SHARPNESS_MEASURES = ("lambda_max", "trace", "sharpness", "average_sharpness", "basin_width", "convex_share")
 _RATIOS = ("lambda_max", "trace", "sharpness", "average_sharpness")
@@ -45,7 +48,8 @@ class Claim:
     element : str
         What has to differ between two otherwise equal variants: a key of `ELEMENTS`, "width" or "rank".
     measures : tuple of (str, str)
-        Quantity and claimed direction, "larger" or "smaller", for the side with the element.
+        Quantity and claimed direction, "larger" or "smaller", for the side with the element. Worst-case sharpness is
+        none of them: it is a lower bound on both sides.
     statement : str
         The claim in one sentence.
     """
@@ -62,7 +66,7 @@ CLAIMS = (
         "flat_generalises",
         "3",
         "rank",
-        (("lambda_max", "larger"), ("sharpness", "larger"), ("average_sharpness", "larger")),
+        (("lambda_max", "larger"), ("average_sharpness", "larger")),
         "Sharper minima generalise worse.",
     ),
     Claim(
@@ -83,7 +87,7 @@ CLAIMS = (
         "batch_sharp",
         "5",
         "large batch",
-        (("lambda_max", "larger"), ("sharpness", "larger")),
+        (("lambda_max", "larger"), ("average_sharpness", "larger")),
         "Large batches lead to sharper minima.",
     ),
     Claim(
@@ -103,7 +107,7 @@ CLAIMS = (
     Claim(
         "norm_learning_rate",
         "7",
-        "norm at the largest learning rate",
+        "norm × learning rate",
         (("train_loss", "smaller"), ("held_out_accuracy", "larger")),
         "Normalisation allows a larger learning rate.",
     ),
@@ -111,7 +115,7 @@ CLAIMS = (
         "dropout_flat",
         "7",
         "dropout",
-        (("lambda_max", "smaller"), ("sharpness", "smaller"), ("basin_width", "larger")),
+        (("lambda_max", "smaller"), ("average_sharpness", "smaller"), ("basin_width", "larger")),
         "Dropout leads to flatter minima.",
     ),
     Claim(
@@ -212,25 +216,71 @@ def _judge_pair(pair: tuple[list[Row], list[Row]], measure: str, claimed: str) -
     if measure in _TRAINING_MEASURES:
         return compare_training(*sides, claimed)
     verdict = (compare_ratios if measure in _RATIOS else compare_groups)(*sides, claimed)
-    if not _comparable(pair) and verdict.verdict != NOT_CLEAR:
+    if not _comparable(pair):
         reason = "the two sides fit the training examples differently well, so their minima can't be compared"
-        return replace(verdict, verdict=NOT_CLEAR, reason=reason)
+        return replace(verdict, verdict=NOT_COMPARABLE, reason=reason, p=float("nan"))
     return verdict
 
 
 def _judge(claim: Claim, rows: Sequence[Row], measure: str, claimed: str, gap: str) -> list[Verdict]:
     if claim.element == "rank":
         trained = [row for row in rows if row["status"] == "ok"]
-        tau = kendall(np.array(_values(trained, measure)), np.array(_values(trained, gap)))
-        return [judge_correlation(tau.tau, tau.low, tau.high, tau.n, claimed)]
+        return [judge_correlation(_rank(trained, measure, gap), claimed)]
     if claim.element == "width":
         groups = [g for g in _groups(rows, ("with_width",), ()) if len({width_factor(r) for r in g}) > 2]
         return [judge_trend([width_factor(r) for r in g], _values(g, measure), claimed) for g in groups]
-    pairs = _pairs(rows, claim.element.removesuffix(" at the largest learning rate"))
-    if claim.element.endswith("learning rate") and pairs:
-        largest = max(pair[0][0]["training"]["lr"] for pair in pairs)
-        pairs = [pair for pair in pairs if pair[0][0]["training"]["lr"] == largest]
-    return [_judge_pair(pair, measure, claimed) for pair in pairs]
+    if claim.element == "norm × learning rate":
+        return [_judge_rates(pairs, measure, claimed) for pairs in _by_rate(_pairs(rows, "norm"))]
+    return [_judge_pair(pair, measure, claimed) for pair in _pairs(rows, claim.element)]
+
+
+_Pair = tuple[list[Row], list[Row]]
+
+
+def _by_rate(pairs: Sequence[_Pair]) -> list[list[_Pair]]:
+    """Pairs that differ in nothing but the learning rate, ascending in it."""
+    families: dict[str, list[_Pair]] = {}
+    for pair in sorted(pairs, key=lambda pair: pair[0][0]["training"]["lr"]):
+        families.setdefault(_rest(pair[0][0], (), ("lr",)), []).append(pair)
+    return list(families.values())
+
+
+def _judge_rates(pairs: Sequence[_Pair], measure: str, claimed: str) -> Verdict:
+    """Judge that the element lets a network train at a rate where it otherwise fails: an interaction, not a difference.
+
+    The network without it has to train at some lower rate. Then the difference that the element makes at the largest
+    rate is held against the difference it makes at that lower one, seed by seed.
+    """
+    nan = float("nan")
+    if len(pairs) < 2:
+        reason = "one learning rate: a rate that is allowed and one that is not take two"
+        return Verdict(NOT_TESTED, reason, nan, nan, nan, (0, 0))
+    high = pairs[-1]
+    low = next((pair for pair in reversed(pairs[:-1]) if _trains(pair[1])), None)
+    if low is None or not _trains(low[0]):
+        reason = "without it no lower rate trains either, so that this is not about the rate"
+        return Verdict(NOT_COMPARABLE, reason, nan, nan, nan, (0, 0))
+    if any(not np.isfinite(v) for side in high for v in _values(side, measure)):
+        return compare_training(_values(high[0], measure), _values(high[1], measure), claimed)
+    gains = []
+    for pair in (high, low):
+        sides = [{row["seed"]: row for row in side} for side in pair]
+        gains.append({s: float(sides[0][s][measure]) - float(sides[1][s][measure]) for s in sides[0] if s in sides[1]})
+    seeds = [s for s in gains[0] if s in gains[1]]
+    found = compare_pairs([gains[0][s] for s in seeds], [gains[1][s] for s in seeds], claimed)
+    return Verdict(found.verdict, found.reason, found.effect, found.low, found.high, (found.n, found.n), p=found.p)
+
+
+def _trains(side: Sequence[Row]) -> bool:
+    """Whether most runs trained."""
+    accuracies = [row["train_accuracy"] for row in side]
+    return float(np.mean([a is not None and a >= TRAINS for a in accuracies])) > 0.5
+
+
+def _rank(trained: Sequence[Row], measure: str, gap: str, random_state: int = 0) -> RankCorrelation:
+    """Rank trained runs; seeds of one variant are not independent evidence beside another variant's."""
+    values = (np.array(_values(trained, name)) for name in (measure, gap))
+    return kendall(*values, units=[_rest(row, (), ()) for row in trained], random_state=random_state)
 
 
 def judge_claims(rows: Sequence[Row], gap: str = "gap") -> list[dict[str, Any]]:
@@ -252,16 +302,24 @@ def judge_claims(rows: Sequence[Row], gap: str = "gap") -> list[dict[str, Any]]:
     list of dict
         One for each claim with at least one measurement: key, section, statement, verdict (the measurements'
         common verdict, "not clear here" where they disagree) and measurements (a list: measure, claimed,
-        kind ("difference", "ratio", "tau" or "trend"), verdict, reason, difference, low, high, n; None where unknown).
+        kind ("difference", "ratio", "tau", "trend" or "share"), verdict, reason, difference, low, high, n, p; None
+        where unknown). Verdicts are corrected for the number of measurements in the table, see `adjust`.
     """
+    found = [
+        (claim, measure, claimed, verdict)
+        for claim in CLAIMS
+        for measure, claimed in claim.measures
+        if any(row[measure] is not None for row in rows)  # asked for, and a run trained
+        for verdict in _judge(claim, rows, measure, claimed, gap)
+    ]
+    verdicts = adjust([verdict for *_, verdict in found])
     judged = []
     for claim in CLAIMS:
-        measurements: list[dict[str, Any]] = []
-        for measure, claimed in claim.measures:
-            if all(row[measure] is None for row in rows):
-                continue  # not asked for, or no run trained
-            verdicts = _judge(claim, rows, measure, claimed, gap)
-            measurements += [{"measure": measure, "claimed": claimed, **plain(v)} for v in verdicts]
+        measurements = [
+            {"measure": measure, "claimed": claimed, **plain(verdict)}
+            for (own, measure, claimed, _), verdict in zip(found, verdicts, strict=True)
+            if own is claim
+        ]
         if measurements:
             verdict = combine([m["verdict"] for m in measurements])
             judged.append(
@@ -298,9 +356,7 @@ def rank_measures(rows: Sequence[Row], gap: str = "gap", random_state: int = 0) 
     Jiang et al. (2020), "Fantastic Generalization Measures and Where to Find Them".
     """
     trained = [row for row in rows if row["status"] == "ok"]
-    target = np.array(_values(trained, gap))
     ranked = []
     for measure in SHARPNESS_MEASURES:
-        tau: RankCorrelation = kendall(np.array(_values(trained, measure)), target, random_state=random_state)
-        ranked.append({"measure": measure, "gap": gap, **plain(tau)})
+        ranked.append({"measure": measure, "gap": gap, **plain(_rank(trained, measure, gap, random_state))})
     return ranked

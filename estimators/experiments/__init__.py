@@ -2,6 +2,7 @@
 
 from .batch_size import QUANTITIES, BatchSizeResult, batch_size_experiment
 from .connectivity_cases import CasesResult, ConnectivityCases
+from .rate_batch import RateBatchResult, rate_batch_experiment
 from .swa_comparison import SwaComparisonResult, noisy_digits, swa_experiment
 from .width_sweep import WidthSweep, WidthSweepResult
 
@@ -10,10 +11,12 @@ __all__ = [
     "BatchSizeResult",
     "CasesResult",
     "ConnectivityCases",
+    "RateBatchResult",
     "SwaComparisonResult",
     "WidthSweep",
     "WidthSweepResult",
     "batch_size_experiment",
     "noisy_digits",
+    "rate_batch_experiment",
     "swa_experiment",
 ]

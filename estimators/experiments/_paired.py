@@ -10,8 +10,8 @@ import numpy as np
 from torch import nn
 
 from ..cache import cached_call, check_memory, describe_module, fingerprint
-from ..core.evidence.paired import compare_pairs
-from ..core.evidence.verdicts import NOT_COMPARABLE
+from ..core.evidence.paired import PairedComparison, compare_crossed, compare_pairs
+from ..core.evidence.verdicts import NAN, NOT_COMPARABLE, adjust
 from ..models import trainable_names
 from ..progress import OnProgress, subprogress
 from ..results import Result, Uncertainty
@@ -35,12 +35,23 @@ class Quantity:
     vacuous_from : float, default=inf
         A value from here on says nothing: a pair of two such values is left out, and without any other pair the
         quantity is not comparable.
+    smallest : float, optional
+        The smallest effect that matters: a difference, or with `ratio` a factor. Less is called not supported where a
+        test of equivalence shows it.
+    each : str, optional
+        Column with the value of each held-out example, whose mean the quantity is: the interval then covers another
+        draw of examples as well as of networks. Rows without it (no accuracy, an older file) are compared by `key`.
+    bound : bool, default=False
+        Both sides are lower bounds, whose difference or ratio is bounded by nothing: shown, and never judged.
     """
 
     key: str
     claimed: str
     ratio: bool = False
     vacuous_from: float = float("inf")
+    smallest: float | None = None
+    each: str | None = None
+    bound: bool = False
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -148,18 +159,32 @@ def judge_pairs(
 ) -> list[Row]:
     """Judge each quantity by the differences between two groups, over the seeds that have both."""
     sides = [{row["seed"]: row for row in rows if row["group"] == group} for group in (treated, control)]
-    seeds = [seed for seed in sides[1] if seed in sides[0]]
-    claims = []
-    for q in quantities:
-        pairs = [(sides[0][seed][q.key], sides[1][seed][q.key]) for seed in seeds]
-        telling = [pair for pair in pairs if any(value < q.vacuous_from for value in pair)]
-        found = compare_pairs(
-            [a for a, _ in telling], [b for _, b in telling], q.claimed, confidence=confidence, ratio=q.ratio
-        )
-        if pairs and found.n == 0 and np.isfinite(q.vacuous_from):
-            found = replace(found, verdict=NOT_COMPARABLE)
-        claims.append({"key": q.key, "claimed": q.claimed, **asdict(found)})
-    return claims
+    pairs = [(sides[0][seed], row) for seed, row in sides[1].items() if seed in sides[0]]
+    judged = adjust([compare_rows(pairs, q, confidence) for q in quantities], 1 - confidence)
+    return [{"key": q.key, "claimed": q.claimed, **asdict(v)} for q, v in zip(quantities, judged, strict=True)]
+
+
+def compare_rows(pairs: Sequence[tuple[Row, Row]], q: Quantity, confidence: float) -> PairedComparison:
+    """Judge one quantity by pairs of rows, the treated one first."""
+    if q.each is not None and len(pairs) > 1 and all(len(row.get(q.each, ())) > 1 for pair in pairs for row in pair):
+        a, b = (np.array([pair[side][q.each] for pair in pairs], dtype=float) for side in (0, 1))
+        return compare_crossed(a, b, q.claimed, confidence=confidence, smallest=q.smallest)
+    values = [(a[q.key], b[q.key]) for a, b in pairs]
+    telling = [pair for pair in values if any(value < q.vacuous_from for value in pair)]
+    found = compare_pairs(
+        [a for a, _ in telling],
+        [b for _, b in telling],
+        q.claimed,
+        confidence=confidence,
+        ratio=q.ratio,
+        smallest=q.smallest,
+    )
+    if values and found.n == 0 and np.isfinite(q.vacuous_from):
+        found = replace(found, verdict=NOT_COMPARABLE, reason="every value says nothing, on both sides")
+    if q.bound:
+        reason = "lower bounds on both sides: their ratio has no bound"
+        found = replace(found, verdict=NOT_COMPARABLE, reason=reason, p=NAN)
+    return found
 
 
 def unequal_losses(rows: Sequence[Row], groups: Sequence[str], factor: float) -> list[str]:

@@ -16,8 +16,7 @@ import numpy as np
 from torch import nn
 
 from ..checks import check_seed
-from ..core.evidence.ranking import kendall
-from ..core.evidence.verdicts import judge_correlation
+from ..core.evidence.ranking import judge_correlation, kendall
 from ..data import Examples
 from ..landscape import Landscape
 from ..progress import OnProgress, ignore_progress, subprogress
@@ -32,10 +31,10 @@ TAKEN = ("sharpness", "average", "lambda_max", "trace", "pac_bayes")
 QUANTITIES = (
     Quantity("lambda_max", "larger", ratio=True),
     Quantity("trace", "larger", ratio=True),
-    Quantity("sharpness", "larger", ratio=True),
+    Quantity("sharpness", "larger", ratio=True, bound=True),
     Quantity("average_sharpness", "larger", ratio=True),
     Quantity("gap_loss", "larger"),
-    Quantity("held_out_accuracy", "smaller"),
+    Quantity("held_out_accuracy", "smaller", each="held_out_correct"),
     Quantity("pac_bayes_bound", "larger", vacuous_from=1.0),
     Quantity("sigma_tolerated", "smaller", ratio=True),
 )
@@ -176,7 +175,7 @@ def batch_size_experiment(
                 sets = data.fingerprint, held_out.fingerprint
                 yield Job(
                     label=f"seed {seed}, batch {size}",
-                    function=run_once,
+                    function=train_and_measure,
                     arguments=(model, data, held_out, training, target_loss, measuring),
                     key=(*network_key(model), *sets, training, target_loss, measured_with),
                     columns={"group": group, "seed": seed, **own},
@@ -194,7 +193,7 @@ def batch_size_experiment(
     return run_jobs(jobs(), 2 * n_seeds, result, memory=memory, on_progress=on_progress, on_partial=on_partial)
 
 
-def run_once(
+def train_and_measure(
     model: nn.Module,
     data: Examples,
     held_out: Examples,
@@ -219,6 +218,9 @@ def run_once(
     other = Landscape(trained, data, **{name: getattr(measuring, name) for name in settings}).on(held_out)
     there = other.evaluate(other.theta[None], [[1.0]])
     held_loss, held_accuracy = float(there.losses[0]), float(there.accuracies[0])
+    correct = []
+    if np.isfinite(held_accuracy):
+        correct = (other.outputs().argmax(1).cpu() == held_out.targets).int().tolist()
     names = ["sharpness", "one_step", "lambda_max", "lambda_max_residual", "trace", "trace_stderr", "gradient_norm"]
     names += ["average_sharpness", "average_sharpness_stderr", "pac_bayes_bound", "sigma_tolerated"]
     return [
@@ -229,9 +231,10 @@ def run_once(
             "train_accuracy": found.accuracy,
             "held_out_loss": held_loss,
             "held_out_accuracy": held_accuracy,
+            "held_out_correct": correct,
             "gap_loss": held_loss - found.loss,
             "gap_accuracy": found.accuracy - held_accuracy,
-            "distance": float(found.pac_bayes["distance"]),
+            "distance": float(found.pac_bayes.get("distance", float("nan"))),
             **{name: float(getattr(found, name)) for name in names},
         }
     ]
@@ -280,9 +283,14 @@ def train_to_loss(
 
 
 def judge(rows: Sequence[dict[str, Any]], confidence: float = 0.95) -> list[dict[str, Any]]:
-    """Judge every claim from complete pairs (both batch sizes of a seed)."""
-    together = kendall(*(np.array([row[k] for row in rows], dtype=float) for k in ("lambda_max", "gap_loss")))
-    verdict = judge_correlation(together.tau, together.low, together.high, together.n, "larger")
+    """Judge every claim from complete pairs (both batch sizes of a seed).
+
+    Kendall's τ of sharpness and gap stands without a verdict of its own: two batch sizes are two independent units, and
+    no order of two says anything beyond chance.
+    """
+    sharpness, gap = (np.array([row[k] for row in rows], dtype=float) for k in ("lambda_max", "gap_loss"))
+    together = kendall(sharpness, gap, units=[row["group"] for row in rows])
+    verdict = judge_correlation(together, "larger")
     ranked = {
         "key": "flat_generalises",
         "claimed": "larger",
@@ -304,6 +312,11 @@ def _notes(rows: Sequence[dict[str, Any]], target: float, lr_rule: str) -> list[
         listed = ", ".join(f"seed {row['seed']} {row['group']} ({row['train_loss']:.3g})" for row in late)
         notes.append(f"Not at the target training loss of {target:g}: {listed}. Raise epochs or the target.")
     notes += unequal_losses(rows, (SMALL, LARGE), 1.5)
+    if lr_rule == "same":
+        notes.append(
+            "One learning rate for both batch sizes: rate over batch size differs as much as they do, and what is seen "
+            "is the effect of both together. `rate_batch_experiment` tells them apart."
+        )
     if lr_rule == "linear":
         notes.append("The learning rate is scaled with the batch, so learning rate over batch size is the same.")
     return notes

@@ -18,6 +18,7 @@ from sklearn.utils._param_validation import Interval
 
 from .. import cache
 from ..architectures import (
+    COMPARABLE,
     QUICK,
     MeasureSettings,
     RunOutcome,
@@ -30,7 +31,7 @@ from ..architectures import (
 )
 from ..base import ParallelEstimator
 from ..connectivity import ModeConnector
-from ..core.evidence.verdicts import judge_trend
+from ..core.evidence.verdicts import NOT_COMPARABLE, Verdict, adjust, judge_trend
 from ..data import Examples, load_data
 from ..progress import OnProgress, ignore_progress, subprogress
 from ..results import Result
@@ -266,7 +267,7 @@ class WidthSweep(ParallelEstimator):
             table=rows,
             barriers=list(barriers),
             summary=summary,
-            claims=judge_width(rows, barriers, summary),
+            claims=judge_width(rows, summary),
             settings=describe_settings(self.get_params(), data, architecture=architecture),
         )
 
@@ -311,32 +312,48 @@ def summarise_widths(rows: Sequence[Row], barriers: Sequence[Row], zero_level: f
     return summary
 
 
-def judge_width(rows: Sequence[Row], barriers: Sequence[Row], summary: Sequence[Row]) -> list[Row]:
+def judge_width(rows: Sequence[Row], summary: Sequence[Row]) -> list[Row]:
     """Judge the lecture's statements on over-parameterisation by their trend with the width.
+
+    Training loss is ranked over runs. Barriers and the spread of the accuracy are ranked over widths, because pairs
+    that share a network and the parts of one standard deviation are not independent; and only over widths that fit
+    the training examples about as well as the best (mean accuracy within `COMPARABLE`): a network that did not train
+    is at no minimum that could be joined to another, or perform like it.
 
     Parameters
     ----------
-    rows, barriers, summary : sequence of dict
+    rows, summary : sequence of dict
         As in `WidthSweepResult`.
 
     Returns
     -------
     list of dict
-        As `judge_claims` gives them.
+        As `judge_claims` gives them; "not comparable" with fewer than four widths at minima.
     """
-    sources = {"train_loss": rows, "barrier": barriers, "held_out_accuracy_spread": summary}
-    judged = []
-    for key, section, (quantity, claimed), statement in CLAIMS:
-        source = [row for row in sources[quantity] if row[quantity] is not None]
-        verdict = judge_trend([row["factor"] for row in source], [row[quantity] for row in source], claimed)
-        measurement = {"measure": quantity, "claimed": claimed, **plain(verdict)}
-        judged.append(
-            {
-                "key": key,
-                "section": section,
-                "statement": statement,
-                "verdict": verdict.verdict,
-                "measurements": [measurement],
-            }
-        )
-    return judged
+    reached = [line["train_accuracy"] for line in summary if line["train_accuracy"] is not None]
+    at_minima = [
+        line
+        for line in summary
+        if line["train_accuracy"] is not None and line["train_accuracy"] >= max(reached) - COMPARABLE
+    ]
+    sources = {"train_loss": rows, "barrier": at_minima, "held_out_accuracy_spread": at_minima}
+    found = [_trend(sources[quantity], quantity, claimed) for _, _, (quantity, claimed), _ in CLAIMS]
+    return [
+        {
+            "key": key,
+            "section": section,
+            "statement": statement,
+            "verdict": verdict.verdict,
+            "measurements": [{"measure": quantity, "claimed": claimed, **plain(verdict)}],
+        }
+        for (key, section, (quantity, claimed), statement), verdict in zip(CLAIMS, adjust(found), strict=True)
+    ]
+
+
+def _trend(source: Sequence[Row], quantity: str, claimed: str) -> Verdict:
+    kept = [row for row in source if row[quantity] is not None]
+    found = judge_trend([row["factor"] for row in kept], [row[quantity] for row in kept], claimed)
+    if quantity != "train_loss" and len(kept) < 4:
+        reason = "fewer than four widths fit the training examples about as well as the best"
+        return replace(found, verdict=NOT_COMPARABLE, reason=reason)
+    return found

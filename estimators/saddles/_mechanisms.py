@@ -8,9 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from ..core.evidence.verdicts import NOT_CLEAR, NOT_SUPPORTED, SUPPORTED
+from ..core.evidence.verdicts import NOT_CLEAR, Verdict, adjust, judge_share
 
-ALMOST_ALL, ALMOST_NONE = 0.9, 0.1
+RANDOM = ("sgd", "perturbed_gd")  # the others have one run from one start, however often it is repeated
+LEAST = 0.1  # share of the control's steps that has to be saved for "sooner" to matter
+
+
+_Judged = tuple[Verdict, str]  # with what was measured, in words
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class Mechanism:
         What it is compared with.
     rule : {"leaves", "faster"}
         "leaves": it leaves from r = 0 where the control stays. "faster": it needs fewer steps from the same
-        displaced starts.
+        displaced starts, in one direction after the other: several radii along one direction are one piece of evidence.
     claim : str
         The claim in one sentence.
     """
@@ -74,63 +78,67 @@ def judge_mechanisms(
     list of dict
         mechanism, claim, optimizers, control, measured (in words), verdict and reason.
     """
-    rows = []
+    found = []
     for mechanism in MECHANISMS:
-        present = [name for name in mechanism.optimizers if name in steps]
-        if not present or mechanism.control not in steps:
-            continue
-        judge = _leaves if mechanism.rule == "leaves" else _faster
-        parts = [judge(steps[n], steps[mechanism.control], diverged[n], radii) for n in present]
-        verdicts = {verdict for verdict, _, _ in parts}
-        verdict = verdicts.pop() if len(verdicts) == 1 else NOT_CLEAR
-        measured = [f"{name}: {text}" for name, (_, text, _) in zip(present, parts, strict=True)]
-        reasons = dict.fromkeys(reason for _, _, reason in parts)
+        if mechanism.control in steps:
+            judge = _leaves if mechanism.rule == "leaves" else _faster
+            control = steps[mechanism.control]
+            found += [
+                (mechanism, name, *judge(name, steps[name], control, diverged[name], radii))
+                for name in mechanism.optimizers
+                if name in steps
+            ]
+    adjusted = adjust([verdict for _, _, verdict, _ in found])
+    rows = []
+    for mechanism in dict.fromkeys(m for m, *_ in found):
+        own = [(name, text, v) for (m, name, _, text), v in zip(found, adjusted, strict=True) if m is mechanism]
+        verdicts = {v.verdict for *_, v in own}
         rows.append(
             {
                 "mechanism": mechanism.key,
                 "claim": mechanism.claim,
-                "optimizers": present,
+                "optimizers": [name for name, *_ in own],
                 "control": mechanism.control,
-                "measured": "; ".join(measured),
-                "verdict": verdict,
-                "reason": "; ".join(reasons),
+                "measured": "; ".join(f"{name}: {text}" for name, text, _ in own),
+                "verdict": verdicts.pop() if len(verdicts) == 1 else NOT_CLEAR,
+                "reason": "; ".join(dict.fromkeys(v.reason for *_, v in own)),
             }
         )
     return rows
 
 
-def _leaves(steps: np.ndarray, control: np.ndarray, diverged: np.ndarray, radii: np.ndarray) -> tuple[str, str, str]:
+def _leaves(name: str, steps: np.ndarray, control: np.ndarray, diverged: np.ndarray, radii: np.ndarray) -> _Judged:
     rest = np.flatnonzero(np.asarray(radii) == 0)
     if not len(rest):
-        return NOT_CLEAR, "not run from r = 0", "there is no start at r = 0"
-    ours, theirs = np.isfinite(steps[rest]).mean(), np.isfinite(control[rest]).mean()
-    text = f"left from r = 0 in {ours:.0%} of runs, control {theirs:.0%}"
-    if ours >= ALMOST_ALL and theirs <= ALMOST_NONE:
-        return SUPPORTED, text, "it leaves in at least 90 % of runs where the control leaves in at most 10 %"
-    if ours <= ALMOST_NONE:
-        return NOT_SUPPORTED, text, "it leaves in at most 10 % of runs within the budget"
-    if theirs > ALMOST_NONE:
-        return NOT_CLEAR, text, "the control leaves too, so that nothing is told apart"
-    return NOT_CLEAR, text, "it leaves in some runs only"
+        return _unclear("there is no start at r = 0"), "not run from r = 0"
+    ours, theirs = np.isfinite(steps[rest[0]]), bool(np.isfinite(control[rest[0]]).any())
+    if name not in RANDOM:
+        ours = ours[:1]
+    left, n = int(ours.sum()), len(ours)
+    text = f"left from r = 0 in {left} of {n} run{'s' * (n > 1)}, control {'left' if theirs else 'stayed'} in its one"
+    if theirs:
+        return _unclear("the control leaves too, so that nothing is told apart"), text
+    return judge_share(left, n), text
 
 
-def _faster(steps: np.ndarray, control: np.ndarray, diverged: np.ndarray, radii: np.ndarray) -> tuple[str, str, str]:
+def _faster(name: str, steps: np.ndarray, control: np.ndarray, diverged: np.ndarray, radii: np.ndarray) -> _Judged:
     displaced = np.asarray(radii) > 0
-    ours, theirs = steps[displaced].ravel(), control[displaced].ravel()
+    ours, theirs = steps[displaced], control[displaced]
     decided = np.isfinite(ours) | np.isfinite(theirs)
     if not decided.any():
-        return NOT_CLEAR, "neither left from a displaced start", "nothing left within the budget"
-    ours, theirs = ours[decided], theirs[decided]
-    wins = float(np.mean(ours < theirs))
+        return _unclear("nothing left within the budget"), "neither left from a displaced start"
+    ahead = np.where(decided, (ours < (1 - LEAST) * theirs) * 2 - 1, 0).sum(axis=0)
+    won, n = int((ahead > 0).sum()), int((ahead != 0).sum())
+    text = f"sooner by {LEAST:.0%} or more along {won} of {n} directions"
     both = np.isfinite(ours) & np.isfinite(theirs) & (theirs > 0)
-    text = f"sooner in {wins:.0%} of {len(ours)} paired starts"
     if both.any():
         low, middle, high = np.quantile(ours[both] / theirs[both], [0.25, 0.5, 0.75])
         text += f", {middle:.2f} × the control's steps (quartiles {low:.2f}–{high:.2f})"
     if diverged[displaced].any():
         text += f", diverged in {diverged[displaced].mean():.0%}"
-    if wins >= ALMOST_ALL:
-        return SUPPORTED, text, "it is sooner in at least 90 % of the paired starts"
-    if wins <= 0.5:
-        return NOT_SUPPORTED, text, "it is sooner in at most half of the paired starts"
-    return NOT_CLEAR, text, "it is sooner in more than half, but less than 90 % of the paired starts"
+    return judge_share(won, n), text
+
+
+def _unclear(reason: str) -> Verdict:
+    nan = float("nan")
+    return Verdict(NOT_CLEAR, reason, nan, nan, nan, (0, 0), "share")

@@ -56,7 +56,7 @@ def settings() -> dict[str, Any]:
     joints = form.several("joints", default=("linear", "aligned", "bezier"))
     epochs, seed = form.columns(2)
     return {
-        "n_seeds": seeds.integer("seeds", 3, 1, 50),
+        "n_seeds": seeds.integer("seeds", 6, 1, 50),
         "split_steps": split.integer("steps", 0, 0, 1_000_000),
         "train_epochs": train.integer("train_epochs", 8, 1, 1000),
         "fine_tune_epochs": tune.integer("fine_tune_epochs", 4, 1, 1000),

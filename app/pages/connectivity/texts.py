@@ -164,6 +164,6 @@ EN = {
     "def.groups.text": "Checkpoints joined, directly or in steps, by barriers within the tolerance. Positions come from classical scaling of the chosen distances.",
     "def.groups.source": "Torgerson 1952",
     "def.cases.term": "The three cases",
-    "def.cases.text": "Pairs that share their first training steps, pairs from different initialisations, and pairs trained on from one finished network. A statement counts as supported when at least 80 % of the pairs agree and as not supported when at most 20 % do.",
+    "def.cases.text": "Pairs that share their first training steps, pairs from different initialisations, and pairs trained on from one finished network. A statement is supported where a sign test over independent pairs, corrected for the number of statements, finds that more than half agree; six pairs are the fewest that can decide three statements.",
     "def.cases.source": "Frankle et al. 2020; Garipov et al. 2018; Neyshabur et al., What is being transferred in transfer learning?, NeurIPS 2020",
 }

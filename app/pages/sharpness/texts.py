@@ -157,9 +157,9 @@ EN = {
     "effect.difference": "large − small = **{effect}** ({level} % interval {low} to {high}, {n} pairs)",
     "effect.tau": "Kendall's τ = **{effect}** ({level} % interval {low} to {high}, {n} runs)",
     "effect.none": "too few pairs for an interval yet",
-    "batch.caution": "An interval that holds no effect is called *not clear here*. Worst cases are lower bounds on both "
-    "sides, so their ratio is one of what the same search found. Intervals are not adjusted for the "
-    "number of claims, and one small data set decides nothing about others.",
+    "batch.caution": "Verdicts are corrected for the number of rows (Holm); intervals are those of one row. Worst cases are "
+    "lower bounds on both sides, so their ratio is shown but not judged. At one rate for both, rate/batch differs as much "
+    "as the batch size does: what is seen is the effect of both. One small data set decides nothing about others.",
     # definitions
     "def.worst.term": "Worst-case sharpness",
     "def.worst.text": "max over ‖ε‖ ≤ ρ of L(θ+ε) − L(θ), climbed by projected ascent that fits a quadratic to the "

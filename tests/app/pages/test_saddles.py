@@ -147,8 +147,8 @@ def test_a_race_from_the_page():
     job = jobs.latest("escape")
     assert job.state == "done" and job.result.escape_steps.shape == (9, 3, 2)
     shown = values(at)
-    assert "SGD noise" in shown and "left from r = 0 in 100% of runs, control 0%" in shown
-    assert "supported" in shown.lower()
+    assert "SGD noise" in shown and "left from r = 0 in" in shown
+    assert "not clear here" in shown.lower(), "two directions decide nothing"
     script = job.config["script"]
     ast.parse(script)
     assert "SaddleEscaper(saddle='strict_surface', n_seeds=2, max_steps=150)" in script and ".fit()" in script

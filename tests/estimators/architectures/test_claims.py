@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from estimators.architectures._claims import CLAIMS, judge_claims, rank_measures, width_factor
@@ -64,7 +65,7 @@ def test_a_net_that_did_not_train_is_neither_flat_nor_sharp():
     ]
     judged = {c["key"]: c for c in judge_claims(rows)}
     curvature = next(m for m in judged["skips_smooth"]["measurements"] if m["measure"] == "lambda_max")
-    assert curvature["verdict"] == "not clear here"
+    assert curvature["verdict"] == "not comparable"
     assert "can't be compared" in curvature["reason"]
     ratio = (5 * 6 * 7 / (500 * 501 * 502)) ** (1 / 3)  # of geometric means
     assert curvature["kind"] == "ratio" and curvature["difference"] == pytest.approx(ratio)
@@ -72,10 +73,45 @@ def test_a_net_that_did_not_train_is_neither_flat_nor_sharp():
 
 
 def test_failures_decide_trainability():
-    rows = [row(seed=s, train_loss=0.1) for s in range(2)]
-    rows += [row(("without_norm",), s, "failed: not finite") for s in range(2)]
+    rows = [row(seed=s, train_loss=0.1, training={"lr": lr}) for s in range(5) for lr in (0.01, 0.3)]
+    rows += [row(("without_norm",), s, "failed: not finite", training={"lr": 0.3}) for s in range(5)]
+    rows += [row(("without_norm",), s, train_loss=0.1, training={"lr": 0.01}) for s in range(5)]
     assert verdict(rows, "norm_learning_rate") == "supported"
-    assert verdict(rows, "norm_curvature") == "not clear here"
+    two = [r for r in rows if r["seed"] < 2]
+    assert verdict(two, "norm_learning_rate") == "not clear here", "chance does it once in six"
+    assert verdict(two, "norm_curvature") == "not clear here"
+
+
+def test_a_rate_is_allowed_only_where_a_lower_one_trains_without_norm():
+    rates = [(s, {"lr": lr}) for s in range(3) for lr in (0.01, 0.3)]
+    rows = [row(("without_norm",), s, train_loss=2.3, train_accuracy=0.1, training=lr) for s, lr in rates]
+    rows += [row(seed=s, train_loss=0.1 + s / 100, training=lr) for s, lr in rates]
+    assert verdict(rows, "norm_learning_rate") == "not comparable", "it trains at no rate: that is not about the rate"
+    one_rate = [r for r in rows if r["training"]["lr"] == 0.3]
+    assert verdict(one_rate, "norm_learning_rate") == "not tested"
+
+
+def test_seeds_of_one_variant_are_not_independent_evidence():
+    rows = []
+    for changes, level in (((), 1.0), (("without_norm",), 9.0)):
+        rows += [
+            row(changes, s, lambda_max=level + s / 9, average_sharpness=level, gap=level + s / 9) for s in range(5)
+        ]
+    judged = {c["key"]: c for c in judge_claims(rows)}["flat_generalises"]
+    assert judged["verdict"] == "not clear here" and "2 independent units" in judged["measurements"][0]["reason"]
+
+
+def test_many_rows_without_effect_are_seldom_clear():
+    rng, wrong = np.random.default_rng(0), 0
+    names = ("train_loss", "held_out_accuracy", "lambda_max", "trace", "average_sharpness", "basin_width", "gap")
+    for _ in range(60):
+        rows = [
+            row(changes, s, **dict(zip(names, rng.normal(10, 1, len(names)), strict=True)))
+            for changes in ((), ("without_skips",), ("without_norm",), ("with_dropout=0.3",))
+            for s in range(4)
+        ]
+        wrong += any(c["verdict"] == "supported" for c in judge_claims(rows))
+    assert wrong <= 5
 
 
 def test_norm_is_judged_at_the_largest_learning_rate():

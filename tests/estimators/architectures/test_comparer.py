@@ -352,7 +352,7 @@ def test_width_sweep_summary_and_claims_follow_their_rules():
     assert [line["zero_share"] for line in summary] == [0.0, 0.0, 0.0, 0.5]
     assert summary[0]["barrier"] == 8.0
     assert summary[0]["barrier_spread"] is None
-    judged = {c["key"]: c["verdict"] for c in judge_width(rows, barriers, summary)}
+    judged = {c["key"]: c["verdict"] for c in judge_width(rows, summary)}
     assert judged == {
         "width_easy": "supported",
         "width_connected": "not clear here",

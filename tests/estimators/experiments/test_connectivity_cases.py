@@ -73,14 +73,14 @@ def test_summary_is_mean_and_spread_over_seeds():
 @pytest.mark.parametrize(
     "straight, curved, verdict",
     [
-        ((2.0, 2.0, 2.0), (0.0, 0.0, 0.0), "supported"),
-        ((2.0, 2.0, 2.0), (1.0, 1.0, 1.0), "not supported"),
-        ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0), "not clear here"),  # no curve was needed
-        ((2.0, 2.0, 2.0), (0.0, 1.0, 0.0), "not clear here"),
-        ((2.0, 2.0), (0.0, 0.0), "not clear here"),  # two seeds
-        ((np.nan,) * 3, (np.nan,) * 3, "not clear here"),  # no number says nothing
-        ((np.nan,) * 3, (0.0,) * 3, "not clear here"),  # whether the straight lines fail is not known
-        ((2.0, 2.0, np.nan), (0.0, 0.0, 0.0), "supported"),
+        ((2.0,) * 5, (0.0,) * 5, "supported"),
+        ((2.0,) * 5, (1.0,) * 5, "not supported"),
+        ((0.0,) * 5, (0.0,) * 5, "not clear here"),  # no curve was needed
+        ((2.0,) * 5, (0.0, 1.0, 0.0, 0.0, 0.0), "not clear here"),
+        ((2.0,) * 4, (0.0,) * 4, "not clear here"),  # four seeds: chance does it once in sixteen
+        ((np.nan,) * 5, (np.nan,) * 5, "not clear here"),  # no number says nothing
+        ((np.nan,) * 5, (0.0,) * 5, "not clear here"),  # whether the straight lines fail is not known
+        ((2.0,) * 5 + (np.nan,), (0.0,) * 6, "supported"),
     ],
 )
 def test_verdict_on_different_starts(straight, curved, verdict):
@@ -88,6 +88,18 @@ def test_verdict_on_different_starts(straight, curved, verdict):
     rows += [row("different starts", "bezier", b, i) for i, b in enumerate(curved)]
     (found,) = judge(summarise(rows, 0.1))
     assert found["verdict"] == verdict
+
+
+def test_three_statements_of_one_table_take_six_pairs():
+    def verdicts(n):
+        rows = [row(case, "linear", 0.0, i) for case in ("same start", "fine-tuned") for i in range(n)]
+        rows += [row("different starts", "linear", 2.0, i) for i in range(n)]
+        rows += [row("different starts", "bezier", 0.0, i) for i in range(n)]
+        return {found["verdict"] for found in judge(summarise(rows, 0.1))}
+
+    assert verdicts(5) == {"not clear here"}, "one in 32, three times"
+    assert verdicts(6) == {"supported"}
+    assert ConnectivityCases().n_seeds == 6
 
 
 def test_bad_settings_are_said(data):

@@ -97,7 +97,7 @@ def test_an_embedded_unit_holds_sgd_bit_for_bit_and_noise_leaves(digits3):
     escaper = SaddleEscaper(
         saddle="embedding",
         unit=1,
-        n_seeds=2,
+        n_seeds=6,
         max_steps=300,
         lr=0.5,
         optimizers=("gd", "sgd", "perturbed_gd"),
@@ -288,6 +288,13 @@ def test_mechanisms_are_judged_by_their_rules():
         "injected_noise": "not supported",
     }
     assert "0.20 × the control's steps" in rows["momentum"]["measured"]
+    assert "sooner by 10% or more along 10 of 10 directions" in rows["momentum"]["measured"]
+    assert "left from r = 0 in 10 of 10 runs, control stayed in its one" in rows["sgd_noise"]["measured"]
+    few = {
+        r["mechanism"]: r
+        for r in judge_mechanisms({k: v[:, :4] for k, v in steps.items()}, dict.fromkeys(steps, never), radii)
+    }
+    assert few["momentum"]["verdict"] == "not clear here", "four directions: chance does it once in sixteen"
     both = judge_mechanisms({"gd": leave, "sgd": leave}, {"gd": never, "sgd": never}, radii)
     assert both[0]["verdict"] == "not clear here"
     assert len({m.key for m in MECHANISMS}) == len(MECHANISMS)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from estimators.core.evidence.ranking import kendall
+from estimators.core.evidence.ranking import RankCorrelation, judge_correlation, kendall
 from estimators.core.evidence.verdicts import (
     NOT_CLEAR,
     NOT_SUPPORTED,
@@ -14,7 +14,6 @@ from estimators.core.evidence.verdicts import (
     combine,
     compare_groups,
     compare_training,
-    judge_correlation,
     judge_trend,
 )
 
@@ -93,19 +92,25 @@ def test_one_seed_says_that_the_spread_is_unknown():
 
 
 def test_failing_to_train_decides_only_what_it_can():
-    failed = [np.nan, np.inf]
-    assert compare_training([0.1, 0.2], failed, "smaller").verdict == SUPPORTED
-    assert compare_training(failed, [0.1, 0.2], "smaller").verdict == NOT_SUPPORTED
+    failed, trained = [np.nan, np.inf] * 2, [0.1, 0.2] * 2
+    assert compare_training(trained, failed, "smaller").verdict == SUPPORTED
+    assert compare_training(failed, trained, "smaller").verdict == NOT_SUPPORTED
     assert compare_training(failed, failed, "smaller").verdict == NOT_CLEAR
-    assert compare_training([0.1, np.nan], failed, "smaller").verdict == NOT_CLEAR
+    assert compare_training([0.1, np.nan] * 2, failed, "smaller").verdict == NOT_CLEAR
+    few = compare_training(trained[:3], failed[:3], "smaller")
+    assert few.verdict == NOT_CLEAR and few.p == pytest.approx(0.1), "one in ten by chance"
     assert compare_training([0.1, 0.2], [1.0, 1.1], "smaller").verdict == SUPPORTED
 
 
 def test_correlations_and_trends():
-    assert judge_correlation(0.6, 0.2, 0.8, 12).verdict == SUPPORTED
-    assert judge_correlation(-0.6, -0.8, -0.2, 12).verdict == NOT_SUPPORTED
-    assert judge_correlation(0.3, -0.1, 0.6, 12).verdict == NOT_CLEAR
-    assert judge_correlation(np.nan, np.nan, np.nan, 2).verdict == NOT_CLEAR
+    def ranked(tau, low, high, n, p):
+        return judge_correlation(RankCorrelation(tau, low, high, n, p, n)).verdict
+
+    assert ranked(0.6, 0.2, 0.8, 12, 0.006) == SUPPORTED
+    assert ranked(-0.6, -0.8, -0.2, 12, 0.006) == NOT_SUPPORTED
+    assert ranked(0.3, -0.1, 0.6, 12, 0.2) == NOT_CLEAR
+    assert ranked(0.9, 0.8, 1.0, 4, 0.08) == NOT_CLEAR, "the test decides, not the bootstrap"
+    assert ranked(np.nan, np.nan, np.nan, 2, np.nan) == NOT_CLEAR
     widths = [0.25, 0.5, 1, 2, 4, 8]
     assert judge_trend(widths, [6, 5, 4, 3, 2, 1], "smaller").verdict == SUPPORTED
     assert judge_trend(widths, [6, 5, 4, 3, 2, 1], "larger").verdict == NOT_SUPPORTED
