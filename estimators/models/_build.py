@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ._errors import cut
 from ._fit import compatible_state_dict, head_names
+from ._hub import hub_or_cache
 from ._read import describe_checkpoint, read_checkpoint
 
 SOURCES = ("hf-hub:", "hf_hub:", "local-dir:")
@@ -95,7 +96,8 @@ def load_model(
         if random_state is not None:
             torch.manual_seed(random_state)
         try:
-            model = timm.create_model(name, pretrained=pretrained, **options)
+            with hub_or_cache(pretrained and "file" not in (kwargs.get("pretrained_cfg_overlay") or {})):
+                model = timm.create_model(name, pretrained=pretrained, **options)
         except (TypeError, AssertionError) as error:
             raise ValueError(
                 f"{name} must be built with arguments it takes, got {options}: {error}. Leave out the one it names."
@@ -129,7 +131,8 @@ def _architecture_of(name: Any, options: Mapping[str, Any]) -> str:
         try:
             if source == "local-dir":
                 return str(load_model_config_from_path(ident)[1])
-            return str(load_model_config_from_hf(ident, cache_dir=options.get("cache_dir"))[1])
+            with hub_or_cache(True):
+                return str(load_model_config_from_hf(ident, cache_dir=options.get("cache_dir"))[1])
         except Exception as error:  # hub, network and file errors come as many types
             raise ValueError(
                 f"model name must be one that timm can reach, got {name!r} ({type(error).__name__}: {cut(error)}). "
