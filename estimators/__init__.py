@@ -17,6 +17,7 @@ from .curvature import (
 from .data import DataList, Examples, data_settings, list_data, load_data
 from .known import KNOWN_LANDSCAPES, CheckResult, KnownLandscape, Problem, check_installation
 from .landscape import Evaluation, Landscape
+from .memory import Footprint, footprint, free_memory
 from .models import (
     CheckpointError,
     CheckpointInfo,
@@ -57,6 +58,7 @@ __all__ = [
     "EscapeResult",
     "Evaluation",
     "Examples",
+    "Footprint",
     "KnownLandscape",
     "Landscape",
     "MapResult",
@@ -82,6 +84,8 @@ __all__ = [
     "count_parameters",
     "data_settings",
     "describe_checkpoint",
+    "footprint",
+    "free_memory",
     "list_data",
     "load_data",
     "load_model",

@@ -32,7 +32,7 @@ FLOORS = (
         "estimators.recorder",
         "estimators.variants",
     ),
-    ("estimators.landscape",),
+    ("estimators.landscape", "estimators.memory"),
     ("estimators.base",),
     tuple(f"estimators.{room}" for room in ("curvature", "sharpness", "surface", "connectivity", "saddles")),
     ("estimators.averaging", "estimators.architectures"),

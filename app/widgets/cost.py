@@ -1,24 +1,27 @@
-"""What a run will cost, said before it: number of points × the measured time of one."""
+"""What a run takes, said before it: memory from the shapes, evaluations, and the time of one where somebody asked.
+
+Nothing of a model's size is built to say so. Timing one evaluation builds the model, so it is a job like others: it
+is asked for, has its place in the queue and can be cancelled.
+"""
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import streamlit as st
 
-from app.catalog import DataSpec, PointSpec
-from app.texts import texts
-from app.widgets.jobs import POLL_SECONDS, duration
+from app.catalog import DataSpec, PointSpec, available
+from app.texts import plain, texts
+from app.widgets.jobs import POLL_SECONDS, duration, status
 from app.work import jobs
 
-_PAGE = "_cost"  # a leading underscore keeps a job out of the sidebar
-
-
-@st.cache_resource(show_spinner=False)
-def _measured() -> dict[Any, float | str]:
-    """Return milliseconds a point by what was measured; a string says why it could not be."""
-    return {}
+PAGE = "cost"
+FRESH = 600.0  # seconds for which a time holds, while the machine is about as busy as it was
+_SETTINGS = ("loss", "batch_size", "device", "precision", "batch_norm", "several_networks")
 
 
 def cost(
@@ -29,8 +32,11 @@ def cost(
     *,
     passes: float = 1.0,
     several_networks: bool = False,
-) -> None:
-    """Say how long ``points`` evaluations will take; one is measured in the background the first time.
+    networks: int = 1,
+    vectors: int = 8,
+    derivatives: bool = False,
+) -> bool:
+    """Say what ``points`` evaluations of the loss take; tell whether they fit into memory.
 
     Parameters
     ----------
@@ -44,55 +50,166 @@ def cost(
         Forward passes a point costs (a gradient counts about 3, a Hessian-vector product about 10).
     several_networks : bool, default=False
         Whether the points come from several networks, which decides what an automatic batch-norm policy is.
+    networks : int, default=1
+        Networks in memory at once.
+    vectors : int, default=8
+        Vectors of the length of θ in memory at once.
+    derivatives : bool, default=False
+        Whether gradients or products are taken.
     """
-    settings = {**settings, "several_networks": several_networks}
-    identity = (spec, data, tuple(sorted((k, str(v)) for k, v in settings.items())))
-    table = _measured()
-    if identity not in table:
-        waiting = any(j.page == _PAGE and j.config.get("identity") == identity for j in jobs.live())
-        if not waiting:
-            jobs.submit(
-                _PAGE,
-                texts("common")("cost.title", model=spec.label),
-                lambda handle: _measure(identity, spec, data, settings),
-                config={"identity": identity},
-                keep=False,
-            )
+    fits = _memory(spec, data, settings, networks, vectors, derivatives)
 
-    @st.fragment(run_every=POLL_SECONDS if identity not in table else None)
+    def say(milliseconds: float | None) -> str:
+        if milliseconds is None:
+            return texts("common")("cost.points", points=points)
+        one = milliseconds * passes
+        return texts("common")("cost", points=points, ms=f"{one:.3g}", total=duration(points * one / 1000))
+
+    named = {name: settings[name] for name in _SETTINGS if name in settings}
+    named["several_networks"] = several_networks
+    identity = (spec, data, tuple(sorted((k, str(v)) for k, v in named.items())))
+    title = texts("common")("cost.title", model=spec.label)
+    timed(identity, title, lambda handle: _milliseconds(handle, spec, data, named), say, ready=fits)
+    return fits
+
+
+def _memory(
+    spec: PointSpec, data: DataSpec, settings: dict[str, Any], networks: int, vectors: int, derivatives: bool
+) -> bool:
+    """Say what will be in memory, and what to lower where that is too much."""
+    text = texts("common")
+    batch = min(settings.get("batch_size", 512), data.n_samples or available(data.source, data.split))
+    kind = (spec.architecture, spec.num_classes, data.image_size, batch, derivatives)
+    with st.spinner(text("opening")):  # torch, the first time
+        size = footprint_of(*kind, settings.get("precision", "float32"))
+        from estimators import free_memory
+
+        free = free_memory(settings.get("device", "auto"))
+    if isinstance(size, str):
+        st.caption(plain(size))
+        return True
+    total = size.total(vectors, networks)
+    parts = {"activations": size.activations, "vectors": vectors * size.vector}
+    parts["weights"] = total - sum(parts.values())
+    said = {name: in_bytes(value) for name, value in (parts | {"total": total, "free": free}).items()}
+    st.caption(text("cost.memory", parameters=size.n_parameters, batch=batch, **said))
+    if total <= free:
+        return True
+    largest = max(parts, key=lambda name: parts[name])
+    st.error(text("cost.too_large", **said, cure=text(f"cost.cure.{largest}")))
+    return False
+
+
+@lru_cache(maxsize=64)
+def footprint_of(name: str, classes: int, side: int, batch: int, derivatives: bool, precision: str) -> Any:
+    """Return what a model takes, or the sentence why that can't be told from its shapes."""
+    from estimators import footprint
+
+    kind: dict[str, Any] = {"num_classes": classes, "image_size": side, "batch_size": batch, "precision": precision}
+    try:
+        return footprint(name, **kind, derivatives=derivatives)
+    except ValueError as error:
+        return str(error)
+
+
+def in_bytes(count: float) -> str:
+    """Return a size as a person says it."""
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.3g} MB"
+
+
+# ---- time, where somebody asks ----
+
+
+@st.cache_resource(show_spinner=False)
+def _measured() -> dict[Any, tuple[float, float, float]]:
+    """Return times by what was measured, each with when that was and how busy the machine was."""
+    return {}
+
+
+def _busy() -> float:
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+
+
+def fresh(identity: Any) -> tuple[float, float] | None:
+    """Return a time that still holds and its age in seconds; None where it has to be measured again."""
+    found = _measured().get(identity)
+    if found is None:
+        return None
+    value, then, busy = found
+    age = time.time() - then
+    return (value, age) if age < FRESH and abs(_busy() - busy) < max(1.0, 0.5 * busy) else None
+
+
+def timed(
+    identity: Any,
+    title: str,
+    measure: Callable[[jobs.Handle], float],
+    say: Callable[[float | None], str],
+    *,
+    ready: bool = True,
+) -> None:
+    """Say how long a run takes where that is known, with a button to measure it.
+
+    Parameters
+    ----------
+    identity : hashable
+        What the time is of.
+    title : str
+        What the measuring is called in the queue.
+    measure : callable
+        ``measure(handle)`` gives the time; it runs as a job.
+    say : callable
+        Gives the sentence for a time, or for None.
+    ready : bool, default=True
+        Whether it can be measured.
+    """
+
+    def mine() -> jobs.Job | None:
+        newest = jobs.latest(PAGE)
+        return newest if newest is not None and newest.config.get("identity") == identity else None
+
+    def work(handle: jobs.Handle) -> float:
+        busy, value = _busy(), measure(handle)
+        _measured()[identity] = (value, time.time(), busy)
+        return value
+
+    def start() -> None:
+        jobs.submit(PAGE, title, work, config={"identity": identity}, keep=False)
+
+    first = mine()
+    watched = first is not None and first.live
+
+    @st.fragment(run_every=POLL_SECONDS if watched else None)
     def line() -> None:
-        text, value = texts("common"), table.get(identity)
-        if value is None:
-            st.caption(text("cost.measuring", points=points))
-        elif isinstance(value, str):
-            st.caption(text("cost.unknown", points=points))
-        else:
-            one = value * passes
-            st.caption(text("cost", points=points, ms=f"{one:.3g}", total=duration(points * one / 1000)))
+        text, job, known = texts("common"), mine(), fresh(identity)
+        if job is not None and job.live:
+            if not watched:
+                st.rerun()  # a whole run: with a timer from here on
+            st.caption(say(None))
+            status(job)
+            return
+        if watched:
+            st.rerun()  # a whole run: without it
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.caption(say(known and known[0]), width="content")
+            label = text("cost.again", age=duration(known[1])) if known else text("cost.measure")
+            st.button(label, key=f"cost.{hash(identity)}", on_click=start, type="tertiary", disabled=not ready)
+        if job is not None and job.error and not known:
+            st.caption(text("cost.unknown", why=plain(job.error)))
 
     line()
 
 
-def _measure(identity: Any, spec: PointSpec, data: DataSpec, settings: dict[str, Any]) -> float | str:
-    """Measure one point in the worker thread and note it."""
-    table = _measured()
-    try:
-        table[identity] = _milliseconds(spec, data, settings)
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
-        table[identity] = str(error)  # the run itself will say it beside the picture
-    return table[identity]
-
-
-def _milliseconds(spec: PointSpec, data: DataSpec, settings: dict[str, Any]) -> float:
+def _milliseconds(handle: jobs.Handle, spec: PointSpec, data: DataSpec, settings: dict[str, Any]) -> float:
     """Time one evaluation: the best of three after a warm-up."""
     from estimators import Landscape
 
-    accepted = ("loss", "batch_size", "device", "precision", "batch_norm", "several_networks")
-    land = Landscape(spec.load(), data.load(), **{k: v for k, v in settings.items() if k in accepted})
-    theta = land.theta
+    handle.progress(0, 5)
+    land = Landscape(spec.load(), data.load(), **settings)
     times = []
-    for _ in range(4):
+    for done in range(4):
+        handle.progress(done + 1, 5)
         start = time.perf_counter()
-        land.losses(theta[None])
+        land.losses(land.theta[None])
         times.append(time.perf_counter() - start)
     return 1000 * min(times[1:])

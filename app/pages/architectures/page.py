@@ -76,8 +76,8 @@ def _comparison_inputs(vary: str, offered: tuple[Any, ...], *, ready: bool) -> N
     if data is None or not variants or not ready:
         widgets.run_button(PAGE, text("run"), ready=False)
         return
-    _cost(variants, seeds, epochs, side, data, settings)
-    if widgets.run_button(PAGE, text("run")):
+    fits = _cost(variants, seeds, epochs, side, data, settings)
+    if widgets.run_button(PAGE, text("run"), ready=fits):
         _start(vary, variants, seeds, epochs, side, data, settings)
 
 
@@ -92,7 +92,7 @@ def _width_inputs(architecture: str, *, ready: bool) -> None:
         # Cost grows with the square of the width; a barrier takes 11 points and as many re-estimates.
         runs = sum(max(f * f, 0.1) for f in chosen) * seeds
         points = round(runs * (PASSES_TRAINING * epochs + 300 + 30))
-        widgets.cost(points, _point(architecture, data), data, settings)
+        ready = widgets.cost(points, _point(architecture, data), data, settings, vectors=60, derivatives=True)
     if widgets.run_button(PAGE, text("run"), ready=ready) and data is not None:
         _start_width(architecture, chosen, seeds, epochs, data, settings)
 
@@ -118,12 +118,13 @@ def _point(architecture: str, data: DataSpec) -> PointSpec:
     return PointSpec(architecture, num_classes=len(class_names(data.source)), image_size=data.image_size)
 
 
-def _cost(variants: list[Any], seeds: int, epochs: int, side: int, data: DataSpec, settings: dict[str, Any]) -> None:
+def _cost(variants: list[Any], seeds: int, epochs: int, side: int, data: DataSpec, settings: dict[str, Any]) -> bool:
     text = texts(PAGE)
     passes = sum(PASSES_TRAINING * variant.settings(epochs=epochs)["epochs"] + PASSES_MEASURING for variant in variants)
     points = seeds * passes + len(variants) * side * side
     st.caption(text("plan", runs=len(variants) * seeds, maps=len(variants)))
-    widgets.cost(points, _point(variants[0].architecture, data), data, settings)
+    point = _point(variants[0].architecture, data)
+    return widgets.cost(points, point, data, settings, vectors=60, derivatives=True)
 
 
 def _start(

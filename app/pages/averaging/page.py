@@ -48,7 +48,8 @@ def _render_training(left: DeltaGenerator, right: DeltaGenerator) -> None:
         engine = widgets.engine_settings(PAGE, POLICIES)
         ready = data is not None and point is not None
         if data is not None and point is not None:
-            widgets.cost(passes(training, extras), point, data, engine, several_networks=True)
+            work: dict[str, Any] = {"networks": 2, "derivatives": True}
+            ready = widgets.cost(passes(training, extras), point, data, engine, several_networks=True, **work)
         if widgets.run_button(PAGE, text("run"), ready=ready) and data is not None and point is not None:
             start(point, data, {**params, **engine}, {**training, **extras}, keep)
     widgets.answer(right, PAGE, draw, DEFINITIONS)

@@ -36,7 +36,8 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
         if ready and data is not None:
             data = data.for_point(points[0])
             pairs = len(points) * (len(points) - 1) // 2 if params["method"] in SOUPS else 0
-            widgets.cost(4 * len(points) + 7 * pairs, points[0], data, engine, several_networks=True)
+            work: dict[str, Any] = {"vectors": 2 * len(points), "several_networks": True}
+            ready = widgets.cost(4 * len(points) + 7 * pairs, points[0], data, engine, **work)
         if widgets.run_button(PAGE, text("soup.run"), ready=ready) and data is not None:
             start(points, data, {**params, **engine}, keep)
     widgets.answer(right, PAGE, draw, DEFINITIONS, text="averaging")

@@ -42,7 +42,8 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
             share = min(1.0, PATH_SAMPLES / (data.n_samples or PATH_SAMPLES))
             paths = round(3 * seeds * share * (2 * 21 * len(joints) + TRAINING_PASSES * params["epochs"] * curves))
             st.caption(text("cases.cost", networks=NETWORKS * seeds, paths=3 * seeds * len(joints)))
-            widgets.cost(trained + paths, point, data, {"batch_norm": "recompute"})
+            work = {"networks": 3, "derivatives": True}
+            ready = widgets.cost(trained + paths, point, data, {"batch_norm": "recompute"}, **work)
         if widgets.run_button(PAGE, text("cases.run"), ready=ready) and point is not None and data is not None:
             start(point, data, params)
     widgets.answer(right, PAGE, draw, DEFINITIONS, text="connectivity")

@@ -36,7 +36,9 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
             data = data.for_point(points[0])
             pairs = comb(len(points), 2)
             st.caption(text("map.cost", pairs=pairs))
-            widgets.cost(pairs * params["n_points"] + 2 * len(points), points[0], data, engine, several_networks=True)
+            taken = pairs * params["n_points"] + 2 * len(points)
+            work: dict[str, Any] = {"networks": len(points), "vectors": 2 * len(points)}
+            ready = widgets.cost(taken, points[0], data, engine, several_networks=True, **work)
         if widgets.run_button(PAGE, text("map.run"), ready=ready) and data is not None:
             start(points, data, params, engine)
     widgets.answer(right, PAGE, draw, DEFINITIONS, text="connectivity")

@@ -42,7 +42,9 @@ def _render_path(left: DeltaGenerator, right: DeltaGenerator) -> None:
             st.error(text("need_two.architectures", a=plain(names[0]), b=plain(names[1])))
             ready = False
         if ready:
-            widgets.cost(passes(params), chosen.point, chosen.data, chosen.settings, several_networks=True)
+            work = {"networks": 2, "vectors": 3 * (2 + params.get("n_bends", 0)), "derivatives": "epochs" in params}
+            several: dict[str, Any] = {"several_networks": True, **work}
+            ready = widgets.cost(passes(params), chosen.point, chosen.data, chosen.settings, **several)
         if widgets.run_button(PAGE, text("run"), ready=ready):
             start(chosen, params)
     widgets.answer(right, PAGE, draw, DEFINITIONS)

@@ -33,8 +33,10 @@ def _render_point(left: Any, right: Any) -> None:
         chosen = widgets.inputs(PAGE)
         params, products = settings()
         ready = chosen.ready and params is not None
-        if ready:
-            widgets.cost(products, chosen.point, chosen.data, chosen.settings, passes=PRODUCT_PASSES)
+        if ready and params is not None:
+            vectors = max(params["n_lanczos"], 12 * params["n_eigenvalues"]) + 6 * params["n_probes"]
+            work = {"passes": PRODUCT_PASSES, "vectors": vectors, "derivatives": True}
+            ready = widgets.cost(products, chosen.point, chosen.data, chosen.settings, **work)
         if widgets.run_button(PAGE, text("run"), ready=ready) and params is not None:
             start(chosen, params)
     widgets.answer(right, PAGE, draw, DEFINITIONS)

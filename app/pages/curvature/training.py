@@ -37,7 +37,8 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
         ready = entry is not None and data is not None
         if ready:
             chosen = thinned(entry, every)
-            widgets.cost(len(chosen) * PRODUCTS, PointSpec.from_checkpoint(entry), data, engine, passes=10)
+            point, work = PointSpec.from_checkpoint(entry), {"passes": 10, "vectors": PRODUCTS, "derivatives": True}
+            ready = widgets.cost(len(chosen) * PRODUCTS, point, data, engine, **work)
         if widgets.run_button(PAGE, text("training.run"), ready=ready) and entry is not None and data is not None:
             start(entry, data, every, trace, engine)
     widgets.answer(right, PAGE, draw, ("edge", "lanczos", "traces"), text=TEXTS)

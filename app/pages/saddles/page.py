@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,17 @@ import streamlit as st
 from app import widgets
 from app.pages.saddles import charts
 from app.texts import plain, texts
+from app.widgets.cost import timed
+from app.widgets.jobs import duration
+from app.work import jobs
 
 PAGE = "escape"
 SEARCHED, SURFACES = ("strict", "embedding", "origin"), ("strict_surface", "monkey_saddle", "degenerate_valley")
 DEFINITIONS = ("strict", "noise", "embedding", "fair")
 SMALL, MINE = "small", "mine"
+RADII = 3  # distances from the saddle that a race starts at
+GRADIENT_PASSES = 3  # forward passes a gradient costs, about
+TRIED = (2, 42)  # steps of the two short races that a long one is timed by
 OPTIMIZERS = texts(PAGE).options("optimizer")
 
 
@@ -29,7 +36,10 @@ def render() -> None:
         st.caption(text(f"about.{saddle}"))
         network = choose_network(saddle)
         params = settings(saddle, network)
-        if widgets.run_button(PAGE, text("run"), ready=params is not None and network["ready"]) and params is not None:
+        ready = params is not None and network["ready"]
+        if ready and params is not None:
+            ready = say_cost(saddle, network, params)
+        if widgets.run_button(PAGE, text("run"), ready=ready) and params is not None:
             start(saddle, network, params)
     widgets.answer(right, PAGE, draw, DEFINITIONS, empty=text("empty"), unfold=True)
 
@@ -69,14 +79,53 @@ def settings(saddle: str, network: dict[str, Any]) -> dict[str, Any] | None:
         st.error(text("optimizers.none"))
         return None
     params["optimizers"] = "all" if len(names) == len(OPTIMIZERS) else names
-    rows = 3 * params["n_seeds"]
-    st.caption(text("cost", evaluations=len(names) * params["max_steps"], rows=rows))
     return params
+
+
+def say_cost(saddle: str, network: dict[str, Any], params: dict[str, Any]) -> bool:
+    """Say what a race takes; tell whether it fits into memory."""
+    text = texts(PAGE)
+    count = len(OPTIMIZERS) if params["optimizers"] == "all" else len(params["optimizers"])
+    rows, steps = RADII * params["n_seeds"], count * params["max_steps"]
+    if network["kind"] == MINE:
+        chosen = network["chosen"]
+        work = {"passes": GRADIENT_PASSES, "vectors": 12 + 4 * rows, "derivatives": True}
+        return widgets.cost(steps * rows, chosen.point, chosen.data, chosen.settings, **work)
+
+    def seconds(handle: jobs.Handle) -> float:
+        few, more = (_seconds(handle, saddle, network, {**params, "max_steps": n}) for n in TRIED)
+        return few + max(more - few, 0.0) / (TRIED[1] - TRIED[0]) * (params["max_steps"] - TRIED[0])
+
+    def say(known: float | None) -> str:
+        said = text("cost", evaluations=steps, rows=rows)
+        return said if known is None else text("cost.time", said=said, total=duration(known))
+
+    identity = (saddle, network["kind"], network.get("hidden"), tuple(sorted(map(str, params.items()))))
+    timed(identity, text("cost.title", saddle=text(f"saddle.{saddle}")), seconds, say)
+    return True
+
+
+def _seconds(handle: jobs.Handle, saddle: str, network: dict[str, Any], params: dict[str, Any]) -> float:
+    """Run a short race and time it."""
+    from estimators import SaddleEscaper
+
+    began = time.perf_counter()
+    SaddleEscaper(**params, saddle=saddle).fit(*_loaded(network), on_progress=handle.progress)
+    return time.perf_counter() - began
+
+
+def _loaded(network: dict[str, Any]) -> tuple[Any, Any]:
+    """Return the network and its data; nothing for a surface that is a formula."""
+    from estimators import pooled_digits, small_net
+
+    if network["kind"] == MINE:
+        return network["chosen"].point.load(), network["chosen"].data.load()
+    return (small_net(hidden=network["hidden"]), pooled_digits()) if network["kind"] == SMALL else (None, None)
 
 
 def start(saddle: str, network: dict[str, Any], params: dict[str, Any]) -> None:
     """Queue the race."""
-    from estimators import SaddleEscaper, pooled_digits, small_net
+    from estimators import SaddleEscaper
 
     text, chosen = texts(PAGE), network.get("chosen")
     engine = {k: v for k, v in chosen.settings.items() if k not in ("batch_norm", "precision")} if chosen else {}
@@ -89,12 +138,7 @@ def start(saddle: str, network: dict[str, Any], params: dict[str, Any]) -> None:
         program["setup"] = f"model = small_net(hidden={network['hidden']})\ndata = pooled_digits()"
 
     def run(**report: Any) -> None:
-        model, data = None, None
-        if network["kind"] == MINE:
-            model, data = chosen.point.load(), chosen.data.load()
-        elif network["kind"] == SMALL:
-            model, data = small_net(hidden=network["hidden"]), pooled_digits()
-        escaper.fit(model, data, **report)
+        escaper.fit(*_loaded(network), **report)
 
     count = len(OPTIMIZERS) if params["optimizers"] == "all" else len(params["optimizers"])
     title = text("job", saddle=text(f"saddle.{saddle}"), n=count)

@@ -55,6 +55,8 @@ EN = {
     "more": "More settings",
     "run": "Start the race",
     "job": "Leaving {saddle}, {n} optimisers",
+    "cost.title": "Time of a race, {saddle}",
+    "cost.time": "{said} About **{total}**.",
     "cost": "About {evaluations:,} loss-and-gradient evaluations of {rows} paths at once.",
     "heading.paths": "Paths on the real loss",
     "heading.curves": "Loss along the paths",

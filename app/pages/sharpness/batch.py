@@ -36,7 +36,7 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
             point = PointSpec(name, RANDOM, len(class_names(data.source)), data.image_size, 0)
         if ready and point is not None and params is not None:
             runs = 2 * params["n_seeds"]
-            widgets.cost(runs * MEASURE_PASSES, point, data, {})
+            ready = widgets.cost(runs * MEASURE_PASSES, point, data, {}, vectors=60, derivatives=True)
             st.caption(text("batch.cost", runs=runs))
         if widgets.run_button(PAGE, text("batch.run"), ready=ready) and point is not None and params is not None:
             start(point, data, params)

@@ -17,6 +17,7 @@ from app.texts import texts
 from app.work import jobs
 
 PAGE = "sharpness"
+LANCZOS = 60  # vectors that the search for the largest eigenvalue and the trace keep, about
 DEFINITIONS = ("worst", "adaptive", "m", "average", "curvature", "pac")
 # Rows of the table: those that have words.
 ROWS = texts(PAGE).options("row")
@@ -36,7 +37,8 @@ def _render_point(left: DeltaGenerator, right: DeltaGenerator) -> None:
             st.error(text("nothing_chosen"))
         ready = chosen.ready and bool(params["measures"])
         if ready:
-            widgets.cost(passes(params), chosen.point, chosen.data, chosen.settings)
+            work = {"vectors": LANCZOS, "derivatives": True}
+            ready = widgets.cost(passes(params), chosen.point, chosen.data, chosen.settings, **work)
         if widgets.run_button(PAGE, text("run"), ready=ready):
             start(chosen, params)
     widgets.answer(right, PAGE, draw, DEFINITIONS)

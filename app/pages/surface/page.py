@@ -18,6 +18,7 @@ PAGE = "surface"
 LARGEST = 201 * 201
 LARGEST_FILE = 256  # MB
 USUAL_ADAPTIVE = 220
+HESSIAN_PASSES = 400  # that finding the eigenvectors costs, about: forty products of ten passes
 DEFINITIONS = ("filter", "centre", "axes", "adaptive", "trajectory", "basin", "convexity")
 
 
@@ -37,7 +38,7 @@ def render() -> None:
         if points > LARGEST:
             st.error(text("too_large", points=points, limit=LARGEST))
         elif ready:
-            _say_cost(chosen, params, points, 2 if extra["held_out"] else 1, bool(extra["marked"]))
+            ready = _say_cost(chosen, params, sizes, extra)
         if widgets.run_button(PAGE, text("run"), ready=ready and points <= LARGEST):
             start(chosen, kind, params, extra)
         _open_saved()
@@ -113,12 +114,28 @@ def _fits(chosen: widgets.Inputs, kind: str) -> bool:
     return True
 
 
-def _say_cost(chosen: widgets.Inputs, params: dict[str, Any], points: int, passes: int, marked: bool) -> None:
-    if params["mode"] == "adaptive" and points > USUAL_ADAPTIVE:
-        st.caption(texts(PAGE)("adaptive_cost", points=USUAL_ADAPTIVE, all=points))
-        points = USUAL_ADAPTIVE
-    several = marked or len(chosen.points) > 1 or params["directions"] == "trajectory"
-    widgets.cost(points, chosen.point, chosen.data, chosen.settings, passes=passes, several_networks=several)
+def expected(params: dict[str, Any], sizes: tuple[int, ...]) -> int:
+    """Return how many nodes a map usually evaluates: an adaptive one refines each profile and each slice of its own."""
+    if params["mode"] == "exact":
+        return prod(sizes) * params.get("n_seeds", 1)
+    return min(prod(sizes[:2]), USUAL_ADAPTIVE) * prod(sizes[2:]) * params.get("n_seeds", 1)
+
+
+def _say_cost(chosen: widgets.Inputs, params: dict[str, Any], sizes: tuple[int, ...], extra: dict[str, Any]) -> bool:
+    every, points = prod(sizes) * params.get("n_seeds", 1), expected(params, sizes)
+    if points < every:
+        st.caption(texts(PAGE)("adaptive_cost", points=points, all=every))
+    kind, networks = params["directions"], len(chosen.points)
+    members = chosen.point.trajectory if kind == "trajectory" else ()
+    searching = kind == "hessian"
+    return widgets.cost(
+        points + (HESSIAN_PASSES if searching else 0), chosen.point, chosen.data, chosen.settings,
+        passes=2 if extra["held_out"] else 1,
+        several_networks=bool(extra["marked"]) or networks > 1 or kind == "trajectory",
+        networks=networks,
+        vectors=3 * (len(sizes) + 1) + (60 if searching else 0) + len(members),
+        derivatives=searching,
+    )  # fmt: skip
 
 
 def start(chosen: widgets.Inputs, kind: str, params: dict[str, Any], extra: dict[str, Any]) -> None:
