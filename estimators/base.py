@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from functools import wraps
 from numbers import Integral
@@ -13,22 +13,23 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import joblib
 import numpy as np
 import torch
-from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import StrOptions
 from torch import Tensor
 
-from .cache import MISSING, cached_call, check_memory, fingerprint, recall
+from .cache import cached_call, check_memory, fingerprint
 from .checks import check_seed, whole
 from .core.network.batchnorm import POLICIES
 from .core.network.losses import Loss
 from .landscape import PRECISIONS, Evaluation, Landscape
+from .points import CHUNK, OnChunk, evaluate_points
 from .progress import OnProgress, ignore_progress, progress_bar
 from .results import Result
 
-CHUNK = 32  # points that a killed run can lose
+__all__ = ["CHUNK", "LandscapeEstimator", "evaluate_points"]
+
 _OF_A_LANDSCAPE = set(inspect.signature(Landscape).parameters)  # an estimator's fields of these names are passed on
 _FITTING = ("fit", "train")
 _T = TypeVar("_T")
@@ -183,22 +184,20 @@ class LandscapeEstimator(BaseEstimator):
         anchors: Tensor | Sequence[Tensor],
         coefficients: Any,
         on_progress: OnProgress = ignore_progress,
+        on_chunk: OnChunk | None = None,
+        first_chunk: int | None = None,
     ) -> Evaluation:
-        """Evaluate points in chunks that are cached, resumable and spread over `n_jobs`.
-
-        Parameters
-        ----------
-        land : Landscape
-            Where.
-        anchors : Tensor of shape (K, P)
-            See :meth:`Landscape.evaluate`.
-        coefficients : array-like of shape (n, K)
-            Point i is `coefficients[i] @ anchors`.
-        on_progress : callable
-            Called after each chunk; may raise `Cancelled`, finished chunks stay in the cache.
-        """
-        how = {"memory": self._memory(), "n_jobs": getattr(self, "n_jobs", 1), "on_progress": on_progress}
-        return evaluate_points(land, anchors, coefficients, **how)
+        """Evaluate points in chunks that are cached, resumable and spread over `n_jobs`; see `evaluate_points`."""
+        return evaluate_points(
+            land,
+            anchors,
+            coefficients,
+            memory=self._memory(),
+            n_jobs=getattr(self, "n_jobs", 1),
+            on_progress=on_progress,
+            on_chunk=on_chunk,
+            first_chunk=first_chunk,
+        )
 
     def _cached(self, function: Callable, key: Sequence[object], *live: Any, **named: Any) -> Any:
         """Call a module-level function through the cache, keyed by the content of `key`."""
@@ -242,68 +241,3 @@ class ParallelEstimator(ProbingEstimator):
     """
 
     n_jobs: int = 1
-
-
-def evaluate_points(
-    land: Landscape,
-    anchors: Tensor | Sequence[Tensor],
-    coefficients: Any,
-    *,
-    memory: joblib.Memory | None = None,
-    n_jobs: int | None = 1,
-    on_progress: OnProgress = ignore_progress,
-    on_chunk: Callable[[slice, Evaluation, bool], None] | None = None,
-) -> Evaluation:
-    """Evaluate a landscape at many points through the chunked cache; see `LandscapeEstimator._evaluate`."""
-    memory = memory or check_memory(None)
-    table = np.asarray(coefficients, dtype=np.float64)
-    stacked = anchors if isinstance(anchors, Tensor) else torch.stack(list(anchors))
-    n = len(table)
-    losses, accuracies = np.full(n, np.nan), np.full(n, np.nan)
-    where = [slice(i, min(i + CHUNK, n)) for i in range(0, n, CHUNK)]
-    caching = memory.location is not None
-    base = fingerprint(land.fingerprint, stacked) if caching else ""
-    keys = [fingerprint(base, table[w]) if caching else "" for w in where]
-    missing: list[int] = []
-    done = 0
-
-    def take(index: int, evaluation: Evaluation, stored: bool = False) -> None:
-        nonlocal done
-        w = where[index]
-        losses[w], accuracies[w] = evaluation.losses, evaluation.accuracies
-        done += w.stop - w.start
-        if on_chunk is not None:
-            on_chunk(w, evaluation, stored)
-        on_progress(done, n, "points (from the cache)" if stored else "points")
-
-    for i, key in enumerate(keys):
-        found = recall(memory, evaluate_chunk, key)
-        if found is MISSING:
-            missing.append(i)
-        else:
-            take(i, found, stored=True)
-    if n_jobs in (None, 1) and not _parallel_backend_chosen():
-        for i in missing:
-            take(i, cached_call(memory, evaluate_chunk, keys[i], land, stacked, table[where[i]]))
-    elif missing:
-        jobs = (delayed(cached_call)(memory, evaluate_chunk, keys[i], land, stacked, table[where[i]]) for i in missing)
-        for i, evaluation in zip(missing, run_parallel(jobs, n_jobs), strict=True):
-            take(i, evaluation)
-    return Evaluation(losses, accuracies)
-
-
-def evaluate_chunk(land: Landscape, anchors: Tensor, coefficients: np.ndarray) -> Evaluation:
-    """Evaluate one chunk of points: the unit of caching and of parallel work."""
-    return land.evaluate(anchors, coefficients)
-
-
-def run_parallel(jobs: Iterable[tuple], n_jobs: int | None) -> Iterable[Any]:
-    """Run joblib's `jobs`; answers come as they are ready where the backend can do that, otherwise at the end."""
-    backend, _ = joblib.parallel.get_active_backend()
-    return Parallel(n_jobs=n_jobs, return_as="generator" if backend.supports_return_generator else "list")(jobs)
-
-
-def _parallel_backend_chosen() -> bool:
-    """Whether the caller asked joblib for another backend (dask, ray) through `joblib.parallel_config`."""
-    backend, _ = joblib.parallel.get_active_backend()
-    return type(backend).__name__ not in ("LokyBackend", "SequentialBackend")

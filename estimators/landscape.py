@@ -73,6 +73,13 @@ class Evaluation:
     accuracies: np.ndarray
 
 
+@dataclass(frozen=True)
+class Anchors:
+    """Vectors in the layout of a landscape's working copy, ready for many calls of `evaluate`: (K, P)."""
+
+    internal: Tensor
+
+
 class Landscape:
     """L(θ), its gradient and its curvature products for one model on fixed examples.
 
@@ -185,6 +192,7 @@ class Landscape:
         self._origin: Landscape | None = None
         self._mixed_deviation: float | None = None
         self._replay: Callable[[], Tensor] | None = None
+        self.parcel: Any = None  # what workers were sent of this landscape
         self._fitting: set[str] = set()
         self._derivatives: dict[str, str] = {}  # kinds looked at, and why one could not be
         self._inputs, self._targets = self._place(self.data)
@@ -326,7 +334,7 @@ class Landscape:
         # copy.copy would go through __reduce__ and build a second network, with statistics of the wrong examples
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
-        other._origin, other._replay = self._origin or self, None
+        other._origin, other._replay, other.parcel = self._origin or self, None, None
         other.data = load_data(data)
         other._inputs, other._targets = other._place(other.data)
         found = check_outputs(other._network, other._inputs, other._targets, other.loss_function)
@@ -350,7 +358,7 @@ class Landscape:
 
     def evaluate(
         self,
-        anchors: Tensor | Sequence[Tensor],
+        anchors: Tensor | Sequence[Tensor] | Anchors,
         coefficients: Any,
         *,
         on_progress: OnProgress = ignore_progress,
@@ -359,7 +367,7 @@ class Landscape:
 
         Parameters
         ----------
-        anchors : Tensor of shape (K, P)
+        anchors : Tensor of shape (K, P), sequence of K tensors, or what `anchored` gives
             The vectors; lines, planes and curves need two to four of them.
         coefficients : array-like of shape (n, K)
             Point i is `coefficients[i] @ anchors`; with coefficients 0 and 1 it is an anchor to the last bit.
@@ -371,9 +379,8 @@ class Landscape:
         Evaluation
             Losses and accuracies, each (n,).
         """
-        stacked = torch.stack(list(anchors)) if not isinstance(anchors, Tensor) else anchors
         network = self._network
-        internal = network.flat.to_internal(stacked.to(network.flat.flat))
+        internal = (anchors if isinstance(anchors, Anchors) else self.anchored(anchors)).internal
         weights = torch.as_tensor(np.asarray(coefficients), dtype=network.flat.flat.dtype)
         results = torch.full((len(weights), 2), float("nan"), dtype=torch.float64, device=self.device)
         anchors_themselves = (weights != 0).sum(1) <= 1  # one by one, so that they are exact to the last bit
@@ -394,6 +401,11 @@ class Landscape:
             on_progress(done := done + len(block), len(weights), "points")
         table = results.cpu().numpy() / self.n_examples
         return Evaluation(table[:, 0], table[:, 1])
+
+    def anchored(self, anchors: Tensor | Sequence[Tensor]) -> Anchors:
+        """Bring vectors, K of shape (P,), into the layout of the working copy, once for many calls of `evaluate`."""
+        flat = self._network.flat
+        return Anchors(torch.stack([flat.to_internal(anchor.to(flat.flat)) for anchor in anchors]))
 
     def per_example_losses(self, theta: Tensor | None = None) -> Tensor:
         """Losses of the single examples at θ, (N,)."""

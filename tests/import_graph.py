@@ -22,6 +22,7 @@ FLOORS = (
         "estimators.cache",
         "estimators.npz",
         "estimators.temporary",
+        "estimators.workers",
         "estimators.writing",
     ),
     (
@@ -33,7 +34,7 @@ FLOORS = (
         "estimators.variants",
     ),
     ("estimators.landscape", "estimators.memory"),
-    ("estimators.base",),
+    ("estimators.points", "estimators.base"),
     tuple(f"estimators.{room}" for room in ("curvature", "sharpness", "surface", "connectivity", "saddles")),
     ("estimators.averaging", "estimators.architectures"),
     ("estimators.experiments", "estimators.known"),

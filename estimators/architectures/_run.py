@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import joblib
 import numpy as np
 import torch
 from torch import nn
 
 from .. import cache
-from ..base import run_parallel
 from ..core.network.batchnorm import policy_settings
 from ..core.planes.eigenvalue_ratio import convex_share
 from ..data import Examples
@@ -25,6 +23,7 @@ from ..progress import OnProgress, ignore_progress, subprogress
 from ..surface import SurfaceMapper
 from ..training import train
 from ..variants import Variant
+from ..workers import Parcel, count_workers, spread
 from ._measurement import MeasureSettings, measure
 from ._result import MEASURED
 
@@ -159,14 +158,23 @@ def run(task: Task, on_progress: OnProgress = ignore_progress) -> RunOutcome:
 def run_all(tasks: Sequence[Task], n_jobs: int | None, on_progress: OnProgress) -> Iterator[RunOutcome]:
     """Run tasks, in other processes where `n_jobs` says so; outcomes come in the order of the tasks."""
     total = len(tasks)
-    if n_jobs in (None, 1):
+    if count_workers(n_jobs) == 1:
         for index, task in enumerate(tasks):
             share = subprogress(on_progress, index / total, (index + 1) / total)
             yield run(task, partial(_labelled, share, f"{task.variant.name}, seed {task.seed}"))
         return
-    for index, outcome in enumerate(run_parallel((joblib.delayed(run)(task) for task in tasks), n_jobs)):
-        on_progress(index + 1, total, f"{outcome.row['variant']}, seed {outcome.row['seed']}")
-        yield outcome
+    waiting: dict[int, RunOutcome] = {}
+    done = 0
+    for index, outcome in spread(_run_one, Parcel(list(tasks)), range(total), n_jobs):
+        waiting[index] = outcome
+        on_progress(done + len(waiting), total, f"{outcome.row['variant']}, seed {outcome.row['seed']}")
+        while done in waiting:
+            yield waiting.pop(done)
+            done += 1
+
+
+def _run_one(tasks: Sequence[Task], index: int) -> tuple[int, RunOutcome]:
+    return index, run(tasks[index])
 
 
 def _labelled(report: OnProgress, label: str, done: int, total: int, message: str) -> None:

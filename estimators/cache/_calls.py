@@ -94,9 +94,20 @@ def cached_call(memory: joblib.Memory, function: Callable, key: str, /, *live: A
     answer = recall(memory, function, key)
     if answer is MISSING:
         answer = function(*live, **live_named)
-        if memory.location is not None:
-            _store(memory).dump_item(_place(function, key), answer)
+        keep(memory, function, key, answer)
     return answer
+
+
+def keep(memory: joblib.Memory, function: Callable, key: str, answer: Any) -> None:
+    """Store an answer, in the place of an earlier one."""
+    if memory.location is not None:
+        _store(memory).dump_item(_place(function, key), answer)
+
+
+def discard(memory: joblib.Memory, function: Callable, key: str) -> None:
+    """Remove an answer, where there is one."""
+    if memory.location is not None:
+        _store(memory).clear_item(_place(function, key))
 
 
 def recall(memory: joblib.Memory, function: Callable, key: str) -> Any:

@@ -18,9 +18,10 @@ from ._planes import MapPlane
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
-Measure = Callable[[MapPlane, Array], dict[str, Array]]  # (plane, coordinates (n, k)) -> n values of each quantity
+Arrived = Callable[[Any, dict[str, Array]], None]  # (which of the points, their values of some quantities)
+Measure = Callable[[MapPlane, Array, Arrived], None]  # (plane, coordinates (n, k), what to call with their values)
 
-_FIRST_BLOCK = 9  # points of the first picture of an exact map, which should be there at once
+FIRST_BLOCK = 9  # points of the first picture of an exact map, which should be there at once
 _EXPECTED_ADAPTIVE = 220  # evaluations an adaptive map usually needs, for the progress bar
 _LARGEST_FILL = 700  # nodes up to which a picture in progress is interpolated; more would hold the work up
 
@@ -121,17 +122,21 @@ class Grid:
 
     # -- filling it -------------------------------------------------------------------------------------
 
-    def fill_exactly(self, measure: Measure, block: int) -> Iterator[None]:
-        """Evaluate every node, coarse to fine, in blocks; pauses where a new picture is there."""
+    def fill_exactly(self, measure: Measure, block: int | None) -> Iterator[None]:
+        """Evaluate every node, coarse to fine, in blocks (None: a panel as a whole); pauses after each.
+
+        Blocks begin and end where chunks of the cache do: `FIRST_BLOCK` nodes, then `block` at a time.
+        """
         self.expected = self.evaluated.size
         for panel in self.panels:
             order = panel.order()
-            cuts = [0, *range(min(_FIRST_BLOCK, len(order)), len(order), block), len(order)]
+            first = min(FIRST_BLOCK, len(order))
+            cuts = [0, len(order)] if block is None else [0, *range(first, len(order), block), len(order)]
             for start, stop in pairwise(cuts):
                 local = order[start:stop]
                 if not self.evaluated[panel.nodes[local]].all():
-                    self._ask(panel, local, measure)
                     self._unfinished = panel
+                    self._ask(panel, local, measure)
                     yield
         self.largest_error, self.converged = 0.0, True
 
@@ -168,10 +173,18 @@ class Grid:
         nodes = panel.nodes[local]
         new = ~self.evaluated[nodes]
         if new.any():
-            for name, column in measure(panel.plane, panel.coordinates[local[new]]).items():
-                self.exact[name][nodes[new]] = self.shown[name][nodes[new]] = column
-            self.evaluated[nodes[new]] = True
-            self.error[nodes[new]] = 0.0
+            asked = nodes[new]
+            lacking = np.full(len(asked), len(self.exact))
+
+            def arrived(which: Any, values: dict[str, Array]) -> None:
+                for name, column in values.items():
+                    self.exact[name][asked[which]] = self.shown[name][asked[which]] = column
+                lacking[which] -= len(values)
+                whole = asked[which][lacking[which] == 0]
+                self.evaluated[whole] = True
+                self.error[whole] = 0.0
+
+            measure(panel.plane, panel.coordinates[local[new]], arrived)
         return self.exact["losses"][nodes]
 
     def _take_over(self, panel: Panel, state: Refinement) -> None:

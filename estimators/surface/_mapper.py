@@ -24,16 +24,19 @@ from ..base import CHUNK, ParallelEstimator
 from ..checks import positive, whole
 from ..core.planes.directions import NORMALIZATIONS, largest_cosine
 from ..landscape import Evaluation, Landscape
+from ..points import OnChunk, Where
 from ..progress import Cancelled, OnProgress, ignore_progress
+from ..workers import WorkerLost, count_workers
 from . import _analysis as analysis
 from . import _marks as marks
-from ._grid import Grid
+from ._grid import FIRST_BLOCK, Arrived, Grid
 from ._inputs import groups_of, module_of, read_points, template_of
 from ._planes import DIRECTIONS, EIGENVECTORS, MapPlane, Request, axes_of, grown_spans
 from ._result import SurfaceResult
 
 OnPartial = Callable[[SurfaceResult], None]
 _N_PICTURES = 32  # of an exact map on the way
+_PICTURE_EVERY = 2.0  # seconds, where points are slow or come from many workers
 _CHECKED_NODES = 9  # of a bfloat16 map, evaluated in float32 as well
 _LOWEST_RISE_FROM = 0.1  # a loss below this counts as this when "auto" looks for a rise
 
@@ -443,30 +446,45 @@ class SurfaceMapper(TransformerMixin, ParallelEstimator):
     def _fill(self, mode: str, progress: OnProgress, on_partial: OnPartial | None) -> None:
         """Fill the grid, hand on pictures, and publish the last one even when cancelled."""
         grid, land, other = self._grid, self._land, self._held_out
+        passes = 1 if other is None else 2
+        whole_panels = mode == "exact" and count_workers(self.n_jobs) > 1  # workers would wait for each other's blocks
+        drawn, cost = time.perf_counter(), 0.0
 
-        def tick(done: int, out_of: int, message: str) -> None:
-            progress(min(grid.n_evaluated + done, grid.expected), grid.expected, "points")
+        def draw() -> None:
+            nonlocal drawn, cost
+            began = time.perf_counter()
+            if on_partial is not None:
+                grid.sketch()
+                on_partial(self._freeze())
+            drawn = time.perf_counter()
+            cost = drawn - began
 
-        def measure(plane: MapPlane, coordinates: np.ndarray) -> dict[str, np.ndarray]:
-            found = self._at(land, plane, coordinates, tick)
-            values = {"losses": found.losses, "accuracies": found.accuracies}
-            if other is not None:
-                found = self._at(other, plane, coordinates, tick)
-                values |= {"held_out_losses": found.losses, "held_out_accuracies": found.accuracies}
-            return values
+        def measure(plane: MapPlane, coordinates: np.ndarray, arrived: Arrived) -> None:
+            before = grid.n_evaluated
+            for k, (where, prefix) in enumerate(((land, ""), (other, "held_out_"))[:passes]):
+                assert where is not None
+
+                def take(which: Where, found: Evaluation, stored: bool, prefix: str = prefix) -> None:
+                    arrived(which, {f"{prefix}losses": found.losses, f"{prefix}accuracies": found.accuracies})
+
+                def tick(done: int, out_of: int, message: str, k: int = k) -> None:
+                    so_far = before + (k * out_of + done) // passes
+                    progress(min(so_far, grid.expected), grid.expected, "points")
+                    if mode == "exact" and time.perf_counter() - drawn > max(_PICTURE_EVERY, 10 * cost):
+                        draw()
+
+                self._at(where, plane, coordinates, tick, take, FIRST_BLOCK if whole_panels else None)
 
         if mode == "exact":
-            chunks = max(2, -(-grid.evaluated.size // (_N_PICTURES * CHUNK))) * max(1, abs(int(self.n_jobs or 1)))
-            work = grid.fill_exactly(measure, chunks * CHUNK)
+            chunks = max(2, -(-grid.evaluated.size // (_N_PICTURES * CHUNK)))
+            work = grid.fill_exactly(measure, None if whole_panels else chunks * CHUNK)
         else:
             work = grid.fill_adaptively(measure, self.tolerance)
         try:
             for _ in work:
                 progress(min(grid.n_evaluated, grid.expected), max(grid.expected, 1), "points")
-                if on_partial is not None:
-                    grid.sketch()
-                    on_partial(self._freeze())
-        except Cancelled:
+                draw()
+        except (Cancelled, WorkerLost):
             grid.sketch()
             self._publish(self._freeze())
             raise
@@ -543,9 +561,16 @@ class SurfaceMapper(TransformerMixin, ParallelEstimator):
         return self._land.settings | self._own_settings() | outside
 
     def _at(
-        self, land: Landscape, plane: MapPlane, coordinates: np.ndarray, on_progress: OnProgress = ignore_progress
+        self,
+        land: Landscape,
+        plane: MapPlane,
+        coordinates: np.ndarray,
+        on_progress: OnProgress = ignore_progress,
+        on_chunk: OnChunk | None = None,
+        first_chunk: int | None = None,
     ) -> Evaluation:
-        return self._evaluate(land, plane.anchors(), plane.coefficients(coordinates), on_progress)
+        weights = plane.coefficients(coordinates)
+        return self._evaluate(land, plane.anchors(), weights, on_progress, on_chunk, first_chunk)
 
     def _read(self, models: Any) -> Tensor:
         return read_points(self._land, [m for g in groups_of(models) for m in g.members])

@@ -71,7 +71,7 @@ def together(*tasks):
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch):
-    monkeypatch.setattr("estimators.base.CHUNK", 8)
+    monkeypatch.setattr("estimators.points.CHUNK", 8)
 
 
 @pytest.mark.parametrize(

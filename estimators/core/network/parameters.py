@@ -51,19 +51,16 @@ class FlatParameters:
         first = groups[0][1][0]
         self.flat = torch.empty(self.n, device=first.device, dtype=first.dtype)
         self.parameters: list[nn.Parameter] = []
-        self._order = torch.arange(self.n, device=first.device)
         offset = 0
         for (_, params), shape, size in zip(groups, self.shapes, self.sizes, strict=True):
             segment = slice(offset, offset + size)
             view = self._view(self.flat[segment], shape)
-            self._order[segment] = self._view(torch.arange(size, device=first.device), shape).reshape(-1) + offset
             view.copy_(params[0].data)
             for parameter in params:
                 parameter.data = view
             self.parameters.append(params[0])
             offset += size
-        self._is_identity = bool((self._order == torch.arange(self.n, device=first.device)).all())
-        self.inverse_order = torch.argsort(self._order)
+        self._is_identity = not any(self._is_moved(shape) for shape in self.shapes)
 
     @property
     def slices(self) -> dict[str, slice]:
@@ -81,11 +78,11 @@ class FlatParameters:
 
     def to_internal(self, vectors: Tensor) -> Tensor:
         """Public layout (..., P) to buffer layout (..., P)."""
-        return vectors if self._is_identity else vectors[..., self.inverse_order]
+        return vectors if self._is_identity else self._moved(vectors, inwards=True)
 
     def to_public(self, vectors: Tensor) -> Tensor:
         """Buffer layout (..., P) to public layout (..., P)."""
-        return vectors if self._is_identity else vectors[..., self._order]
+        return vectors if self._is_identity else self._moved(vectors, inwards=False)
 
     def load(self, theta: Tensor) -> None:
         """Move the module to θ, given in public layout (P,)."""
@@ -105,6 +102,23 @@ class FlatParameters:
         """Cut k points (k, P) in buffer layout into tensors (k, *shape) of the parameters' shapes (views)."""
         pieces = torch.split(points, list(self.sizes), dim=1)
         return [self._view(piece, shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
+
+    def _is_moved(self, shape: tuple[int, ...]) -> bool:
+        """Whether a parameter of this shape lies in another order in the buffer than in θ."""
+        return len(shape) == 4 and self._channels_last and shape[1] > 1 and shape[2] * shape[3] > 1
+
+    def _moved(self, vectors: Tensor, inwards: bool) -> Tensor:
+        """Bring vectors (..., P) from one layout into the other, a parameter at a time: an index would be larger."""
+        out = torch.empty_like(vectors, memory_format=torch.contiguous_format)
+        pieces = zip(vectors.split(self.sizes, -1), out.split(self.sizes, -1), self.shapes, strict=True)
+        for source, target, shape in pieces:
+            if not self._is_moved(shape):
+                target.copy_(source)
+            elif inwards:
+                self._view(target, shape).copy_(source.view(*source.shape[:-1], *shape))
+            else:
+                target.view(*target.shape[:-1], *shape).copy_(self._view(source, shape))
+        return out
 
     def _view(self, segment: Tensor, shape: tuple[int, ...]) -> Tensor:
         """View flat segments (..., size) as (..., *shape), convolution weights in the layout of images."""
