@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .cache import arithmetic, describe_module, fingerprint, machinery
 from .checks import check_device, check_loss, check_seed, check_training_batch
 from .core.network.batchnorm import batch_norms, uses_batch_statistics
 from .core.network.copying import private_copy
@@ -23,6 +24,7 @@ from .core.network.probes import check_loss_values
 from .data import Examples, load_data
 from .models import save_checkpoint, with_provenance
 from .progress import OnProgress, ignore_progress
+from .resuming import Carried, OwnRandomness, Standing, restore, state_of, unkept_is_said
 from .temporary import temporary_folder
 
 _LOOKS_AN_EPOCH = 8  # at the loss that may end a training
@@ -108,8 +110,12 @@ def train(
     on_progress: OnProgress | None = None,
     on_epoch: Callable[[int, nn.Module, dict[str, float]], None] | None = None,
     on_step: Callable[[nn.Module], None] | None = None,
+    carried: Carried | None = None,
 ) -> TrainingRun:
     """Train a copy of `model` and keep its checkpoints on disk.
+
+    With a `checkpoint_dir` a training that was killed or cancelled goes on after its last epoch, to the same weights
+    bit for bit: call it again with the same arguments. A training that has ended is read from there.
 
     Parameters
     ----------
@@ -139,19 +145,25 @@ def train(
         Stop once the loss over all training examples, in evaluation mode, is this low. It is looked at about eight
         times an epoch: an epoch's running mean lags behind, and by different amounts for different batch sizes.
     checkpoint_dir : path or None
-        Where checkpoints go; None makes a temporary folder that goes with the last path in `checkpoints`.
+        Where checkpoints go, and where the training stands; None makes a temporary folder that goes with the last
+        path in `checkpoints`. What a full disk refuses is said in a warning and missing there: the training goes on.
     checkpoint_every : int
         Epochs between checkpoints; the first and the last point are always kept.
     random_state : int or None
-        Seed of data order, dropout and label noise; the global random state is left as it was.
+        Seed of data order, dropout and label noise. The global random state is left as it was and does not matter,
+        and trainings in several threads do not disturb each other.
     device : str
         As in :class:`Landscape`.
     on_progress : callable or None
         Called after each epoch; may raise `Cancelled`.
     on_epoch : callable or None
-        Called as `on_epoch(epoch, network, row)` after each epoch with the live network.
+        Called as `on_epoch(epoch, network, row)` after each epoch with the live network; not for epochs that an
+        earlier call has done.
     on_step : callable or None
         Called as `on_step(network)` after each step with the live network (exponential means follow it).
+    carried : object with `state_dict()` and `load_state_dict(state)`, optional
+        What `on_epoch` and `on_step` keep: it is written down with the training after each epoch, and given back
+        before the first new one. Numbers, strings, tensors, and lists and dicts of them.
 
     Returns
     -------
@@ -165,80 +177,115 @@ def train(
     factor = SCHEDULES[schedule] if isinstance(schedule, str) else schedule
     where, measure = check_device(device), check_loss(loss)
     folder = Path(checkpoint_dir) if checkpoint_dir is not None else temporary_folder()
-    devices = [where] if where.type == "cuda" else []
     rows: list[dict[str, float]] = []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(random_state)
-        layout = image_layout(model)
-        network = private_copy(model).to(where).to(memory_format=layout)
-        dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
-        door = spread_at_the_door(network)
-        x, y = _as_dtype(examples.fields, dtype).to(where), examples.targets.to(where)
-        if isinstance(x, Tensor) and x.dim() == 4:
-            x = x.to(memory_format=layout)
-        order = torch.Generator().manual_seed(random_state)
-        if callable(loss):
-            with torch.no_grad():
-                check_loss_values(measure, logits(network.eval()(x[:5].clone())), y[:5])
-        if label_noise:
-            y = _noisy(y, label_noise, random_state)
-        step = _Step(
-            network,
-            measure,
-            OPTIMIZERS[optimizer]([p for p in network.parameters() if p.requires_grad], lr, momentum, weight_decay),
-            sam_rho,
+    standing = Standing(None, "")
+    if checkpoint_dir is not None:
+        asked = [epochs, batch_size, lr, optimizer, momentum, weight_decay, factor, sam_rho, measure, label_noise]
+        asked += [stop_at_loss, checkpoint_every, random_state, type(carried), where.type]
+        moving = [name for name, p in model.named_parameters() if p.requires_grad]
+        tested, now = None if test is None else test.fingerprint, [arithmetic(where.type), machinery()]
+        key = fingerprint("training", describe_module(model), moving, examples.fingerprint, tested, asked, now)
+        standing = Standing(folder, key)
+    layout = image_layout(model)
+    network = private_copy(model).to(where).to(memory_format=layout)
+    dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
+    door = spread_at_the_door(network)
+    x, y = _as_dtype(examples.fields, dtype).to(where), examples.targets.to(where)
+    if isinstance(x, Tensor) and x.dim() == 4:
+        x = x.to(memory_format=layout)
+    order = torch.Generator().manual_seed(random_state)
+    own = OwnRandomness(random_state, where, network)
+    if callable(loss):
+        with torch.no_grad(), own():
+            check_loss_values(measure, logits(network.eval()(x[:5].clone())), y[:5])
+    if label_noise:
+        y = _noisy(y, label_noise, random_state)
+    step = _Step(
+        network,
+        measure,
+        OPTIMIZERS[optimizer]([p for p in network.parameters() if p.requires_grad], lr, momentum, weight_decay),
+        sam_rho,
+    )
+    facts = {
+        "architecture": getattr(model, "provenance", {}).get("architecture", type(model).__name__),
+        "data": examples.name,
+        "lr": lr,
+        "batch_size": batch_size,
+        "random_state": random_state,
+    }
+    paths: list[Path] = []
+
+    def keep(epoch: int) -> None:
+        path = folder / f"epoch-{epoch:04d}.safetensors"
+        with unkept_is_said(str(path)):
+            save_checkpoint(path, network.state_dict(), facts | {"epoch": epoch})
+            paths.append(path)
+
+    def note(ended: bool) -> None:
+        standing.write(
+            {
+                **state_of(network, step.optimizer),
+                "rows": rows,
+                "order": order.get_state(),
+                "randomness": own.state_dict(),
+                "checkpoints": [path.name for path in paths],
+                "carried": None if carried is None else carried.state_dict(),
+                "ended": ended,
+            }
         )
-        facts = {
-            "architecture": getattr(model, "provenance", {}).get("architecture", type(model).__name__),
-            "data": examples.name,
-            "lr": lr,
-            "batch_size": batch_size,
-            "random_state": random_state,
-        }
-        paths: list[Path] = []
 
-        def keep(epoch: int) -> None:
-            paths.append(folder / f"epoch-{epoch:04d}.safetensors")
-            save_checkpoint(paths[-1], network.state_dict(), facts | {"epoch": epoch})
-
+    found = standing.read()
+    if found is not None and all((folder / name).is_file() for name in found["checkpoints"]):
+        restore(found, network, step.optimizer)
+        rows, paths = found["rows"], [folder / name for name in found["checkpoints"]]
+        order.set_state(found["order"])
+        own.load_state_dict(found["randomness"])
+        if carried is not None:
+            carried.load_state_dict(found["carried"])
+        report(len(rows), epochs, f"going on after epoch {len(rows)}")
+    else:
+        found = None
         keep(0)
-        per_epoch = max(1, math.ceil(len(y) / batch_size))
-        look_every = max(1, per_epoch // _LOOKS_AN_EPOCH)
-        needs_two = uses_batch_statistics(network)
-        for epoch in range(1, epochs + 1):
-            network.train()
-            total, hits, seen, reached = 0.0, 0.0, 0, False
-            for i, index in enumerate(torch.randperm(len(y), generator=order).split(batch_size)):
-                if len(index) == 1 and needs_two:
-                    continue
-                rate = lr * factor(((epoch - 1) * per_epoch + i + 1) / (epochs * per_epoch))
+    per_epoch = max(1, math.ceil(len(y) / batch_size))
+    look_every = max(1, per_epoch // _LOOKS_AN_EPOCH)
+    needs_two = uses_batch_statistics(network)
+    ended = found is not None and found["ended"]
+    for epoch in range(len(rows) + 1, epochs + 1 if not ended else 0):
+        network.train()
+        total, hits, seen, reached = 0.0, 0.0, 0, False
+        for i, index in enumerate(torch.randperm(len(y), generator=order).split(batch_size)):
+            if len(index) == 1 and needs_two:
+                continue
+            rate = lr * factor(((epoch - 1) * per_epoch + i + 1) / (epochs * per_epoch))
+            with own():
                 values, outputs = step(x[index], y[index], rate)
-                if on_step is not None:
-                    on_step(network)
-                found = correct(outputs, y[index], measure)
-                total += float(values.sum())
-                hits += float("nan") if found is None else float(found.sum())
-                seen += len(index)
-                if stop_at_loss is not None and (i + 1) % look_every == 0:
+            if on_step is not None:
+                on_step(network)
+            right = correct(outputs, y[index], measure)
+            total += float(values.sum())
+            hits += float("nan") if right is None else float(right.sum())
+            seen += len(index)
+            if stop_at_loss is not None and (i + 1) % look_every == 0:
+                with own():
                     reached = _evaluated(network, x, y, measure, where)[0] <= stop_at_loss
-                    network.train()
-                    if reached:
-                        break
-            row = {"epoch": epoch, "loss": total / seen, "accuracy": hits / seen, "lr": rate}
-            if test is not None:
-                held_out_loss, held_out_accuracy = _evaluated(
-                    network, _as_dtype(test.fields, dtype), test.targets, measure, where
-                )
-                row |= {"held_out_loss": held_out_loss, "held_out_accuracy": held_out_accuracy}
-            rows.append(row)
-            if on_epoch is not None:
-                on_epoch(epoch, network, row)
-            last = epoch == epochs or reached or not math.isfinite(row["loss"])
-            if last or epoch % checkpoint_every == 0:
-                keep(epoch)
-            report(epoch, epochs, f"epoch {epoch}: loss {row['loss']:.4f}, accuracy {row['accuracy']:.1%}")
-            if last:
-                break
+                network.train()
+                if reached:
+                    break
+        row = {"epoch": epoch, "loss": total / seen, "accuracy": hits / seen, "lr": rate}
+        if test is not None:
+            with own():
+                outside = _evaluated(network, _as_dtype(test.fields, dtype), test.targets, measure, where)
+            row |= {"held_out_loss": outside[0], "held_out_accuracy": outside[1]}
+        rows.append(row)
+        if on_epoch is not None:
+            on_epoch(epoch, network, row)
+        last = epoch == epochs or reached or not math.isfinite(row["loss"])
+        if last or epoch % checkpoint_every == 0:
+            keep(epoch)
+        note(last)
+        report(epoch, epochs, f"epoch {epoch}: loss {row['loss']:.4f}, accuracy {row['accuracy']:.1%}")
+        if last:
+            break
     settings = facts | {
         "epochs": epochs,
         "optimizer": optimizer,
@@ -331,39 +378,23 @@ def _check(
     rho: float,
     noise: float,
 ) -> None:
-    def demand(ok: bool, name: str, allowed: str, value: object, hint: str) -> None:
+    count = "an integer of at least 1"
+    rules: list[tuple[bool, str, str, object, str]] = [
+        (isinstance(epochs, int) and epochs >= 1, "epochs", count, epochs, "8 suits digits."),
+        (isinstance(batch_size, int) and batch_size >= 1, "batch_size", count, batch_size, "64 suits most."),
+        (lr > 0, "lr", "positive", lr, "0.1 suits SGD, 0.001 AdamW."),
+        (optimizer in OPTIMIZERS, "optimizer", f"one of {sorted(OPTIMIZERS)}", optimizer, "Choose one of these."),
+        (
+            callable(schedule) or schedule in SCHEDULES,
+            "schedule",
+            f"one of {sorted(SCHEDULES)} or a callable",
+            schedule,
+            "'cosine' is the default.",
+        ),
+        (rho >= 0, "sam_rho", "0 or positive", rho, "0.05 is common."),
+        (0 <= noise <= 1, "label_noise", "a share in [0, 1]", noise, "0 is none."),
+        (len(data) >= 2, "data", "at least 2 examples", len(data), "Add more."),
+    ]
+    for ok, name, allowed, value, hint in rules:
         if not ok:
             raise ValueError(f"{name} must be {allowed}, got {value!r}. {hint}")
-
-    demand(
-        isinstance(epochs, int) and epochs >= 1,
-        "epochs",
-        "an integer of at least 1",
-        epochs,
-        "8 suits digits.",
-    )
-    demand(
-        isinstance(batch_size, int) and batch_size >= 1,
-        "batch_size",
-        "an integer of at least 1",
-        batch_size,
-        "64 suits most.",
-    )
-    demand(lr > 0, "lr", "positive", lr, "0.1 suits SGD, 0.001 AdamW.")
-    demand(
-        optimizer in OPTIMIZERS,
-        "optimizer",
-        f"one of {sorted(OPTIMIZERS)}",
-        optimizer,
-        "Choose one of these.",
-    )
-    demand(
-        callable(schedule) or schedule in SCHEDULES,
-        "schedule",
-        f"one of {sorted(SCHEDULES)} or a callable",
-        schedule,
-        "'cosine' is the default.",
-    )
-    demand(rho >= 0, "sam_rho", "0 or positive", rho, "0.05 is common.")
-    demand(0 <= noise <= 1, "label_noise", "a share in [0, 1]", noise, "0 is none.")
-    demand(len(data) >= 2, "data", "at least 2 examples", len(data), "Add more.")

@@ -29,6 +29,7 @@ FLOORS = (
         "estimators.results",
         "estimators.data",
         "estimators.models",
+        "estimators.resuming",
         "estimators.training",
         "estimators.recorder",
         "estimators.variants",

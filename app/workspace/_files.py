@@ -157,9 +157,17 @@ def new_folder(parent: Path, name: str) -> Iterator[Path]:
         raise
 
 
+def remove(path: Path) -> None:
+    """Delete a folder; it is no entry any more from the first moment, so that a kill leaves no half of one."""
+    gone = path.with_name(f"{_PARTIAL}{uuid.uuid4().hex[:8]}-{path.name}")
+    with suppress(OSError):
+        os.replace(path, gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+
 def sweep(days: float = 7.0) -> None:
     """Remove what a kill left half written; younger things may belong to another process of the app."""
-    for parent in (root(), *(folder(kind) for kind in ("checkpoints", "runs", "uploads"))):
+    for parent in (root(), *(folder(kind) for kind in ("checkpoints", "runs", "uploads", "trainings"))):
         for left in parent.glob(f"{_PARTIAL}*"):
             with suppress(OSError):  # another process may be sweeping too
                 if time.time() - left.stat().st_mtime > 86400 * days:

@@ -8,7 +8,6 @@ one that was stopped goes to the library with the epochs it finished, at once or
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,6 +46,9 @@ class Unfinished:
     def keep(self) -> library.Checkpoint | None:
         """Put the last finished epoch into the library, with those before it; None where there is none."""
         meta = workspace.read_json(self.path / "meta.json")
+        if any(c.info.get("training_id") == self.path.name for c in library.list_checkpoints()):
+            self.settled = True  # a kill came between the library and the end of this folder
+            return None
         rows = (workspace.read_json(self.path / "history.json") or {}).get("rows", [])
         weights = sorted(self.epochs.glob("epoch-*.safetensors"))
         last = int(weights[-1].stem.removeprefix("epoch-")) if weights else 0
@@ -72,7 +74,8 @@ def unfinished(meta: dict[str, Any]) -> Iterator[Unfinished]:
     Parameters
     ----------
     meta : dict
-        What the library must know of the network, its ``name`` there among it.
+        What the library must know of the network, its ``name`` there among it; it gets a ``training_id``, by which
+        the library knows what it has.
     """
     path = workspace.folder(KIND) / workspace.new_id(meta["name"])
     with workspace.told(path):
@@ -80,12 +83,13 @@ def unfinished(meta: dict[str, Any]) -> Iterator[Unfinished]:
     training = Unfinished(path)
     try:
         with FileLock(path / "lock"):
+            meta["training_id"] = path.name
             workspace.write_json(path / "meta.json", meta)
             yield training
             training.settled = True
     finally:
         if training.settled:
-            shutil.rmtree(path, ignore_errors=True)
+            workspace.remove(path)
 
 
 def recover() -> list[library.Checkpoint]:
@@ -101,5 +105,5 @@ def recover() -> list[library.Checkpoint]:
             logger.warning("the training in %s could not be kept: %s", path, error)
             continue
         kept += [] if found is None else [found]
-        shutil.rmtree(path, ignore_errors=True)
+        workspace.remove(path)
     return kept

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -126,7 +128,7 @@ def run(task: Task, on_progress: OnProgress = ignore_progress) -> RunOutcome:
     network = [cache.describe_module(model), trainable_names(model)]
     key = cache.fingerprint(network, task.training, task.seed, data.fingerprint, engine)
     step = subprogress(on_progress, 0.0, 0.4, "training")
-    trained = cache.cached_call(task.memory, _train, key, task, model, data, step)
+    trained = cache.cached_call(task.memory, _train, key, task, model, data, cache.working_folder(task.memory, key), step)
     row: dict[str, Any] = {
         **task.variant.as_dict(),
         "variant": task.variant.name,
@@ -198,7 +200,9 @@ def _known(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _train(task: Task, model: nn.Module, data: Examples, on_progress: OnProgress) -> dict[str, Any]:
+def _train(
+    task: Task, model: nn.Module, data: Examples, folder: Path | None, on_progress: OnProgress
+) -> dict[str, Any]:
     settings = {k: v for k, v in task.training.items() if k != "label_noise"}  # the labels carry it already
     settings |= {name: task.options[name] for name in ("loss", "device")}
     start = time.perf_counter()
@@ -206,10 +210,13 @@ def _train(task: Task, model: nn.Module, data: Examples, on_progress: OnProgress
         model,
         data,
         random_state=task.seed,
+        checkpoint_dir=folder,
         checkpoint_every=settings["epochs"],
         on_progress=on_progress,
         **settings,
     )
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
     seconds = time.perf_counter() - start
     state = {name: value.detach().cpu() for name, value in outcome.model.state_dict().items()}
     finite = all(torch.isfinite(v).all() for v in state.values() if v.is_floating_point())

@@ -325,7 +325,8 @@ class SWAAverager(TransformerMixin, ParallelEstimator, auto_wrap_output_keys=Non
         held_out : examples, optional
             Measured only.
         checkpoint_dir : path, optional
-            Where the epochs are kept; None takes a temporary folder.
+            Where the epochs are kept; None takes a temporary folder. With it a run that was killed goes on from its
+            last epoch when it is called again with the same arguments, to the same averages bit for bit.
         compare : bool, default=False
             Train the plain cosine run to its end too, from the same seed: it shares every step with this one
             until `start`. Its end point is reported with role "sgd".

@@ -120,6 +120,37 @@ class Outcome:
         ]
 
 
+@dataclass
+class _Followed:
+    """What a run leaves on the way; it is written down with the run, so that both go on after a kill.
+
+    Attributes
+    ----------
+    history : list of dict
+        One row an epoch and role.
+    latest : dict
+        Last values by role.
+    swa, ema : RunningMean, ExponentialMean
+    """
+
+    history: list[dict[str, Any]]
+    latest: dict[str, dict[str, float]]
+    swa: RunningMean
+    ema: ExponentialMean
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give all of it."""
+        means = {"swa": self.swa.state_dict(), "ema": self.ema.state_dict()}
+        return {"history": self.history, "latest": self.latest, **means}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.history[:] = state["history"]
+        self.latest.update(state["latest"])
+        self.swa.load_state_dict(state["swa"])
+        self.ema.load_state_dict(state["ema"])
+
+
 def train_and_average(
     model: nn.Module,
     evaluator: Evaluator,
@@ -149,7 +180,8 @@ def train_and_average(
     training : dict
         Keyword arguments of :func:`train` that both runs share.
     checkpoint_dir : path or None
-        Where the epochs go.
+        Where the epochs go; with it a run that was killed goes on from its last one, the plain run (in the folder
+        `plain` there) too.
     compare : bool
         Whether the plain run is trained too.
     trace : bool
@@ -160,6 +192,7 @@ def train_and_average(
     land, epochs, collected = evaluator.land, schedule.epochs, schedule.collected
     history: list[dict[str, Any]] = []
     latest: dict[str, dict[str, float]] = {}
+    followed = _Followed(history, latest, swa, ema)
     on_run, on_plain, _ = shares(on_progress, [0.55, 0.4, 0.05] if compare else [0.95, 0.0, 0.05])
 
     def record(role: str, row: dict[str, float], values: dict[str, float]) -> None:
@@ -190,6 +223,7 @@ def train_and_average(
         on_progress=on_run,
         on_epoch=on_epoch,
         on_step=lambda network: ema.update(network.state_dict()),
+        carried=followed,
         **training,
     )
     plain: TrainingRun | None = None
@@ -204,7 +238,16 @@ def train_and_average(
             else:
                 measure("sgd", row, network.state_dict())
 
-        plain = train(model, land.data, schedule="cosine", on_progress=on_plain, on_epoch=on_plain_epoch, **training)
+        plain = train(
+            model,
+            land.data,
+            schedule="cosine",
+            checkpoint_dir=None if checkpoint_dir is None else Path(checkpoint_dir) / "plain",
+            on_progress=on_plain,
+            on_epoch=on_plain_epoch,
+            carried=followed,
+            **training,
+        )
     points = {"iterate": run.model.state_dict(), "ema": ema.state()}
     if swa.n:
         points["swa"] = swa.state()

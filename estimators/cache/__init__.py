@@ -15,8 +15,11 @@ from ._calls import (
     machinery,
     recall,
     reduce_cache,
+    working_folder,
 )
 from ._identity import describe_callable, describe_module, fingerprint
+from ._store import decode as unseal
+from ._store import encode as seal
 
 __all__ = [
     "MISSING",
@@ -36,4 +39,7 @@ __all__ = [
     "machinery",
     "recall",
     "reduce_cache",
+    "seal",
+    "unseal",
+    "working_folder",
 ]

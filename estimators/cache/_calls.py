@@ -125,6 +125,11 @@ def is_cached(memory: joblib.Memory, function: Callable, key: str) -> bool:
     return memory.location is not None and _store(memory).contains_item(_place(function, key))
 
 
+def working_folder(memory: joblib.Memory, key: str) -> Path | None:
+    """Name a folder in the cache, and within its limits, for what long work leaves on the way; None without a cache."""
+    return None if memory.location is None else _store(memory).folder / "unfinished" / key
+
+
 def arithmetic(device: str) -> list[object]:
     """Give the process's switches that change what torch computes on a device."""
     cuda = [torch.backends.cudnn.allow_tf32, torch.backends.cudnn.enabled] if device == "cuda" else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,14 +13,15 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from ..cache import cached_call, fingerprint
+from ..cache import MISSING, cached_call, discard, fingerprint, keep, recall
 from ..core.network.losses import average_outputs, correct, per_example_losses
-from ..core.paths.bends import train_bends
+from ..core.paths.bends import BendsSoFar, train_bends
 from ..core.paths.paths import PATHS, barrier, gram, path_length, plane_through, rise_over_endpoints, worst_t
 from ..core.paths.peaks import Peaks
 from ..landscape import Evaluation, Landscape
 from ..progress import OnProgress
 
+WRITTEN_EVERY = 1.0  # seconds between two notes on where a training stands
 PLANE_MARGIN = 0.25  # of the distance between A and B, drawn around what the plane has to show
 
 
@@ -66,7 +68,7 @@ class Path:
         training : dict
             Keyword arguments of `core.paths.bends.train_bends`.
         memory : joblib.Memory
-            Where the trained bends are kept.
+            Where the trained bends are kept, and those of the last epoch of a training that was killed.
         report : callable
             Progress in epochs.
 
@@ -81,13 +83,23 @@ class Path:
         """
         a, b = self.anchors
 
-        def on_epoch(epoch: int, bends: Tensor) -> None:
-            report(epoch, training["epochs"], f"training the bends, epoch {epoch} of {training['epochs']}")
-
         caching = memory.location is not None
         key = fingerprint("bends", trainer.fingerprint, a, b, self.family, training) if caching else ""
+        written = time.monotonic()
+
+        def on_epoch(so_far: BendsSoFar) -> None:
+            nonlocal written
+            epoch = len(so_far.losses)
+            if epoch < training["epochs"] and time.monotonic() - written >= WRITTEN_EVERY:
+                keep(memory, unfinished_bends, key, so_far)
+                written = time.monotonic()
+            report(epoch, training["epochs"], f"training the bends, epoch {epoch} of {training['epochs']}")
+
+        start = recall(memory, unfinished_bends, key)
+        start = None if start is MISSING else start
         live = trainer.minibatch_loss_and_gradient, a, b, PATHS[self.family]
-        trained = cached_call(memory, train_bends, key, *live, on_epoch=on_epoch, **training)
+        trained = cached_call(memory, train_bends, key, *live, on_epoch=on_epoch, start=start, **training)
+        discard(memory, unfinished_bends, key)
         notes = []
         if trained.diverged_at:
             notes.append(
@@ -170,6 +182,11 @@ class Path:
             "plane_losses": values.losses.reshape(resolution, resolution),
             "plane_accuracies": values.accuracies.reshape(resolution, resolution),
         }
+
+
+def unfinished_bends(so_far: BendsSoFar) -> BendsSoFar:
+    """Give where a training of bends stands; the cache keeps it under this name until the training has ended."""
+    return so_far
 
 
 def notes_on_heights(found: dict[str, Any], peaks: Peaks) -> list[str]:

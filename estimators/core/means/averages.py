@@ -19,7 +19,7 @@ import copy
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -133,6 +133,16 @@ class _Accumulator:
         other._sums = {name: total.clone() for name, total in self._sums.items()}
         other._alias, other._copied = dict(self._alias), dict(self._copied)
         return other
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give all that the accumulator holds, in plain values and tensors (not copied)."""
+        held = {"sums": self._sums, "alias": self._alias, "copied": self._copied, "names": list(self._names)}
+        return {"n": self.n, **held}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        self.n, self._names = state["n"], tuple(state["names"])
+        self._sums, self._alias, self._copied = dict(state["sums"]), dict(state["alias"]), dict(state["copied"])
 
     def _problems(self, state: State) -> list[str]:
         shapes = {n: self._copied[n] if n in self._copied else self._sums[self._alias[n]] for n in self._names}

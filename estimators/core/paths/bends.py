@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,6 +42,26 @@ class TrainedBends:
     diverged_at: int
 
 
+@dataclass(frozen=True)
+class BendsSoFar:
+    """Where the training of bends stands after an epoch: all that the next one needs.
+
+    Attributes
+    ----------
+    bends, velocity : Tensor of shape (n_bends, P)
+    losses, learning_rates : list of float
+        Of the epochs done.
+    random : dict
+        State of the generator of positions and orders.
+    """
+
+    bends: Tensor
+    velocity: Tensor
+    losses: list[float]
+    learning_rates: list[float]
+    random: dict[str, Any]
+
+
 def train_bends(
     loss_and_gradient: LossAndGradient,
     a: Tensor,
@@ -54,7 +75,8 @@ def train_bends(
     lr: float,
     momentum: float = 0.9,
     random_state: int = 0,
-    on_epoch: Callable[[int, Tensor], None] | None = None,
+    on_epoch: Callable[[BendsSoFar], None] | None = None,
+    start: BendsSoFar | None = None,
 ) -> TrainedBends:
     """Train the bends between two fixed end points.
 
@@ -81,7 +103,9 @@ def train_bends(
     random_state : int, default=0
         Seed of the positions t and of the order of examples.
     on_epoch : callable, optional
-        Called with (epochs done, bends) after each epoch.
+        Called after each epoch with where the training stands; the tensors change afterwards.
+    start : BendsSoFar or None
+        Where to go on, to the same bends bit for bit.
 
     Returns
     -------
@@ -90,11 +114,16 @@ def train_bends(
     rng = np.random.default_rng(random_state)
     bends = initial_bends(a, b, n_bends)
     velocity = torch.zeros_like(bends)
-    starts = [i for i in range(0, n_examples, batch_size) if n_examples - i > 1 or n_examples == 1]
-    total, step = max(1, epochs * len(starts)), 0
     losses: list[float] = []
     rates: list[float] = []
-    for epoch in range(1, epochs + 1):
+    if start is not None:
+        bends.copy_(start.bends)
+        velocity.copy_(start.velocity)
+        losses, rates = list(start.losses), list(start.learning_rates)
+        rng.bit_generator.state = start.random
+    starts = [i for i in range(0, n_examples, batch_size) if n_examples - i > 1 or n_examples == 1]
+    total, step = max(1, epochs * len(starts)), len(losses) * len(starts)
+    for epoch in range(len(losses) + 1, epochs + 1):
         order, seen = rng.permutation(n_examples), 0.0
         for i in starts:
             weights = torch.from_numpy(family(rng.random(1), n_bends)[0]).to(a)
@@ -110,5 +139,5 @@ def train_bends(
         losses.append(seen / len(starts))
         rates.append(rate)
         if on_epoch is not None:
-            on_epoch(epoch, bends)
+            on_epoch(BendsSoFar(bends, velocity, list(losses), list(rates), dict(rng.bit_generator.state)))
     return TrainedBends(bends, np.array(losses), np.array(rates), 0)

@@ -82,6 +82,28 @@ def test_a_killed_training_comes_back_when_the_app_starts():
     assert not unfinished.recover() and not workspace.entries(unfinished.KIND)
 
 
+@pytest.mark.parametrize("moment", ["before its folder goes", "while its folder goes"])
+def test_a_kill_while_recovering_makes_no_duplicate(monkeypatch, moment):
+    with pytest.raises(OSError), monkeypatch.context() as disk:
+        disk.setattr(library, "add_checkpoint", lambda *a, **k: (_ for _ in ()).throw(OSError()))
+        training_jobs.train(stopped_after(2, cancel), "mine", PointSpec(), DATA, SETTINGS)
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*args, **kwargs):
+        raise Killed
+
+    with pytest.raises(Killed), monkeypatch.context() as patch:
+        if moment.startswith("before"):
+            patch.setattr(workspace, "remove", kill)
+        else:
+            patch.setattr("app.workspace._files.shutil.rmtree", kill)
+        unfinished.recover()
+    assert unfinished.recover() == [] and len(library.list_checkpoints()) == 1
+    assert not workspace.entries(unfinished.KIND)
+
+
 def test_a_running_training_is_left_alone():
     with unfinished.unfinished({"name": "mine", "architecture": "test_resnet"}) as training:
         training.epochs.mkdir()
