@@ -43,6 +43,7 @@ from .data import Examples, load_data, remapped
 from .models import compatible_state_dict, read_checkpoint
 from .progress import OnProgress, ignore_progress
 
+_LARGE_ANCHORS = 64 * 2**20  # bytes beyond which vectors on a CPU are not kept in a second order
 _WORTH_RECORDING = 16  # points from which a pass is recorded
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
 
@@ -75,9 +76,19 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Anchors:
-    """Vectors in the layout of a landscape's working copy, ready for many calls of `evaluate`: (K, P)."""
+    """K vectors of shape (P,), ready for many calls of `evaluate`.
 
-    internal: Tensor
+    Attributes
+    ----------
+    rows : sequence of Tensor, or Tensor of shape (K, P)
+        On the device of the working copy.
+    public : bool
+        Whether they have the order of θ: large vectors are left in it, and rearranged at each point, since a second
+        copy of them would take more memory than the network.
+    """
+
+    rows: Sequence[Tensor] | Tensor
+    public: bool
 
 
 class Landscape:
@@ -230,6 +241,8 @@ class Landscape:
             if self._network.mixed:
                 x, y = next(batches(self._inputs, self._targets, min(32, self.batch_size), self.device))
                 self._mixed_deviation = deviation_from_float32(self._network, self.loss_function, x, y)
+            if self._network.is_fixed_function:
+                self._network.leave()  # coming back costs a copy; under "recompute" it would cost a pass
 
     # -- what it is -------------------------------------------------------------------------------------
 
@@ -380,7 +393,7 @@ class Landscape:
             Losses and accuracies, each (n,).
         """
         network = self._network
-        internal = (anchors if isinstance(anchors, Anchors) else self.anchored(anchors)).internal
+        ready = anchors if isinstance(anchors, Anchors) else self.anchored(anchors)
         weights = torch.as_tensor(np.asarray(coefficients), dtype=network.flat.flat.dtype)
         results = torch.full((len(weights), 2), float("nan"), dtype=torch.float64, device=self.device)
         anchors_themselves = (weights != 0).sum(1) <= 1  # one by one, so that they are exact to the last bit
@@ -390,12 +403,13 @@ class Landscape:
         done = 0
         for i in singles.nonzero().flatten().tolist():
             with network.lock, torch.no_grad():  # one point at a time: whoever waits for progress may use the network
-                network.combine(internal, weights[i])
+                network.combine(ready.rows, weights[i], ready.public)
                 results[i] = run()
             on_progress(done := done + 1, len(weights), "points")
         together = (~singles).nonzero().flatten()
         for block in together.split(self.points_per_pass) if len(together) else ():
-            points = weights[block].to(self.device) @ internal
+            assert isinstance(ready.rows, Tensor)
+            points = weights[block].to(self.device) @ ready.rows
             with network.lock:
                 results[block] = totals_of_points(network, points, self.loss_function, self._batches())
             on_progress(done := done + len(block), len(weights), "points")
@@ -403,9 +417,15 @@ class Landscape:
         return Evaluation(table[:, 0], table[:, 1])
 
     def anchored(self, anchors: Tensor | Sequence[Tensor]) -> Anchors:
-        """Bring vectors, K of shape (P,), into the layout of the working copy, once for many calls of `evaluate`."""
+        """Bring vectors, K of shape (P,), to the working copy, once for many calls of `evaluate`."""
         flat = self._network.flat
-        return Anchors(torch.stack([flat.to_internal(anchor.to(flat.flat)) for anchor in anchors]))
+        rows = [anchor.to(flat.flat) for anchor in anchors]
+        if self.points_per_pass > 1:
+            return Anchors(torch.stack([flat.to_internal(row) for row in rows]), public=False)
+        if flat.is_identity:
+            return Anchors(rows, public=False)
+        large = self.device.type == "cpu" and sum(row.nbytes for row in rows) > _LARGE_ANCHORS
+        return Anchors(rows, True) if large else Anchors([flat.to_internal(row) for row in rows], False)
 
     def per_example_losses(self, theta: Tensor | None = None) -> Tensor:
         """Losses of the single examples at θ, (N,)."""

@@ -224,9 +224,11 @@ class SurfaceMapper(TransformerMixin, ParallelEstimator):
         alone = self.directions in ("random", "hessian") and len(members) == 1
         shown = [*groups[alone:], *([] if marked is None else groups_of(marked))]
         self._marks = [marks.place(group, land, plane.frame) for group in shown]
-        self.directions_ = torch.cat([p.directions for p in self._planes]).cpu().numpy()
+        self.directions_ = _readable(
+            plane.directions if len(self._planes) == 1 else torch.cat([p.directions for p in self._planes])
+        )
         self._cosine = max(largest_cosine(p.directions) for p in self._planes)
-        self.origin_ = land.theta.detach().cpu().numpy().copy()
+        self.origin_ = _readable(land.theta.detach())
         self._lay_out(axes_of(plane, sizes, self._spans(plane, progress)), (0.0,) * self.n_dims)
         self._fill(self.mode, progress, on_partial)
         self._measure_marks(progress)
@@ -587,3 +589,10 @@ class SurfaceMapper(TransformerMixin, ParallelEstimator):
                 "Give one column for each direction."
             )
         return table
+
+
+def _readable(vectors: Tensor) -> np.ndarray:
+    """Show vectors as an array that shares their memory and can't be written."""
+    array = vectors.cpu().numpy()
+    array.flags.writeable = False
+    return array

@@ -67,10 +67,9 @@ class MapPlane:
         """Coordinates in it."""
         return Frame(self.origin, self.directions)
 
-    def anchors(self) -> Tensor:
-        """Vectors whose combinations are its points, (1 + k, P)."""
-        last = self.directions if self.end is None else self.end[None]
-        return torch.cat([self.origin[None], last])
+    def anchors(self) -> list[Tensor]:
+        """Vectors whose combinations are its points, 1 + k of shape (P,); not copied."""
+        return [self.origin, *(self.directions if self.end is None else [self.end])]
 
     def coefficients(self, coordinates: NDArray[np.float64]) -> NDArray[np.float64]:
         """Weights (n, 1 + k) of the anchors at coordinates (n, k)."""
@@ -79,7 +78,7 @@ class MapPlane:
 
     def points(self, coordinates: NDArray[np.float64]) -> Tensor:
         """Return its points (n, P) at coordinates (n, k)."""
-        anchors = self.anchors()
+        anchors = torch.stack(self.anchors())
         return torch.as_tensor(self.coefficients(coordinates)).to(anchors) @ anchors
 
 

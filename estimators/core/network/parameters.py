@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -60,7 +60,8 @@ class FlatParameters:
                 parameter.data = view
             self.parameters.append(params[0])
             offset += size
-        self._is_identity = not any(self._is_moved(shape) for shape in self.shapes)
+        # whether the order of θ is that of the buffer
+        self.is_identity = not any(self._is_moved(shape) for shape in self.shapes)
 
     @property
     def slices(self) -> dict[str, slice]:
@@ -78,19 +79,36 @@ class FlatParameters:
 
     def to_internal(self, vectors: Tensor) -> Tensor:
         """Public layout (..., P) to buffer layout (..., P)."""
-        return vectors if self._is_identity else self._moved(vectors, inwards=True)
+        return vectors if self.is_identity else self._moved(vectors, inwards=True)
 
     def to_public(self, vectors: Tensor) -> Tensor:
         """Buffer layout (..., P) to public layout (..., P)."""
-        return vectors if self._is_identity else self._moved(vectors, inwards=False)
+        return vectors if self.is_identity else self._moved(vectors, inwards=False)
 
     def load(self, theta: Tensor) -> None:
         """Move the module to θ, given in public layout (P,)."""
         self.flat.copy_(self.to_internal(theta.to(self.flat)))
 
+    def load_sum(self, terms: Sequence[tuple[float, Tensor]]) -> None:
+        """Move the module to Σ w·v of (w, v) in public layout, a parameter at a time; bit for bit as in buffer layout.
+
+        No second copy of the vectors is made.
+        """
+        pieces = [vector.split(self.sizes) for _, vector in terms]
+        largest = max(size for size, shape in zip(self.sizes, self.shapes, strict=True) if self._is_moved(shape))
+        room = self.flat.new_empty(largest)
+        for k, (target, shape, size) in enumerate(
+            zip(self.flat.split(self.sizes), self.shapes, self.sizes, strict=True)
+        ):
+            moved = self._is_moved(shape)
+            out = room[:size] if moved else target
+            weighted_sum([(w, piece[k]) for (w, _), piece in zip(terms, pieces, strict=True)], out)
+            if moved:
+                self._view(target, shape).copy_(out.view(shape))
+
     def read(self) -> Tensor:
         """Give the module's θ in public layout (P,), as a copy."""
-        return self.to_public(self.flat).clone()
+        return self.flat.clone() if self.is_identity else self._moved(self.flat, inwards=False)
 
     def split(self, vector: Tensor) -> list[Tensor]:
         """Cut a public vector (P,) into tensors of the parameters' shapes (views)."""
@@ -136,6 +154,17 @@ class FlatParameters:
                 for tensor, size in zip(tensors, self.sizes, strict=True)
             ]
         )
+
+
+def weighted_sum(terms: Sequence[tuple[float, Tensor]], out: Tensor) -> None:
+    """Write Σ w·v of (w, v) into `out`, in their order; zeros without terms."""
+    if not terms:
+        out.zero_()
+    for k, (weight, vector) in enumerate(terms):
+        if k:
+            out.add_(vector, alpha=weight)
+        else:
+            torch.mul(vector, weight, out=out)
 
 
 def tied_groups(module: nn.Module, patterns: Iterable[str] | None = None) -> list[tuple[list[str], list[nn.Parameter]]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import wraps
 from pathlib import Path
@@ -33,7 +33,7 @@ from .fields import Inputs
 from .folding import fold_batch_norm
 from .memories import Memory, forget_before_each_pass, make_forgetful
 from .operations import REPLACEMENTS, derive_through_plain_operations, functions_called
-from .parameters import FlatParameters
+from .parameters import FlatParameters, weighted_sum
 from .products import ATTENTION, CHOOSE_KERNELS, double_backward
 from .trailing import features_before, moving_tail
 
@@ -142,20 +142,14 @@ class Network:
         self.refresh_statistics()
         self._position = theta.clone()
 
-    def combine(self, internal: Tensor, row: Tensor) -> None:
-        """Go to `row @ internal`, (K,) times (K, P) in buffer layout; exactly an anchor when `row` is a unit vector."""
+    def combine(self, vectors: Sequence[Tensor] | Tensor, row: Tensor, public: bool = False) -> None:
+        """Go to `row @ vectors`, (K,) times (K, P) in buffer or public layout; exactly a vector at a unit `row`."""
         self.leave()
-        flat, written = self.flat.flat, False
-        for weight, anchor in zip(row.tolist(), internal, strict=True):
-            if weight == 0.0:
-                continue
-            if written:
-                flat.add_(anchor, alpha=weight)
-            else:
-                torch.mul(anchor, weight, out=flat)
-                written = True
-        if not written:
-            flat.zero_()
+        used = [(w, v) for w, v in zip(row.tolist(), vectors, strict=True) if w != 0.0]
+        if public:
+            self.flat.load_sum(used)
+        else:
+            weighted_sum(used, self.flat.flat)
         self.refresh_statistics()
 
     def leave(self) -> None:

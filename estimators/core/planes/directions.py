@@ -101,7 +101,7 @@ def random_directions(
         named = zip(shapes, names, strict=True)
         blocks = [(math.prod(s), None if is_filtered_out(s, n) else split(s, n)) for s, n in named]
     out = torch.zeros((n_directions, theta.numel()), dtype=theta.dtype, device=theta.device)
-    draws = [torch.randn(theta.numel(), dtype=torch.float64, generator=generator) for _ in range(n_directions)]
+    draws = _independent_draws(theta.numel(), n_directions, generator)
     start = 0
     for size, block in blocks:
         stop = start + size
@@ -110,11 +110,51 @@ def random_directions(
             target = reference.norm(dim=1, keepdim=True) if copies_norm else torch.ones((1, 1)).double()
             basis: list[Tensor] = []
             for k, draw in enumerate(draws):
-                unit = _orthogonal_rows(draw[start:stop].reshape(block), basis)
+                unit = _orthogonal_rows(draw.take(size).reshape(block), basis)
                 basis.append(unit)
                 out[k, start:stop] = (unit * target).reshape(-1).to(out)
+        elif size:
+            for draw in draws:
+                draw.take(size)
         start = stop
     return out
+
+
+class _Draw:
+    """`torch.randn(n, dtype=float64, generator=...)` a piece at a time, number for number."""
+
+    def __init__(self, n: int, generator: torch.Generator) -> None:
+        self.left, self.generator = n, generator
+        self.ready = torch.empty(0, dtype=torch.float64)
+
+    def take(self, size: int) -> Tensor:
+        """Give the next `size` numbers."""
+        pieces = [self.ready]
+        have = len(self.ready)
+        while have < size:
+            pieces.append(self.piece())
+            have += len(pieces[-1])
+        numbers = torch.cat(pieces)
+        self.ready = numbers[size:].clone()
+        return numbers[:size]
+
+    def piece(self) -> Tensor:
+        """Draw on."""
+        # torch draws in groups of 16, and the last 16 anew where the end is no whole group: that end stays whole
+        count = self.left if self.left < _BLOCK + 32 else _BLOCK
+        self.left -= count
+        return torch.randn(count, dtype=torch.float64, generator=self.generator)
+
+
+def _independent_draws(n: int, count: int, generator: torch.Generator) -> list[_Draw]:
+    """Give `count` draws of n numbers one after the other in the stream, to be read side by side."""
+    draws = []
+    for _ in range(count):
+        draws.append(_Draw(n, generator.clone_state()))
+        ahead = _Draw(n, generator)
+        while ahead.left:
+            ahead.piece()
+    return draws
 
 
 def _orthogonal_rows(rows: Tensor, basis: Sequence[Tensor]) -> Tensor:
