@@ -106,16 +106,20 @@ def random_directions(
     for size, block in blocks:
         stop = start + size
         if block is not None and size:
-            reference = theta[start:stop].detach().to("cpu", torch.float64).reshape(block)
-            target = reference.norm(dim=1, keepdim=True) if copies_norm else torch.ones((1, 1)).double()
-            basis: list[Tensor] = []
-            for k, draw in enumerate(draws):
-                unit = _orthogonal_rows(draw.take(size).reshape(block), basis)
-                basis.append(unit)
-                out[k, start:stop] = (unit * target).reshape(-1).to(out)
+            together = max(1, _BLOCK // 8 // block[1])  # filters, which are independent of each other
+            for row in range(0, block[0], together):
+                rows = (min(together, block[0] - row), block[1])
+                where = slice(start + row * block[1], start + (row + rows[0]) * block[1])
+                reference = theta[where].detach().to("cpu", torch.float64).reshape(rows)
+                target = reference.norm(dim=1, keepdim=True) if copies_norm else torch.ones((1, 1)).double()
+                basis: list[Tensor] = []
+                for k, draw in enumerate(draws):
+                    unit = _orthogonal_rows(draw.take(math.prod(rows)).reshape(rows), basis)
+                    basis.append(unit)
+                    out[k, where] = (unit * target).reshape(-1).to(out)
         elif size:
             for draw in draws:
-                draw.take(size)
+                draw.skip(size)
         start = stop
     return out
 
@@ -125,18 +129,22 @@ class _Draw:
 
     def __init__(self, n: int, generator: torch.Generator) -> None:
         self.left, self.generator = n, generator
-        self.ready = torch.empty(0, dtype=torch.float64)
+        self.ready, self.at = torch.empty(0, dtype=torch.float64), 0
 
     def take(self, size: int) -> Tensor:
         """Give the next `size` numbers."""
-        pieces = [self.ready]
-        have = len(self.ready)
-        while have < size:
-            pieces.append(self.piece())
-            have += len(pieces[-1])
-        numbers = torch.cat(pieces)
-        self.ready = numbers[size:].clone()
-        return numbers[:size]
+        if self.at + size > len(self.ready):
+            pieces = [self.ready[self.at :]]
+            while sum(map(len, pieces)) < size:
+                pieces.append(self.piece())
+            self.ready, self.at = torch.cat(pieces), 0
+        self.at += size
+        return self.ready[self.at - size : self.at]
+
+    def skip(self, size: int) -> None:
+        """Leave the next `size` numbers out."""
+        while size:
+            size -= len(self.take(min(size, _BLOCK)))
 
     def piece(self) -> Tensor:
         """Draw on."""
