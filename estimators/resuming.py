@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import threading
-import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .cache import seal, unseal
+from .writing import whole
 
 FILE = "training.state"
 
@@ -56,17 +55,9 @@ class Standing:
         """Replace what was written; on a full disk the last one stays, and the training goes on."""
         if self.folder is None:
             return
-        temporary = self.folder / f".{FILE}.{uuid.uuid4().hex}.tmp"
-        with unkept_is_said(f"where the training stands, in {self.folder}"):
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                with open(temporary, "wb") as file:
-                    file.write(seal(state, self.key))
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(temporary, self.folder / FILE)
-            finally:
-                temporary.unlink(missing_ok=True)
+        said = f"where the training stands, in {self.folder}"
+        with unkept_is_said(said), whole(self.folder / FILE) as file:
+            file.write_bytes(seal(state, self.key))
 
 
 @contextmanager

@@ -128,7 +128,9 @@ def run(task: Task, on_progress: OnProgress = ignore_progress) -> RunOutcome:
     network = [cache.describe_module(model), trainable_names(model)]
     key = cache.fingerprint(network, task.training, task.seed, data.fingerprint, engine)
     step = subprogress(on_progress, 0.0, 0.4, "training")
-    trained = cache.cached_call(task.memory, _train, key, task, model, data, cache.working_folder(task.memory, key), step)
+    trained = cache.cached_call(
+        task.memory, _train, key, task, model, data, cache.working_folder(task.memory, key), step
+    )
     row: dict[str, Any] = {
         **task.variant.as_dict(),
         "variant": task.variant.name,

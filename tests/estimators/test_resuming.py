@@ -124,7 +124,7 @@ def test_a_full_disk_does_not_lose_the_network(few, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("estimators.training.save_checkpoint", full)
-    monkeypatch.setattr(resuming.os, "replace", full)
+    monkeypatch.setattr(resuming, "whole", full)
     with pytest.warns(UserWarning, match="must have room"):
         run = train(network(), few, epochs=2, batch_size=16, checkpoint_dir=tmp_path)
     assert equal(run.model, expected) and run.checkpoints == [] and not list(tmp_path.iterdir())
