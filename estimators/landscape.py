@@ -394,7 +394,7 @@ class Landscape:
         """
         network = self._network
         ready = anchors if isinstance(anchors, Anchors) else self.anchored(anchors)
-        weights = torch.as_tensor(np.asarray(coefficients), dtype=network.flat.flat.dtype)
+        weights = torch.tensor(np.asarray(coefficients), dtype=network.flat.flat.dtype)
         results = torch.full((len(weights), 2), float("nan"), dtype=torch.float64, device=self.device)
         anchors_themselves = (weights != 0).sum(1) <= 1  # one by one, so that they are exact to the last bit
         singles = anchors_themselves if self.points_per_pass > 1 else torch.ones_like(anchors_themselves)
