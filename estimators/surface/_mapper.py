@@ -36,6 +36,7 @@ from ._result import SurfaceResult
 
 OnPartial = Callable[[SurfaceResult], None]
 _N_PICTURES = 32  # of an exact map on the way
+_LARGE = 64 * 2**20  # bytes of vectors that are not copied
 _PICTURE_EVERY = 2.0  # seconds, where points are slow or come from many workers
 _CHECKED_NODES = 9  # of a bfloat16 map, evaluated in float32 as well
 _LOWEST_RISE_FROM = 0.1  # a loss below this counts as this when "auto" looks for a rise
@@ -592,7 +593,9 @@ class SurfaceMapper(TransformerMixin, ParallelEstimator):
 
 
 def _readable(vectors: Tensor) -> np.ndarray:
-    """Show vectors as an array that shares their memory and can't be written."""
+    """Give vectors as an array; large ones share their memory and can't be written."""
     array = vectors.cpu().numpy()
+    if array.nbytes < _LARGE:
+        return array.copy()
     array.flags.writeable = False
     return array
