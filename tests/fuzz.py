@@ -137,11 +137,23 @@ def overlapping(count: int) -> bytes:
     return local + packed + listed + end
 
 
+TRAP = "/tmp/loss-atlas-was-executed"
+
+
 class Trap:
     """Would write a file if anything unpickled it."""
 
     def __reduce__(self):
-        return open, ("/tmp/loss-atlas-was-executed", "w")
+        return open, (TRAP, "w")
+
+
+def has_checksum(content: bytes) -> bool:
+    """Tell whether the header of a result's file still carries a checksum."""
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            return "sha256" in json.loads(str(archive["__header__"]))
+    except Exception:
+        return False
 
 
 _PLAIN = {"class": "SurfaceResult", "version": 1, "fields": {"losses": {"$array": "losses"}}}
@@ -220,4 +232,39 @@ def hostile_npz() -> list[Callable[[np.random.Generator], bytes]]:
         for version in (b"\x01\x00", b"\x02\x00", b"\x03\x00"):
             members = {"__header__.npy": array(json.dumps(_PLAIN)), "losses.npy": npy(text, bytes(8), version)}
             made.append(lambda rng, members=members: npz(members))
+    return made
+
+
+# ---- torch files that mean harm ----
+
+
+def hostile_pickles() -> list[Callable[[np.random.Generator], bytes]]:
+    """List what makes torch files that run code, hold themselves, or claim or unpack to more than memory holds."""
+    import torch
+
+    def saved(content: object, new: bool = True) -> bytes:
+        buffer = io.BytesIO()
+        torch.save(content, buffer, _use_new_zipfile_serialization=new)
+        return buffer.getvalue()
+
+    loop: dict[str, object] = {"epoch": 1}
+    loop["state_dict"] = loop
+    wide = {"w": torch.ones(1).expand(2**15, 2**20)}
+    pickled = pickle.dumps({"w": 1})
+    made: list[Callable[[np.random.Generator], bytes]] = [
+        lambda rng: b"",
+        lambda rng: pickle.dumps(Trap()),
+        lambda rng: saved({"state_dict": Trap()}),
+        lambda rng: saved({"state_dict": Trap()}, new=False),
+        lambda rng: saved(loop),
+        lambda rng: saved(loop, new=False),
+        lambda rng: saved(wide),
+        lambda rng: saved(wide, new=False),
+        lambda rng: saved({"a" * 10_000_000: torch.ones(1)}),
+        lambda rng: b"\x80\x02}(" + b"X\x01\x00\x00\x00a\x85" + b"2\x86" * 80 + b"K\x01u.",
+        lambda rng: npz({"x/data.pkl": b"\x80\x02" + b"]0" * 3_000_000 + b"}."}),
+    ]
+    for name in ("x/data/0", "x/data.pkl", "x/other"):
+        members = {"x/data.pkl": pickled, name: bytes(300 << 20)}
+        made.append(lambda rng, members=members: npz(members))
     return made
