@@ -84,7 +84,7 @@ def opened(kind: str, path: Path) -> Any:
     if kind == "images":
         from estimators import load_data
 
-        return load_data(path.parents[1], image_size=16)
+        return load_data(path.parents[1], image_size=16, split="all")
     from estimators import read_checkpoint
 
     return read_checkpoint(path)
