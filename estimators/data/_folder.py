@@ -260,19 +260,34 @@ def _split_trees(tree: Tree, root: Path) -> dict[str, list[Tree]]:
 def _check_level(tree: Tree, root: Path) -> None:
     """Refuse a folder whose "classes" hold the folders of the classes."""
     tops = _full(tree)
-    if not tops or any(_lies_flat(entry) for entry in tops.values()):
-        return
     below = [set(_full(entry)) for entry in tops.values()]
-    names = set.union(*below)
+    names = set().union(*below)
     repeated = {name for name in names if sum(name in some for some in below) > 1}
     splits = {name for name in names if name.lower() in _SPLIT_OF}
-    if splits or len(repeated) > 1 or (len(tops) == 1 and len(names) > 1):
+    flat = any(_lies_flat(entry) for entry in tops.values())
+    if not flat and (splits or len(repeated) > 1 or (len(tops) == 1 and len(names) > 1)):
         raise ValueError(
             f"The folder must hold one folder of images per class, got folders of folders, {_some(sorted(names))}, in "
             f"each of {_some(list(tops))}: {str(root)!r} lies one level too high. "
             f"Give one of its folders, such as {str(root / next(iter(tops)))!r}; or, if these are the classes, put "
             "their images directly into them."
         )
+    deep = next(_splits_inside(tops), None)
+    if deep is not None:
+        raise ValueError(
+            f"The folder must hold one folder of images per class, got a set with splits of its own in {deep!r}: "
+            f"{str(root)!r} lies too high. Give {str(root / deep)!r}."
+        )
+
+
+def _splits_inside(folders: dict[str, Tree], place: str = "") -> Iterator[str]:
+    """Yield the places where folders of splits lie that hold folders of images."""
+    for name, tree in folders.items():
+        inside = _full(tree)
+        here = f"{place}{name}"
+        if any(part.lower() in _SPLIT_OF and _full(entry) for part, entry in inside.items()):
+            yield here
+        yield from _splits_inside(inside, f"{here}/")
 
 
 def _some(names: list[str], most: int = 5) -> str:

@@ -121,6 +121,15 @@ def test_a_folder_one_level_too_high_is_refused_with_what_to_do(tmp_path, places
     assert len(load_data(tmp_path / places[0], split="all")) == 4
 
 
+def test_a_folder_levels_too_high_beside_other_pictures_is_refused(tmp_path):
+    fill(tmp_path, holiday=3)
+    fill(tmp_path / "sets" / "pets" / "train", ant=2, bee=2)
+    fill(tmp_path / "sets" / "pets" / "test", ant=2, bee=2)
+    with pytest.raises(ValueError, match=r"with splits of its own in 'sets/pets': .* lies too high\. Give '.*pets'"):
+        list_data(tmp_path, split="all")
+    assert len(list_data(tmp_path / "sets" / "pets", split="all")) == 8
+
+
 def test_folders_inside_classes_are_the_classes(tmp_path):
     for name in ("ant", "bee"):
         fill(tmp_path / "tiny" / name, images=3)  # one folder each, as in Tiny ImageNet

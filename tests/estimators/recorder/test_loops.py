@@ -82,6 +82,45 @@ def test_the_callback_needs_lightning(tmp_path, lightning, monkeypatch):
         CheckpointRecorder(tmp_path).lightning(unit="batch")
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_one_line_in_lightnings_trainer(tmp_path):
+    import pytorch_lightning as pl
+
+    class Lit(pl.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net, self.criterion = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), nn.CrossEntropyLoss()
+
+        def training_step(self, batch, _):
+            loss = self.criterion(self.net(batch[0]), batch[1])
+            self.log("train_loss", loss, on_step=False, on_epoch=True)
+            return loss
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    digits = load_data("digits", image_size=8, channels=1, n_samples=64)
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(digits.inputs, digits.targets), batch_size=32)
+    module = Lit()
+    trainer = pl.Trainer(
+        max_epochs=3,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[CheckpointRecorder(tmp_path).lightning()],
+    )
+    trainer.fit(module, loader)
+    recording = read_recording(tmp_path)
+    assert recording.history["step"].tolist() == [0, 1, 2, 3]
+    assert recording.history["loss"][-1] == pytest.approx(float(trainer.callback_metrics["train_loss"]))
+    state, _ = read_checkpoint(recording.checkpoints[-1])
+    assert all(torch.equal(state[name], value) for name, value in module.net.state_dict().items())
+    mapper = SurfaceMapper(directions="trajectory", resolution=3).fit(tmp_path, digits, architecture=module.net)
+    assert len(mapper.trajectories_[0]["x"]) == 4
+
+
 def test_one_line_in_timms_train_script(tmp_path):
     """The loop of timm's train.py, of timm's own functions, on digits."""
     digits = load_data("digits", image_size=32, n_samples=64)
