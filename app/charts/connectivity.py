@@ -121,11 +121,14 @@ def _allowed(result: Any, across: alt.Scale, up: alt.Scale) -> alt.Chart:
 def _barrier_marks(
     result: Any, drawn: dict[str, tuple[np.ndarray, np.ndarray]], x: alt.X, up: alt.Scale, color: alt.Color
 ) -> list[alt.Chart]:
-    """Return, for each line, a rule from the chord to the loss where the line is highest over it."""
+    """Return, for each line, a rule from the chord to the loss where the line is highest over it.
+
+    A bar across the path's own rule covers where its highest point can be.
+    """
     found = {
-        "straight": result.straight_barrier,
-        "aligned": result.aligned_barrier,
-        path_name(result): result.barrier,
+        "straight": (result.straight_barrier, result.straight_barrier_error),
+        "aligned": (result.aligned_barrier, result.aligned_barrier_error),
+        path_name(result): (result.barrier, result.barrier_error),
     }
     rows = []
     for key, (t, values) in drawn.items():
@@ -134,17 +137,29 @@ def _barrier_marks(
         if np.isfinite(rise).all() and rise.max() > 0:
             k = int(rise.argmax())
             if chord[k] > 0:
-                height = found[key] if np.isfinite(found[key]) else rise[k]
-                rows.append((t[k], chord[k], values[k], f"{height:.3g}", text(f"series.{key}")))
+                height, error = found[key]
+                own = key == path_name(result) and np.isfinite(result.worst_t_low)
+                place = (result.worst_t_low, result.worst_t_high) if own else (t[k], t[k])
+                height = height if np.isfinite(height) else rise[k]
+                rows.append((t[k], chord[k], values[k], f"{height:.3g}", error, *place, text(f"series.{key}")))
     if not rows:
         return []
-    table = pd.DataFrame(rows, columns=["t", "low", "high", "label", "path"])
+    table = pd.DataFrame(rows, columns=["t", "low", "high", "label", "error", "from", "to", "path"])
     base = alt.Chart(table).encode(x=x, color=color)
-    tooltip = tips(("label:N", text("chart.barrier")))
+    tooltip = tips(
+        ("label:N", text("chart.barrier")),
+        ("error:Q", text("chart.barrier.error"), ".1g"),
+        ("t:Q", text("chart.barrier.at"), ".4f"),
+        ("from:Q", text("chart.barrier.from"), ".4f"),
+        ("to:Q", text("chart.barrier.to"), ".4f"),
+    )
     low = alt.Y("low:Q", title=theme.LOSS_TITLE, scale=up)
     high = alt.Y("high:Q", title=theme.LOSS_TITLE, scale=up)
     return [
         base.mark_rule(strokeDash=[5, 3], strokeWidth=1.6).encode(y=low, y2="high:Q", tooltip=tooltip),
+        base.mark_rule(strokeWidth=5, opacity=0.4).encode(
+            x=alt.X("from:Q", title=text("chart.t")), x2="to:Q", y=high, tooltip=tooltip
+        ),
         base.mark_text(dy=-11, fontSize=12, fontWeight="bold").encode(y=high, text="label:N"),
     ]
 

@@ -15,7 +15,7 @@ from sklearn.utils._param_validation import Interval, Options
 from torch import Tensor
 
 from ..core.paths.paths import barrier
-from ..core.paths.peaks import MAX_ADDED, Peaks, find_highest
+from ..core.paths.peaks import MAX_ADDED, WIDEST, Peaks, find_highest, probes
 from ..progress import OnProgress, ignore_progress, shares
 from ._endpoints import Matching, check_pair, prepare_ends
 from ._joining import JoiningEstimator
@@ -43,9 +43,10 @@ class ModeConnector(TransformerMixin, JoiningEstimator):
         Reorder the hidden units of B to match A's first (weight matching, Ainsworth et al. 2023). The groups
         of units are derived from the model's own graph, and B's outputs are checked to stay the same to 1e-4.
     n_points : int, default=21
-        Positions evaluated, ends included. The maximum is then looked for between them: the middle of each step,
-        positions close to both ends, and up to 32 more where the path may be highest, so that a fit evaluates two
-        to three times as many. A rise narrower than half a step that ends away from all of these is missed.
+        Positions evaluated, ends included. The maximum is then looked for between them: inside each step (at gaps of
+        1/40 at most), at distances from both ends that halve down to 1/1024, and at up to 32 more where the path may be
+        highest, so that a fit evaluates two to three times as many, and some 60 at least. A rise narrower than these
+        gaps that touches none of the positions is missed, whatever `n_points`.
     epochs : int, default=15
         Passes over the examples to train the bends.
     lr : float, default=0.1
@@ -193,6 +194,7 @@ class ModeConnector(TransformerMixin, JoiningEstimator):
                 found[f"{name}_losses"], found[f"{name}_accuracies"] = values.losses, values.accuracies
                 highest = self._highest(line, t, values.losses, on_peak, look_between=False)
                 found[f"{name}_barrier"] = barrier(highest.t, highest.values)
+                found[f"{name}_barrier_error"] = float(highest.errors[0])
                 if on_partial is not None:
                     on_partial(PathResult(**found))
         on_training, on_path, on_rest = steps
@@ -323,12 +325,12 @@ class ModeConnector(TransformerMixin, JoiningEstimator):
         found |= path.summary(found["t"], highest, float(self.tolerance))
         found["notes"] += notes_on_heights(found, highest)
         if self.path == "linear" and not self.align:
-            found["straight_barrier"] = found["barrier"]
+            found["straight_barrier"], found["straight_barrier_error"] = found["barrier"], found["barrier_error"]
 
     def _highest(
         self, path: Path, t: np.ndarray, losses: np.ndarray, report: OnProgress, look_between: bool = True
     ) -> Peaks:
-        total, n_done = len(t) * look_between + MAX_ADDED, 0
+        total, n_done = len(probes(t, WIDEST)) * look_between + MAX_ADDED, 0
 
         def ask(positions: np.ndarray) -> np.ndarray:
             nonlocal n_done

@@ -37,11 +37,15 @@ class PathResult(Result):
     barrier, rise_over_endpoints, worst_t : float
         Of the path, see `core.paths`: the highest values found on and between the positions `t`.
     barrier_error, rise_error : float
-        By how much the true maxima may exceed these, if the path has no feature narrower than half a step between
-        evaluated positions; NaN where a loss is not finite.
+        By how much the true maxima may exceed these, if the path has no feature narrower than the gaps between
+        evaluated positions (1/40 at most); NaN where a loss is not finite.
+    worst_t_low, worst_t_high : float
+        The highest point over the chord lies between these.
+    n_refined : int
+        Evaluations spent beyond the grid to find the maxima.
     refined_t, refined_losses : ndarray of shape (m,)
         Positions evaluated besides `t` to find the maximum, and their losses on the training examples.
-    straight_barrier, aligned_barrier : float
+    straight_barrier, straight_barrier_error, aligned_barrier, aligned_barrier_error : float
         Of the two straight lines, refined from their grids alone.
     tolerance, connected : float, bool
         `connected` says whether `rise_over_endpoints` ≤ `tolerance`.
@@ -86,6 +90,10 @@ class PathResult(Result):
     uncertainties: ClassVar[dict[str, Uncertainty]] = {
         "barrier_error": Uncertainty("estimate", "barrier"),
         "rise_error": Uncertainty("estimate", "rise_over_endpoints"),
+        "worst_t_low": Uncertainty("bracket", "worst_t"),
+        "worst_t_high": Uncertainty("bracket", "worst_t"),
+        "straight_barrier_error": Uncertainty("estimate", "straight_barrier"),
+        "aligned_barrier_error": Uncertainty("estimate", "aligned_barrier"),
     }
 
     path: str = "linear"
@@ -107,8 +115,13 @@ class PathResult(Result):
     rise_error: float = float("nan")
     refined_t: np.ndarray = field(default_factory=_empty)
     refined_losses: np.ndarray = field(default_factory=_empty)
+    worst_t_low: float = float("nan")
+    worst_t_high: float = float("nan")
+    n_refined: int = 0
     straight_barrier: float = float("nan")
+    straight_barrier_error: float = float("nan")
     aligned_barrier: float = float("nan")
+    aligned_barrier_error: float = float("nan")
     tolerance: float = 0.1
     connected: bool = False
     distance: float = float("nan")

@@ -183,7 +183,8 @@ def measure_two_basins(problem: Problem) -> Iterator[Row]:
     error = straight.barrier_error_
     yield within("straight barrier", BARRIER + PASS, straight.barrier_, error, "its own estimate", engine)
     yield within("rise over the ends", BARRIER + PASS, straight.rise_over_endpoints_, error, "its own estimate", engine)
-    yield within("place of the barrier", 0.5, straight.worst_t_, 0.02, "flat top", engine)
+    width = straight.worst_t_high_ - straight.worst_t_low_
+    yield within("place of the barrier", 0.5, straight.worst_t_, width, "its own bracket", engine)
     yield exactly("connected by the line", 0, straight.connected_, engine)
     curve = ModeConnector(path="bezier", epochs=600, lr=0.1, tolerance=2 * PASS, **options).fit(pair, data)
     arc = math.hypot(1, 2 * BEND) + math.asinh(2 * BEND) / (2 * BEND)

@@ -155,15 +155,17 @@ def numbers(result: Any, at: float) -> None:
         st.markdown(f"{badge} " + text(state, rise=result.rise_over_endpoints, tolerance=result.tolerance))
     card: dict[str, Any] = {"border": True, "width": "content", "delta_color": "off", "delta_arrow": "off"}
     with st.container(horizontal=True):
-        _, error = result.uncertainty_of("barrier")
-        points = text("barrier.help", count=len(result.t) + len(result.refined_t), shown=len(result.t))
+        (_, error), extra = result.uncertainty_of("barrier"), result.n_refined
+        points = text("barrier.help", count=len(result.t) + extra, shown=len(result.t), extra=extra)
         above = text("barrier.error", error=error) if np.isfinite(error) else None
         st.metric(text("barrier"), f"{result.barrier:.3g} nats", delta=above, help=points, **card)
         if np.isfinite(result.straight_barrier) and (result.n_bends or result.align):
             st.metric(text("straight_barrier"), f"{result.straight_barrier:.3g} nats", **card)
         if np.isfinite(result.aligned_barrier):
             st.metric(text("aligned_barrier"), f"{result.aligned_barrier:.3g} nats", **card)
-        st.metric(text("worst"), f"{result.worst_t:.3f}", **card)
+        _, (low, high) = result.uncertainty_of("worst_t")
+        between = text("worst.between", low=low, high=high) if np.isfinite(low) else None
+        st.metric(text("worst"), f"{result.worst_t:.3f}", delta=between, help=text("worst.help"), **card)
         if result.distance > 0 and result.n_bends:
             ratio = result.path_length / result.distance
             st.metric(text("length"), f"{ratio:.3f}", help=text("length.help"), **card)

@@ -11,7 +11,8 @@ quotient costs as much as a value between two samples, which says more.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +23,11 @@ Array = NDArray[np.float64]
 _INSIDE = 0.15  # of an interval: a new sample keeps this distance from both its ends
 _FINEST = 1e-6  # an interval of this width is not divided again
 _ROUNDING = 1e-6  # of the largest value: what float32 sums leave
-_WIDEST = 1 / 100  # steps of t wider than this are looked into
+WIDEST = 1 / 100  # steps of t wider than this are looked into
+_PIECE = 1 / 40  # and cut into pieces no wider than this, so that a coarse grid misses no more than a fine one
 MAX_ADDED = 32  # evaluations around the highest points, at most
 _NEAR_ENDS = (1 / 8, 1 / 4, 3 / 4)  # of the first and the last step: the way out of an end is looked at more closely
+_HALVINGS = 0.5 ** np.arange(6, 11)  # and at these distances from it, whatever the grid
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class Peaks:
     errors : ndarray of shape (n_references,)
         By how much the maximum of ``values − reference`` may exceed the highest sample, for each reference; at
         least the tolerance.
+    places : ndarray of shape (n_references, 2)
+        Where the highest point lies: from the first to the last interval whose bound reaches the highest value found.
     n_added : int
         Samples added to those given.
     """
@@ -45,15 +50,22 @@ class Peaks:
     t: Array
     values: Array
     errors: Array
+    places: Array
     n_added: int
 
 
 def probes(t: Array, widest: float) -> Array:
-    """Positions that look between samples: the middle of each interval wider than `widest`, and near both ends."""
-    steps = np.diff(t)
-    middles = (t[:-1] + t[1:])[steps > widest] / 2
-    near = [x for share in _NEAR_ENDS for x in (t[0] + share * steps[0], t[-1] - share * steps[-1])]
-    return np.union1d(middles, near)
+    """Positions that look between samples: into each interval wider than `widest`, and near both ends.
+
+    Such an interval is cut into equal pieces, two at least and none wider than 1/40. The first and the last step (or
+    1/20 of the way, where they are wider) are looked into at 1/8, 1/4 and 3/4, and both ends at distances that halve
+    from 1/64 to 1/1024.
+    """
+    pieces = [np.linspace(a, b, max(2, int(np.ceil((b - a) / _PIECE - 1e-9))) + 1) for a, b in pairwise(t)]
+    between = [piece[1:-1] for piece in pieces if piece[-1] - piece[0] > widest]
+    near = np.multiply.outer(_NEAR_ENDS, np.minimum([t[1] - t[0], t[-1] - t[-2]], 2 * _PIECE))
+    near = np.append(near, np.stack([_HALVINGS, _HALVINGS], axis=1) * (t[-1] - t[0]), axis=0)
+    return np.setdiff1d(np.concatenate([*between, t[0] + near[:, 0], t[-1] - near[:, 1]]), t)
 
 
 def refine_maxima(
@@ -90,20 +102,23 @@ def refine_maxima(
         heights = values - references(t, values)
         floor = _ROUNDING * float(np.abs(values).max())
         limit = max(tolerance * float(np.ptp(values)), floor)
-        errors, wanted = [], []
+        errors, places, wanted = [], [], []
         for height in heights:
             bound, where = bounds(t, height)
             excess = bound - height.max()
+            reached = np.flatnonzero(excess >= -floor)
+            places.append((t[reached[0]], t[reached[-1] + 1]))
             excess[np.diff(t) < _FINEST] = 0.0
             k = int(excess.argmax())
             errors.append(max(float(excess[k]), limit))
             if excess[k] > limit:
                 wanted.append(where[k])
         if not wanted or len(t) - start >= max_added:
-            return Peaks(t, values, np.array(errors), len(t) - start)
+            return Peaks(t, values, np.array(errors), np.array(places), len(t) - start)
         new = np.setdiff1d(wanted, t)
         t, values = merge(t, values, new, evaluate(new))
-    return Peaks(t, values, np.full(len(references(t, values)), np.nan), len(t) - start)
+    unknown = np.full((len(references(t, values)), 2), np.nan)
+    return Peaks(t, values, unknown[:, 0], unknown, len(t) - start)
 
 
 def find_highest(evaluate: Callable[[Array], Array], t: Array, losses: Array, *, look_between: bool = True) -> Peaks:
@@ -116,23 +131,23 @@ def find_highest(evaluate: Callable[[Array], Array], t: Array, losses: Array, *,
     t, losses : ndarray of shape (n,)
         The grid, at least 3 positions.
     look_between : bool, default=True
-        Also evaluate the middle of each step and positions near both ends, which finds rises that no value of the
-        grid hints at, for as many evaluations as the grid has; without it the search follows the grid alone.
+        Also evaluate what `probes` says, which finds rises that no value of the grid hints at, for about as many
+        evaluations as the grid has and some 50 at least; without it the search follows the grid alone.
 
     Returns
     -------
     Peaks
         All positions and losses, those of the grid included; errors of the rise over the straight interpolation
-        and over the worse end. A rise narrower than half a step between evaluated positions can be missed.
+        and over the worse end. A rise narrower than the gaps between evaluated positions can be missed.
     """
-    between = probes(t, _WIDEST) if look_between else np.empty(0)
+    between = probes(t, WIDEST) if look_between else np.empty(0)
 
     def references(t: Array, values: Array) -> Array:
         return np.stack([chord(t, values), np.full(len(t), max(values[0], values[-1]))])
 
     t, losses = merge(t, losses, between, evaluate(between)) if len(between) else (t, losses)
     peaks = refine_maxima(evaluate, t, losses, references)
-    return Peaks(peaks.t, peaks.values, peaks.errors, peaks.n_added + len(between))
+    return replace(peaks, n_added=peaks.n_added + len(between))
 
 
 def merge(t: Array, values: Array, new_t: Array, new_values: Array) -> tuple[Array, Array]:
@@ -175,18 +190,21 @@ def bounds(t: Array, values: Array) -> tuple[Array, Array]:
 
 def _left_out(t: Array, values: Array) -> Array:
     """How far each sample is from a line and from a cubic through its neighbours, whichever is nearer; 0 at ends."""
-    off = np.zeros(len(t))
-    for i in range(1, len(t) - 1):
-        start = min(max(i - 2, 0), max(len(t) - 5, 0))
-        cubic = [j for j in range(start, min(start + 5, len(t))) if j != i]
-        off[i] = min(abs(_lagrange(t[js], values[js], t[i]) - values[i]) for js in ([i - 1, i + 1], cubic))
+    n = len(t)
+    off, inner = np.zeros(n), np.arange(1, n - 1)
+    start = np.clip(inner - 2, 0, max(n - 5, 0))
+    window = start[:, None] + np.arange(min(5, n))
+    others = window[window != inner[:, None]].reshape(len(inner), -1)
+    line = np.stack([inner - 1, inner + 1], axis=1)
+    missed = [np.abs(_lagrange(t[js], values[js], t[inner]) - values[inner]) for js in (line, others)]
+    off[inner] = np.minimum(*missed)
     return off
 
 
-def _lagrange(t: Array, values: Array, at: float) -> float:
-    """Value at `at` of the polynomial through a few samples."""
-    total = 0.0
-    for j in range(len(t)):
-        others = np.delete(t, j)
-        total += float(values[j] * np.prod((at - others) / (t[j] - others)))
+def _lagrange(t: Array, values: Array, at: Array) -> Array:
+    """Values at `at` (n,) of the polynomials through the samples in each row of `t` and `values` (n, k)."""
+    total = np.zeros(len(at))
+    for j in range(t.shape[1]):
+        others = np.delete(t, j, axis=1)
+        total += values[:, j] * np.prod((at[:, None] - others) / (t[:, j : j + 1] - others), axis=1)
     return total

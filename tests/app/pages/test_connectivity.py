@@ -98,14 +98,17 @@ def test_the_profile_draws_every_line_and_marks_its_barrier():
 
 def test_the_profile_shows_a_maximum_between_the_points_of_the_grid():
     spike = path_result(
-        refined_t=np.array([0.6, 0.97]), refined_losses=np.array([0.19, 11.4]), barrier=11.28, straight_barrier=2.1
-    )
+        refined_t=np.array([0.6, 0.97]), refined_losses=np.array([0.19, 11.4]), barrier=11.28, straight_barrier=2.1,
+        barrier_error=0.02, worst_t_low=0.96, worst_t_high=0.98,
+    )  # fmt: skip
     rows = rows_of(charts.profile(spike))
     curve = [(r["t"], r["value"]) for r in rows if r.get("path") == "Bézier" and "value" in r]
     assert (0.97, 11.4) in curve
     assert [t for t, _ in curve] == sorted(t for t, _ in curve)
     assert {r["label"] for r in rows if "label" in r} == {"2.1", "11.3"}  # the refined ones, of both lines
-    assert {r["t"] for r in rows if r.get("label") == "11.3"} == {0.97}
+    assert {(r["t"], r["from"], r["to"], r["error"]) for r in rows if r.get("label") == "11.3"} == {
+        (0.97, 0.96, 0.98, 0.02)
+    }
     assert len([r for r in rows_of(charts.profile(spike, quantity="accuracies")) if r.get("path") == "Bézier"]) == 5
 
 
