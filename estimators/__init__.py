@@ -33,7 +33,7 @@ from .results import Result
 from .saddles import CriticalPointFinder, CriticalPointsResult, EscapeResult, SaddleEscaper, pooled_digits, small_net
 from .sharpness import MEASURES as SHARPNESS_MEASURES
 from .sharpness import SharpnessEstimator, SharpnessResult
-from .surface import SurfaceMapper, SurfaceResult, basins_of, write_mesh
+from .surface import SliceTrust, SurfaceMapper, SurfaceResult, basins_of, trust_of_slice, write_mesh
 from .training import TrainingRun, train
 
 __all__ = [
@@ -73,6 +73,7 @@ __all__ = [
     "SaddleEscaper",
     "SharpnessEstimator",
     "SharpnessResult",
+    "SliceTrust",
     "SurfaceMapper",
     "SurfaceResult",
     "TrainingRun",
@@ -98,5 +99,6 @@ __all__ = [
     "scheduled_rates",
     "small_net",
     "train",
+    "trust_of_slice",
     "write_mesh",
 ]

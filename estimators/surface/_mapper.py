@@ -21,7 +21,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
 from ..base import CHUNK, ParallelEstimator
-from ..checks import positive, whole
+from ..checks import check_integer, positive, whole
 from ..core.planes.directions import NORMALIZATIONS, largest_cosine
 from ..landscape import Evaluation, Landscape
 from ..points import OnChunk, Where
@@ -33,6 +33,7 @@ from ._grid import FIRST_BLOCK, Arrived, Grid
 from ._inputs import groups_of, module_of, read_points, template_of
 from ._planes import DIRECTIONS, EIGENVECTORS, MapPlane, Request, axes_of, grown_spans
 from ._result import SurfaceResult
+from ._trust import SliceTrust, trust_of_slice
 
 OnPartial = Callable[[SurfaceResult], None]
 _N_PICTURES = 32  # of an exact map on the way
@@ -375,6 +376,30 @@ class SurfaceMapper(TransformerMixin, ParallelEstimator):
     def basins(self, *, min_persistence: float = 0.05, log: bool = True) -> list[dict[str, Any]]:
         """Basins of the map's sublevel sets, deepest first (extra ``topology``); see :func:`basins_of`."""
         return analysis.basins_of(self.result_, min_persistence=min_persistence, log=log)
+
+    def trust(self, *, n_eigenvectors: int = 3, n_draws: int = 8, on_progress: OnProgress | None = None) -> SliceTrust:
+        """Measure how much the map says about the landscape around its origin; see :class:`SliceTrust`.
+
+        Parameters
+        ----------
+        n_eigenvectors : int, default=3
+            Largest Hessian eigenvalues whose eigenvectors are looked for; 0 looks for none.
+        n_draws : int, default=8
+            Other random directions, of the first one's length, whose profiles are set beside it.
+        """
+        check_is_fitted(self, "result_")
+        progress = self._progress(on_progress, "trust")
+        return trust_of_slice(
+            self.result_,
+            self._land,
+            self._planes[0].directions,
+            n_eigenvectors=check_integer("n_eigenvectors", n_eigenvectors, "Use 3.", least=0),
+            n_draws=check_integer("n_draws", n_draws, "Use 8."),
+            normalization=self.normalization,
+            random_state=self._settings["random_state"],
+            losses=lambda anchors, weights: self._evaluate(self._land, anchors, weights).losses,
+            on_progress=progress,
+        )
 
     def probe(self, at: Sequence[float]) -> dict[str, float]:
         """Measure one point of the plane exactly.

@@ -178,4 +178,31 @@ EN = {
     "def.convexity.text": "Ratio of the most negative to the largest eigenvalue of the Hessian in all dimensions: a plane "
     "can look convex where the whole surface is not.",
     "def.convexity.source": "Li et al. 2018, section 6.1",
+    # how far to trust the slice
+    "trust": "How far to trust this slice",
+    "trust.help": "A slice shows two of thousands of directions. This measures what lies in it: of the gradient, of the "
+    "sharpest eigenvectors of the Hessian and of the training, how its curvature compares with the Hessian's, and "
+    "what other random directions of the same length look like. It costs a few dozen Hessian-vector products and 135 points.",
+    "trust.run": "Measure it",
+    "trust.shares": "In the slice",
+    "trust.of": "Of",
+    "trust.share": "Share (squared length)",
+    "trust.chance": "A random slice holds",
+    "trust.gradient": "Gradient",
+    "trust.eigenvector": "Eigenvector {k}, λ = {value}",
+    "trust.trajectory": "Way of the training",
+    "trust.curvatures": "Curvature at the centre, for a unit step",
+    "trust.direction": "Direction",
+    "trust.slice": "Over one step of the grid",
+    "trust.hessian": "Hessian",
+    "trust.curvatures.help": "Where the two differ, the loss is not quadratic over one step of the grid.",
+    "trust.band": "The first direction among other random ones of its length",
+    "trust.band.plain": "The other directions are plain Gaussian draws.",
+    "trust.others": "other draws: median and range",
+    "trust.own": "first direction of the map",
+    "trust.t": "position (lengths of the first direction)",
+    "trust.low": "lowest",
+    "trust.middle": "median",
+    "trust.high": "highest",
+    "trust.alt": "Loss along the first direction of the map, up to {own} at its ends, and along {count} other random directions of the same length, up to {others}.",
 }

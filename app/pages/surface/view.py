@@ -14,7 +14,7 @@ from app.charts import grid
 from app.charts import surface as charts
 from app.charts.relief import LARGEST as RELIEF_SIDE
 from app.charts.theme import SCHEMES
-from app.pages.surface import numbers
+from app.pages.surface import numbers, trust
 from app.state import key, recall, remember
 from app.texts import plain, texts
 from app.widgets.jobs import POLL_SECONDS
@@ -76,6 +76,7 @@ def draw(result: Any) -> None:
     if mapper is not None and job is not None and not np.all(result.evaluated):
         st.button(text("finish"), on_click=_finish, args=(job, mapper), icon=":material/grid_on:", key=f"{PAGE}.finish")
     numbers.models(result)
+    trust.block(mapper)
     if dims == 2:
         numbers.analysis(result, mapper)
         numbers.compare(result, job, look)
