@@ -387,7 +387,6 @@ class SurfaceMapper(TransformerMixin, ParallelEstimator):
         n_draws : int, default=8
             Other random directions, of the first one's length, whose profiles are set beside it.
         """
-        check_is_fitted(self, "result_")
         progress = self._progress(on_progress, "trust")
         return trust_of_slice(
             self.result_,
