@@ -160,7 +160,7 @@ def trust_of_slice(
             land.n_parameters,
             wanted,
             ends="largest",
-            tol=1e-2,
+            tol=1e-3,
             random_state=random_state,
             like=land.theta,
             on_step=lambda done, total: on_search(done, total, "Hessian eigenvectors"),
