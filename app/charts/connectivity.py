@@ -144,21 +144,21 @@ def _barrier_marks(
                 rows.append((t[k], chord[k], values[k], f"{height:.3g}", error, *place, text(f"series.{key}")))
     if not rows:
         return []
-    table = pd.DataFrame(rows, columns=["t", "low", "high", "label", "error", "from", "to", "path"])
+    table = pd.DataFrame(rows, columns=["t", "low", "high", "label", "error", "t_low", "t_high", "path"])
     base = alt.Chart(table).encode(x=x, color=color)
     tooltip = tips(
         ("label:N", text("chart.barrier")),
         ("error:Q", text("chart.barrier.error"), ".1g"),
         ("t:Q", text("chart.barrier.at"), ".4f"),
-        ("from:Q", text("chart.barrier.from"), ".4f"),
-        ("to:Q", text("chart.barrier.to"), ".4f"),
+        ("t_low:Q", text("chart.barrier.from"), ".4f"),
+        ("t_high:Q", text("chart.barrier.to"), ".4f"),
     )
     low = alt.Y("low:Q", title=theme.LOSS_TITLE, scale=up)
     high = alt.Y("high:Q", title=theme.LOSS_TITLE, scale=up)
     return [
         base.mark_rule(strokeDash=[5, 3], strokeWidth=1.6).encode(y=low, y2="high:Q", tooltip=tooltip),
         base.mark_rule(strokeWidth=5, opacity=0.4).encode(
-            x=alt.X("from:Q", title=text("chart.t")), x2="to:Q", y=high, tooltip=tooltip
+            x=alt.X("t_low:Q", title=text("chart.t")), x2="t_high:Q", y=high, tooltip=tooltip
         ),
         base.mark_text(dy=-11, fontSize=12, fontWeight="bold").encode(y=high, text="label:N"),
     ]

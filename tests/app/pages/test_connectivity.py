@@ -106,7 +106,7 @@ def test_the_profile_shows_a_maximum_between_the_points_of_the_grid():
     assert (0.97, 11.4) in curve
     assert [t for t, _ in curve] == sorted(t for t, _ in curve)
     assert {r["label"] for r in rows if "label" in r} == {"2.1", "11.3"}  # the refined ones, of both lines
-    assert {(r["t"], r["from"], r["to"], r["error"]) for r in rows if r.get("label") == "11.3"} == {
+    assert {(r["t"], r["t_low"], r["t_high"], r["error"]) for r in rows if r.get("label") == "11.3"} == {
         (0.97, 0.96, 0.98, 0.02)
     }
     assert len([r for r in rows_of(charts.profile(spike, quantity="accuracies")) if r.get("path") == "Bézier"]) == 5
