@@ -83,9 +83,9 @@ def told(path: Path) -> Iterator[None]:
     """Turn what the system says of a write into a sentence: where, why, and what to do."""
     try:
         yield
-    except Unwritable:
-        raise
     except OSError as error:
+        if not str(error).startswith("[Errno"):  # it is a sentence already, of ours or of the engine's
+            raise
         cure = "Free some space" if error.errno in _FULL else "Choose a folder that this program may write to"
         raise Unwritable(
             error.errno,

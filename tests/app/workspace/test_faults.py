@@ -61,6 +61,7 @@ def test_a_full_disk_is_a_sentence_and_the_workspace_is_as_it_was(change, tmp_pa
         CHANGES[change](tmp_path, run)
     message = str(caught.value)
     assert SENTENCE.match(message) or message.startswith("A file must go where there is room"), message
+    assert message.count(" must ") == 1
     after = {p: p.read_bytes() for p in workspace_folder.rglob("*") if p.is_file() and "trainings" not in p.parts}
     assert after == before
     assert runs.load_result(runs.Run.get(run.id)).history["loss"].shape == (2000,)
@@ -73,7 +74,7 @@ def test_a_result_that_finds_no_room_stays_on_screen():
         gate.set()
         assert jobs.get_queue().wait(20)
     assert job.state == jobs.DONE and job.result is not None and job.error is None
-    assert "it could not be saved; download it below. workspace must have room" in job.note and "\n" not in job.note
+    assert "it could not be saved; download it below. A file must go where" in job.note and "\n" not in job.note
     assert runs.list_runs() == []
 
 
