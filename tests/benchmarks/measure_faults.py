@@ -3,8 +3,8 @@
     python -m tests.benchmarks.measure_faults                    # all kinds, the numbers of trials below
     python -m tests.benchmarks.measure_faults --trials 3 --kinds map worker --folder /tmp/few
 
-Every trial is a program that is killed with SIGKILL at a random moment, started again, killed again at most twice more,
-and then left to end; what it gives must be what an undisturbed program gives. Trials are noted in `faults.jsonl` in the folder as
+Every trial is a process that is killed with SIGKILL at a random moment, started again, killed again at most twice more,
+and then left to end; what it gives must be what an undisturbed one gives. Trials are noted in `faults.jsonl` in the folder as
 they end, so this script can be stopped too. At the end the table in `docs/faults.md` is written from all notes.
 """
 
@@ -13,11 +13,11 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import multiprocessing
 import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections import defaultdict
@@ -25,6 +25,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 TRIALS = {"map": 100, "training": 50, "average": 50, "path": 50, "comparison": 50, "worker": 30}
+FORK = multiprocessing.get_context("fork")
 HUNG = 300  # seconds without an end
 PAGE = ROOT / "docs" / "faults.md"
 
@@ -119,13 +120,9 @@ PROGRAMS = {
 }
 
 
-def run_program(kind, folder):
-    import torch
-
-    torch.set_num_threads(1)
-    print("started", flush=True)
+def run_program(kind, folder, answer):
     found = PROGRAMS[kind](folder)
-    print("digest", hashlib.sha256(found.tobytes()).hexdigest(), flush=True)
+    answer.send(hashlib.sha256(found.tobytes()).hexdigest())
     os._exit(0)  # what stays behind of an engine is no matter of this program
 
 
@@ -133,11 +130,29 @@ def run_program(kind, folder):
 
 
 def start(kind, folder):
-    command = [sys.executable, "-m", "tests.benchmarks.measure_faults", "--program", kind, "--folder", str(folder)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
+    """Start a program in a process forked from this one, which has torch already; give it and where it answers."""
+    here, there = FORK.Pipe(duplex=False)
+    process = FORK.Process(target=run_program, args=(kind, folder, there))
+    process.start()
+    there.close()
+    return process, here
+
+
+def wait(process, here, seconds):
+    """Give the digest of a program, None where it died without one, or "running" after so many seconds."""
+    if not here.poll(seconds):
+        return "running"
+    try:
+        return here.recv()
+    except EOFError:
+        return None
+    finally:
+        process.join()
+
+
+def stop(process):
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
 
 
 def children(pid):
@@ -153,72 +168,53 @@ def children(pid):
     return found
 
 
-def digest_of(text):
-    return next((line.split()[1] for line in text.splitlines() if line.startswith("digest")), None)
-
-
 def undisturbed(kind, folder):
     """Give the digest and the seconds of a program that nobody kills."""
     shutil.rmtree(folder, ignore_errors=True)
-    process = start(kind, folder)
-    process.stdout.readline()
     began = time.monotonic()
-    out, _ = process.communicate(timeout=20 * HUNG)
-    return digest_of(out), time.monotonic() - began
+    digest = wait(*start(kind, folder), 20 * HUNG)
+    return digest, time.monotonic() - began
 
 
 def kill_once(kind, folder, delay):
-    """Start a program and kill it (or one of its workers); give its digest if it ended before, and what was odd."""
-    process = start(kind, folder)
-    process.stdout.readline()
-    began = time.monotonic()
+    """Start a program and kill it (or one of its workers); give its digest if it ended before, "hung" if it did not."""
+    process, here = start(kind, folder)
     if kind == "worker":
-        victims = []
-        while process.poll() is None and not victims and time.monotonic() - began < HUNG:
-            victims = children(process.pid)
+        began = time.monotonic()
+        while process.is_alive() and not children(process.pid) and time.monotonic() - began < HUNG:
             time.sleep(0.02)
         time.sleep(delay)
-        victims = children(process.pid)
-        for victim in victims[:1]:
+        for victim in children(process.pid)[:1]:
             os.kill(victim, signal.SIGKILL)
-        try:
-            out, _ = process.communicate(timeout=HUNG)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            return None, "hung"
-        return digest_of(out), ""
-    try:
-        out, _ = process.communicate(timeout=delay)
-        return digest_of(out), ""
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        return None, ""
+        found = wait(process, here, HUNG)
+        if found == "running":
+            stop(process)
+            return "hung"
+        return found
+    found = wait(process, here, delay)
+    if found == "running":
+        stop(process)
+        return None
+    return found
 
 
 def trial(kind, folder, seconds, seed):
     rng = random.Random(f"{kind} {seed}")
     shutil.rmtree(folder, ignore_errors=True)
-    kills, odd = 0, ""
+    kills, found = 0, None
     for _ in range(rng.randint(1, 3)):
-        found, odd = kill_once(kind, folder, rng.uniform(0.0, seconds))
-        if found is not None or odd:
+        found = kill_once(kind, folder, rng.uniform(0.0, seconds))
+        if found is not None:
             break
         kills += 1
-    else:
-        found = None
-    if found is None and not odd:
-        process = start(kind, folder)
-        try:
-            out, _ = process.communicate(timeout=HUNG)
-            found = digest_of(out)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            odd = "hung"
+    if found is None:
+        process, here = start(kind, folder)
+        found = wait(process, here, HUNG)
+        if found == "running":
+            stop(process)
+            found = "hung"
     shutil.rmtree(folder, ignore_errors=True)
-    return {"kind": kind, "seed": seed, "kills": kills, "digest": found, "odd": odd}
+    return {"kind": kind, "seed": seed, "kills": kills, "found": found}
 
 
 def noted(file):
@@ -231,9 +227,9 @@ def table(notes, expected):
         row = rows[note["kind"]]
         row["trials"] += 1
         row["kills"] += note["kills"]
-        row["hung"] += note["odd"] == "hung"
-        row["equal"] += note["digest"] == expected[note["kind"]]
-        row["lost"] += note["odd"] != "hung" and note["digest"] != expected[note["kind"]]
+        row["hung"] += note["found"] == "hung"
+        row["equal"] += note["found"] == expected[note["kind"]]
+        row["lost"] += note["found"] not in ("hung", expected[note["kind"]])
     lines = [
         "| what is killed | trials | kills | resumed, equal bit for bit | lost | hung |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
@@ -250,14 +246,15 @@ def table(notes, expected):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--program", choices=PROGRAMS)
     parser.add_argument("--folder", type=Path, default=Path("/tmp/loss-atlas-faults"))
     parser.add_argument("--kinds", nargs="+", choices=TRIALS, default=list(TRIALS))
     parser.add_argument("--trials", type=int, default=None)
     parser.add_argument("--write", action="store_true", help="write the table into docs/faults.md")
     options = parser.parse_args()
-    if options.program:
-        run_program(options.program, options.folder)
+    if os.environ.get("OMP_NUM_THREADS") != "1":  # read when torch is loaded
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {"OMP_NUM_THREADS": "1"})
+    import estimators  # noqa: F401  # so that the programs forked from here need not load it
+
     options.folder.mkdir(parents=True, exist_ok=True)
     file, known = options.folder / "faults.jsonl", options.folder / "undisturbed.json"
     expected = json.loads(known.read_text()) if known.exists() else {}
