@@ -294,7 +294,7 @@ def test_train_follows_the_schedule_and_its_average_is_that_of_its_checkpoints(d
     )
     assert far(model.state_dict(), before) == 0
     assert torch.equal(rng, torch.get_rng_state())
-    assert sorted(p.name for p in tmp_path.iterdir()) == [f"epoch-{i:04d}.safetensors" for i in range(5)]
+    assert sorted(p.name for p in tmp_path.glob("*.safetensors")) == [f"epoch-{i:04d}.safetensors" for i in range(5)]
     assert [r["name"] for r in swa.report_ if r["role"] == "member"] == ["epoch 3", "epoch 4"]
     assert far(SWAAverager(start=0.5).fit(swa.run_, small).state_dict_, swa.state_dict_) < 1e-6
     table = [(r["role"], r["epoch"]) for r in swa.history_]
