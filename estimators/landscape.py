@@ -234,7 +234,7 @@ class Landscape:
                 protect_input(self._network.tail, self.sample_inputs(2))
             self._network.fold(self.sample_inputs(8))
             self.theta = self._network.flat.read()
-            self._network.move(self.theta)
+            self._network.refresh_statistics()  # it stands there already
             if points_per_pass > 1:
                 few = batches(self._inputs[:4], self._targets[:4], self.batch_size, self.device)
                 totals_of_points(self._network, self._network.flat.flat.expand(2, -1), self.loss_function, few)

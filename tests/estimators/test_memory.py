@@ -7,8 +7,10 @@ import sys
 
 import pytest
 import torch
+from torch import nn
 
 from estimators import Landscape, footprint, free_memory, load_data, load_model
+from estimators.memory import _Peak
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext", "deep_thin_resnet", "levit_128s"])
@@ -64,3 +66,26 @@ def test_an_unknown_name_is_refused_and_free_memory_is_told():
     with pytest.raises(ValueError, match="timm architecture"):
         footprint("vit_hugest")
     assert free_memory("cpu") > 2**28
+
+
+class Wide(nn.Module):
+    """Mostly weights; its convolution makes the layout of the buffer another one than that of θ."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.wide = nn.Sequential(nn.Flatten(), *(nn.Linear(512, 512) for _ in range(16)))
+        self.head = nn.Linear(512, 10)
+
+    def forward(self, x):
+        return self.head(self.wide(self.conv(x)))
+
+
+def test_building_a_landscape_takes_three_times_the_weights():
+    """Its own copy, the one that moves, and θ; vit_base took twelve times its weights for tables of the layout."""
+    model = Wide()
+    weights = sum(p.nbytes for p in model.parameters())
+    with _Peak(model) as peak:
+        land = Landscape(model, (torch.randn(8, 3, 8, 8), torch.randint(0, 10, (8,))))
+    assert peak.most < 3.2 * weights
+    assert land.loss() == land.loss(land.theta.clone())

@@ -87,7 +87,10 @@ class FlatParameters:
 
     def load(self, theta: Tensor) -> None:
         """Move the module to θ, given in public layout (P,)."""
-        self.flat.copy_(self.to_internal(theta.to(self.flat)))
+        if self.is_identity:
+            self.flat.copy_(theta)
+        else:
+            self._moved(theta.to(self.flat), inwards=True, out=self.flat)
 
     def load_sum(self, terms: Sequence[tuple[float, Tensor]]) -> None:
         """Move the module to Σ w·v of (w, v) in public layout, a parameter at a time; bit for bit as in buffer layout.
@@ -125,9 +128,9 @@ class FlatParameters:
         """Whether a parameter of this shape lies in another order in the buffer than in θ."""
         return len(shape) == 4 and self._channels_last and shape[1] > 1 and shape[2] * shape[3] > 1
 
-    def _moved(self, vectors: Tensor, inwards: bool) -> Tensor:
+    def _moved(self, vectors: Tensor, inwards: bool, out: Tensor | None = None) -> Tensor:
         """Bring vectors (..., P) from one layout into the other, a parameter at a time: an index would be larger."""
-        out = torch.empty_like(vectors, memory_format=torch.contiguous_format)
+        out = torch.empty_like(vectors, memory_format=torch.contiguous_format) if out is None else out
         pieces = zip(vectors.split(self.sizes, -1), out.split(self.sizes, -1), self.shapes, strict=True)
         for source, target, shape in pieces:
             if not self._is_moved(shape):
