@@ -216,7 +216,7 @@ def _judge_pair(pair: tuple[list[Row], list[Row]], measure: str, claimed: str) -
     if measure in _TRAINING_MEASURES:
         return compare_training(*sides, claimed)
     verdict = (compare_ratios if measure in _RATIOS else compare_groups)(*sides, claimed)
-    if not _comparable(pair):
+    if min(verdict.n) > 0 and not _comparable(pair):
         reason = "the two sides fit the training examples differently well, so their minima can't be compared"
         return replace(verdict, verdict=NOT_COMPARABLE, reason=reason, p=float("nan"))
     return verdict

@@ -71,7 +71,7 @@ def sweep():
     summary = summarise_widths(rows, barriers, 0.03)
     return WidthSweepResult(
         factors=np.array([0.25, 0.5, 1.0, 2.0, 4.0]), table=rows, barriers=barriers, summary=summary,
-        claims=judge_width(rows, barriers, summary), settings={"data": "digits"},
+        claims=judge_width(rows, summary), settings={"data": "digits"},
     )  # fmt: skip
 
 
