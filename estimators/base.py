@@ -24,11 +24,9 @@ from .checks import check_seed, whole
 from .core.network.batchnorm import POLICIES
 from .core.network.losses import Loss
 from .landscape import PRECISIONS, Evaluation, Landscape
-from .points import CHUNK, OnChunk, evaluate_points
+from .points import OnChunk, evaluate_points
 from .progress import OnProgress, ignore_progress, progress_bar
 from .results import Result
-
-__all__ = ["CHUNK", "LandscapeEstimator", "evaluate_points"]
 
 _OF_A_LANDSCAPE = set(inspect.signature(Landscape).parameters)  # an estimator's fields of these names are passed on
 _FITTING = ("fit", "train")

@@ -40,6 +40,22 @@ def share(*names: str) -> dict[str, list]:
     return {name: [Interval(Real, 0, 1, closed="left")] for name in names}
 
 
+def cut(words: object, most: int = 160) -> str:
+    """Give the first line of words from anywhere, an error's or a file's, without control characters, cut to `most`."""
+    try:
+        lines = str(words)[: 4 * most].splitlines()
+    except Exception:  # foreign objects may even fail to say what they are
+        lines = []
+    line = next((line.strip() for line in lines if line.strip()), "")
+    line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def why(error: Exception) -> str:
+    """Give an error's first line, or its kind where it has no words."""
+    return cut(error, 200) or type(error).__name__
+
+
 def check_choice(name: str, value: object, allowed: Iterable[str]) -> str:
     """Insist on one of a few names."""
     choices = sorted(allowed)

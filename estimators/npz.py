@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 import os
-import struct
 import zipfile
 from contextlib import nullcontext
 from typing import IO
 
 import numpy as np
+
+from .archives import directory_of
+from .checks import cut, why
 
 SMALL = 256 * 2**20  # bytes that any file may unpack to
 RATIO = 20  # times its own size, for larger ones; `Result.save` does not compress what is larger than SMALL
@@ -45,34 +47,18 @@ def read_npz(path: str | os.PathLike | IO[bytes]) -> dict[str, np.ndarray]:
             size = _checked_size(handle)
             with zipfile.ZipFile(handle) as archive:
                 return _arrays(archive, max(SMALL, RATIO * size))
-    except (
-        Exception
-    ) as error:  # a damaged file fails in dozens of ways: a bad ZIP, a broken stream, a header of no sense
-        raise ValueError(cut(error)) from error
-
-
-def cut(words: object, length: int = 200) -> str:
-    """Give the first line of an error's or a name's words, cut to `length`; its kind where it has none."""
-    try:
-        lines = str(words).splitlines()
-    except Exception:
-        lines = []
-    first = next((line.strip() for line in lines if line.strip()), type(words).__name__)
-    return first if len(first) <= length else f"{first[: length - 1]}…"
+    except Exception as error:  # a damaged file fails in dozens of ways: a bad ZIP, a broken stream, a senseless header
+        raise ValueError(why(error)) from error
 
 
 def _checked_size(handle: IO[bytes]) -> int:
     """Give the bytes of an archive; one whose list of contents is large is refused before `zipfile` reads it whole."""
-    size = handle.seek(0, os.SEEK_END)
-    handle.seek(max(0, size - (1 << 16) - 22))
-    end = handle.read()
-    at = end.rfind(b"PK\x05\x06")
-    if at < 0 or len(end) - at < 22:
+    found = directory_of(handle)
+    if found is None:
         raise ValueError("it is no ZIP archive")
-    (directory,) = struct.unpack("<I", end[at + 12 : at + 16])
-    if directory > DIRECTORY or b"PK\x06\x07" in end[max(0, at - 20) : at]:
+    if found.is_large or found.size > DIRECTORY:
         raise ValueError("it lists too many arrays")
-    return size
+    return found.archive
 
 
 def _arrays(archive: zipfile.ZipFile, room: int) -> dict[str, np.ndarray]:

@@ -134,13 +134,13 @@ class _Work:
         for chunk in self.chunks:
             found = recall(self.memory, evaluate_chunk, chunk.key)
             if found is not MISSING:
-                self._take(chunk, chunk.where, found)
+                self._take(chunk.where, found)
                 continue
             found = recall(self.memory, unfinished_chunk, chunk.key)
             if found is not MISSING:
                 losses, accuracies, known = found
                 rows = np.flatnonzero(known)
-                self._take(chunk, chunk.where.start + rows, Evaluation(losses[rows], accuracies[rows]))
+                self._take(chunk.where.start + rows, Evaluation(losses[rows], accuracies[rows]))
 
     def write_down(self) -> None:
         """Keep what is known of unfinished chunks."""
@@ -148,7 +148,7 @@ class _Work:
             if chunk.is_new:
                 self._keep(chunk)
 
-    def _take(self, chunk: _Chunk, where: Where, values: Evaluation) -> None:
+    def _take(self, where: Where, values: Evaluation) -> None:
         self._put(where, values)
         self._report(where, stored=True)
 

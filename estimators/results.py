@@ -12,7 +12,8 @@ from typing import IO, Any, ClassVar, Literal, NamedTuple, get_args, get_origin,
 
 import numpy as np
 
-from .npz import SMALL, cut, read_npz
+from .checks import cut, why
+from .npz import SMALL, read_npz
 from .writing import whole
 
 REGISTRY: dict[str, type[Result]] = {}
@@ -151,7 +152,7 @@ class Result:
         except Exception as error:  # in a file from anyone a field may have any type, and a header any depth
             called = name or Path(str(getattr(path, "name", path))).name
             raise ResultError(
-                f"A result must be an NPZ file saved by Loss Atlas, got {cut(called, 80)!r}: {cut(error)}. "
+                f"A result must be an NPZ file saved by Loss Atlas, got {cut(called, 80)!r}: {why(error)}. "
                 "Export it again from the Runs page or with Result.save."
             ) from error
 

@@ -17,6 +17,7 @@ PACKAGES = ("estimators", "app")
 FLOORS = (
     ("estimators.core",),
     (
+        "estimators.archives",
         "estimators.checks",
         "estimators.progress",
         "estimators.cache",

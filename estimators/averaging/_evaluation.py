@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..base import evaluate_points
 from ..checks import check_finite_weights
 from ..core.network.batchnorm import batch_norms
 from ..core.network.copying import private_copy
 from ..core.paths.paths import barrier, linear
 from ..core.paths.peaks import find_highest
 from ..landscape import Evaluation, Landscape
+from ..points import evaluate_points
 
 GAP = 0.1  # nats by which an average may be worse than what it averages before that is pointed out
 State = dict[str, Tensor]

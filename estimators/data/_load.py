@@ -185,13 +185,12 @@ def load_data(
     Parameters
     ----------
     source : str, path, (inputs, targets), data set, loader or Examples
-        Inputs are one array, or a tuple or a dict of arrays for a network of several arguments.
         "digits" is the embedded set of 1,797 handwritten digits (8×8 pixels, ten classes; UCI). A folder
         holds one folder of images per class, or `train/` and `test/` (or `val/`) folders of such; a class has one
         number in all of them. "torch/cifar10", "hfds/…", "tfds/…" and "wds/…" are timm's names of data sets
-        (`timm.data.create_dataset`), read from `root`. Arrays are taken as they are; several inputs of a network are
-        a dict or tuple of them. Data sets (torchvision's, timm's, Hugging Face's: rows by number, tuples or dicts) are
-        read once from front to back, loaders in the order they give.
+        (`timm.data.create_dataset`), read from `root`. Arrays are taken as they are; several inputs of a network are a
+        tuple of them (by position) or a dict (by name). Data sets (torchvision's, timm's, Hugging Face's: rows by
+        number, tuples or dicts) are read once from front to back, loaders in the order they give.
     image_size : int or None
         Side in pixels of the square to which images are resized (bilinear, whatever their proportions); None is 32
         for digits, the middle one of the widths of all splits for a folder, refused where all would take more than

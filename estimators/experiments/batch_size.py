@@ -127,7 +127,7 @@ def batch_size_experiment(
     estimator : SharpnessEstimator, optional
         Settings of the measures; its ``measures`` are set by the experiment.
     confidence : float, default=0.95
-        Level of each interval; it is not adjusted for the number of claims.
+        Level of each interval; verdicts are corrected for the number of rows.
     memory : None, str or joblib.Memory
         Finished runs are kept there, so a cancelled experiment goes on where it was.
     random_state : int or None, default=0
@@ -145,41 +145,16 @@ def batch_size_experiment(
         If an argument is not allowed.
     """
     _check(small, large, n_seeds, target_loss, lr_rule, len(data))
-    random_state = check_seed(random_state)
-    measuring = SharpnessEstimator(n_probes=6) if estimator is None else estimator
-    measuring = type(measuring)(**{**measuring.get_params(deep=False), "measures": TAKEN, "memory": None})
-    aside = ("memory", "verbose", "n_jobs")
-    measured_with = {k: v for k, v in measuring.get_params(deep=False).items() if k not in aside}
+    first = check_seed(random_state)
     budget = {"epochs": epochs, "momentum": momentum, "weight_decay": weight_decay}
-    settings = {
-        "small": small,
-        "large": large,
-        "n_seeds": n_seeds,
-        "target_loss": target_loss,
-        "lr": lr,
-        "lr_rule": lr_rule,
-        **budget,
-        "random_state": random_state,
-        "data": data.name,
-        "n_examples": len(data),
-        "n_held_out": len(held_out),
-    }
+    runs = Runs(make_model, data, held_out, target_loss, budget, measuring_with(estimator, TAKEN))
+    settings = {"small": small, "large": large, "lr": lr, "lr_rule": lr_rule, **runs.settings(n_seeds, first)}
 
     def jobs() -> Iterator[Job]:
-        for seed in range(random_state, random_state + n_seeds):
+        for seed in range(first, first + n_seeds):
             for group, size in ((SMALL, small), (LARGE, min(large, len(data)))):
                 rate = lr * (size / small if lr_rule == "linear" else 1.0)
-                own = {"batch_size": size, "lr": rate}
-                training = {**budget, **own, "schedule": "constant", "random_state": seed}
-                model = make_model(seed)
-                sets = data.fingerprint, held_out.fingerprint
-                yield Job(
-                    label=f"seed {seed}, batch {size}",
-                    function=train_and_measure,
-                    arguments=(model, data, held_out, training, target_loss, measuring),
-                    key=(*network_key(model), *sets, training, target_loss, measured_with),
-                    columns={"group": group, "seed": seed, **own},
-                )
+                yield runs.job(f"seed {seed}, batch {size}", seed, size, rate, group=group)
 
     def result(rows: list[dict[str, Any]]) -> BatchSizeResult:
         return BatchSizeResult(
@@ -191,6 +166,72 @@ def batch_size_experiment(
         )
 
     return run_jobs(jobs(), 2 * n_seeds, result, memory=memory, on_progress=on_progress, on_partial=on_partial)
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The single runs of an experiment: networks trained to one training loss, and measured there.
+
+    Attributes
+    ----------
+    make_model : callable
+        ``make_model(seed) -> nn.Module``.
+    data, held_out : Examples
+    target_loss : float
+    budget : dict
+        Arguments of `train` that all runs share.
+    measuring : SharpnessEstimator
+    """
+
+    make_model: Callable[[int], nn.Module]
+    data: Examples
+    held_out: Examples
+    target_loss: float
+    budget: dict[str, Any]
+    measuring: SharpnessEstimator
+
+    def settings(self, n_seeds: int, random_state: int) -> dict[str, Any]:
+        """Give what a result says of its runs."""
+        return {
+            "n_seeds": n_seeds,
+            "target_loss": self.target_loss,
+            **self.budget,
+            "random_state": random_state,
+            "data": self.data.name,
+            "n_examples": len(self.data),
+            "n_held_out": len(self.held_out),
+        }
+
+    def job(self, label: str, seed: int, batch_size: int, lr: float, **columns: Any) -> Job:
+        """Make the job of one run, from the weights of its seed; its row begins with `columns`."""
+        own = {"batch_size": batch_size, "lr": lr}
+        training = {**self.budget, **own, "schedule": "constant", "random_state": seed}
+        model = self.make_model(seed)
+        aside = ("memory", "verbose", "n_jobs")
+        measured_with = {k: v for k, v in self.measuring.get_params(deep=False).items() if k not in aside}
+        sets = self.data.fingerprint, self.held_out.fingerprint
+        return Job(
+            label=label,
+            function=train_and_measure,
+            arguments=(model, self.data, self.held_out, training, self.target_loss, self.measuring),
+            key=(*network_key(model), *sets, training, self.target_loss, measured_with),
+            columns={**columns, "seed": seed, **own},
+        )
+
+
+def check_runs(n_seeds: int, target_loss: float) -> None:
+    """Insist on a seed at least, and on a loss that can be reached."""
+    if n_seeds < 1:
+        raise ValueError(f"n_seeds must be ≥ 1, got {n_seeds!r}. Use 5 or more to see the spread.")
+    if not target_loss > 0:
+        raise ValueError(f"target_loss must be > 0, got {target_loss!r}. Use for example 0.05.")
+
+
+def measuring_with(estimator: SharpnessEstimator | None, measures: Sequence[str]) -> SharpnessEstimator:
+    """Give an estimator of these measures with a person's settings; its answers are kept as parts of a run."""
+    settings = {"n_probes": 6} if estimator is None else estimator.get_params(deep=False)
+    kind = SharpnessEstimator if estimator is None else type(estimator)
+    return kind(**{**settings, "measures": tuple(measures), "memory": None})
 
 
 def train_and_measure(
@@ -330,9 +371,6 @@ def _check(small: int, large: int, n_seeds: int, target_loss: float, lr_rule: st
         )
     if small >= n:
         raise ValueError(f"small must be below the number of examples ({n}), got {small!r}. Lower it.")
-    if n_seeds < 1:
-        raise ValueError(f"n_seeds must be ≥ 1, got {n_seeds!r}. Use 3 or more to see the spread.")
-    if not target_loss > 0:
-        raise ValueError(f"target_loss must be > 0, got {target_loss!r}. Use for example 0.05.")
+    check_runs(n_seeds, target_loss)
     if lr_rule not in ("same", "linear"):
         raise ValueError(f"lr_rule must be 'same' or 'linear', got {lr_rule!r}. Choose one of them.")

@@ -20,8 +20,8 @@ from ..core.evidence.verdicts import adjust
 from ..data import Examples
 from ..progress import OnProgress, ignore_progress
 from ..sharpness import SharpnessEstimator
-from ._paired import Job, PairedResult, Quantity, Row, compare_rows, network_key, run_jobs
-from .batch_size import train_and_measure
+from ._paired import Job, PairedResult, Quantity, Row, compare_rows, run_jobs
+from .batch_size import Runs, check_runs, measuring_with
 
 #: What a smaller ratio, and a larger batch at the same ratio, are claimed to do. Factors of 1.5 and a point of accuracy
 #: are the smallest effects that matter.
@@ -140,36 +140,17 @@ def rate_batch_experiment(
     sizes, levels = sorted(set(batches)), sorted(set(ratios))
     _check(sizes, levels, n_seeds, target_loss, len(data))
     first = check_seed(random_state)
-    measuring = SharpnessEstimator(n_probes=6) if estimator is None else estimator
-    measures = ("average", "lambda_max", "trace")
-    measuring = type(measuring)(**{**measuring.get_params(deep=False), "measures": measures, "memory": None})
-    aside = ("memory", "verbose", "n_jobs")
-    measured_with = {k: v for k, v in measuring.get_params(deep=False).items() if k not in aside}
-    budget = {"epochs": epochs, "momentum": momentum, "weight_decay": weight_decay, "schedule": "constant"}
-    settings = {
-        "n_seeds": n_seeds,
-        "target_loss": target_loss,
-        **budget,
-        "random_state": first,
-        "data": data.name,
-        "n_examples": len(data),
-        "n_held_out": len(held_out),
-    }
+    budget = {"epochs": epochs, "momentum": momentum, "weight_decay": weight_decay}
+    measuring = measuring_with(estimator, ("average", "lambda_max", "trace"))
+    runs = Runs(make_model, data, held_out, target_loss, budget, measuring)
+    settings = {**runs.settings(n_seeds, first), "schedule": "constant"}
 
     def jobs() -> Iterator[Job]:
         for seed in range(first, first + n_seeds):
             for size in sizes:
                 for level in levels:
-                    training = {**budget, "batch_size": size, "lr": level * size, "random_state": seed}
-                    model = make_model(seed)
-                    sets = data.fingerprint, held_out.fingerprint
-                    yield Job(
-                        label=f"seed {seed}, batch {size}, rate/batch {level:.3g}",
-                        function=train_and_measure,
-                        arguments=(model, data, held_out, training, target_loss, measuring),
-                        key=(*network_key(model), *sets, training, target_loss, measured_with),
-                        columns={"batch_size": size, "ratio": level, "lr": level * size, "seed": seed},
-                    )
+                    label = f"seed {seed}, batch {size}, rate/batch {level:.3g}"
+                    yield runs.job(label, seed, size, level * size, ratio=level)
 
     def result(rows: list[Row]) -> RateBatchResult:
         claims, notes = judge(rows, sizes, levels, confidence)
@@ -299,7 +280,4 @@ def _check(sizes: Sequence[int], levels: Sequence[float], n_seeds: int, target_l
         )
     if len(levels) < 2 or not levels[0] > 0:
         raise ValueError(f"ratios must be two or more numbers above 0, got {list(levels)!r}. Use (2e-4, 8e-4, 3.2e-3).")
-    if n_seeds < 1:
-        raise ValueError(f"n_seeds must be ≥ 1, got {n_seeds!r}. Use 5 or more to see the spread.")
-    if not target_loss > 0:
-        raise ValueError(f"target_loss must be > 0, got {target_loss!r}. Use for example 0.05.")
+    check_runs(n_seeds, target_loss)

@@ -14,7 +14,7 @@ import torch
 from timm.models._hub import load_model_config_from_hf, load_model_config_from_path
 from torch import Tensor, nn
 
-from ._errors import cut
+from ..checks import cut
 from ._fit import compatible_state_dict, head_names
 from ._hub import hub_or_cache
 from ._read import describe_checkpoint, read_checkpoint

@@ -18,7 +18,9 @@ import safetensors
 import torch
 from torch import Tensor
 
-from ._errors import cut, refused, shown
+from ..archives import directory_of
+from ..checks import cut
+from ._errors import refused, shown
 from ._pickle import MOST_BYTES, Program, Storage, Stored, interpret, interpret_bytes
 
 MOST_RATIO = 10  # a record of a zip may be so many times larger than the file; torch packs nothing at all
@@ -58,23 +60,13 @@ def open_file(file: Path) -> Contents:
 # ---- torch's zip, since 1.6 ----
 
 
-def _directory_size(file: Path, size: int) -> int:
-    """Read how long a zip's list of records is, before `zipfile` reads it whole."""
-    with open(file, "rb") as handle:
-        handle.seek(max(0, size - 2**16 - 22))
-        end = handle.read()
-    at = end.rfind(b"PK\x05\x06")
-    if at < 0 or len(end) < at + 22:
-        raise ValueError("its list of records is missing: it was cut short")
-    large = end.rfind(b"PK\x06\x06", 0, at)  # the list of an archive of more than 4 GiB
-    if large >= 0 and len(end) >= large + 48:
-        return int(struct.unpack("<Q", end[large + 40 : large + 48])[0])
-    return int(struct.unpack("<I", end[at + 12 : at + 16])[0])
-
-
 def _open_zip(file: Path) -> Contents:
     size = file.stat().st_size
-    if _directory_size(file, size) > MOST_DIRECTORY:
+    with open(file, "rb") as handle:
+        directory = directory_of(handle)
+    if directory is None:
+        raise ValueError("its list of records is missing: it was cut short")
+    if directory.size > MOST_DIRECTORY:
         raise refused(file, "it lists too many records", "do not open it, or save the weights again")
     with zipfile.ZipFile(file) as archive:
         records = {info.filename: info for info in archive.infolist()}

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ._errors import cut, listed, shown
+from ..checks import cut
+from ._errors import listed, shown
 from ._names import aligned
 from ._read import clean_state_dict
 

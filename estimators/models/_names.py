@@ -12,7 +12,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from typing import TypeVar
 
-from ._errors import cut, listed
+from ..checks import cut
+from ._errors import listed
 
 T = TypeVar("T")
 

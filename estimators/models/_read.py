@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..checks import cut
 from ..core.network.working_copy import free_memory
 from ._entries import entries_of, facts_of, is_lightning, objects_in
-from ._errors import CheckpointError, cut, listed, refused, shown
+from ._errors import CheckpointError, listed, refused, shown
 from ._files import Contents, open_file
 from ._names import under, without_wrappers
 from ._pickle import Inert, Stored

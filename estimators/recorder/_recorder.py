@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import timm.utils
 import torch
 from torch import nn
 
 from ..checks import check_choice, check_integer
+from ..core.network.wrappers import bare
 from ..models import save_checkpoint
 from ._lightning import lightning_callback
 from ._recording import points_in
@@ -23,13 +23,6 @@ RULES = {
     "last": "keeps the newest",
     "best": "keeps those with the lowest loss, and the newest",
 }
-_WRAPPERS = (
-    nn.DataParallel,
-    nn.parallel.DistributedDataParallel,
-    torch.optim.swa_utils.AveragedModel,
-    timm.utils.ModelEmaV2,
-    timm.utils.ModelEmaV3,
-)
 
 
 class CheckpointRecorder:
@@ -209,12 +202,12 @@ class CheckpointRecorder:
             raise ValueError("loss must be given where prune='best', got None. Give it, or choose prune='even'.")
         if torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_rank():
             return None
-        bare = unwrapped(model)
+        network = bare(model)
         place = self._points[-1]["place"] + 1 if self._points else 0
         point = {"step": step, "loss": value, "metrics": noted, "place": place}
         path = self.folder / f"step-{step:08d}.safetensors"
         try:
-            save_checkpoint(path, bare.state_dict(), {**facts_of(bare), **self._given, **point})
+            save_checkpoint(path, network.state_dict(), {**facts_of(network), **self._given, **point})
         except OSError as error:
             warnings.warn(f"Step {step} was not recorded in {str(self.folder)!r}: {error}.", stacklevel=3)
             return None
@@ -241,12 +234,6 @@ class CheckpointRecorder:
         for point in points:
             point["path"].unlink(missing_ok=True)
             self._points.remove(point)
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """Take off what wraps a network: DataParallel, DDP, `torch.compile`, averaged models."""
-    inner = getattr(model, "module", None) if isinstance(model, _WRAPPERS) else getattr(model, "_orig_mod", None)
-    return unwrapped(inner) if isinstance(inner, nn.Module) else model
 
 
 def facts_of(model: nn.Module) -> dict[str, Any]:

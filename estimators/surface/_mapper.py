@@ -20,11 +20,11 @@ from sklearn.base import TransformerMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
-from ..base import CHUNK, ParallelEstimator
+from ..base import ParallelEstimator
 from ..checks import check_integer, positive, whole
 from ..core.planes.directions import NORMALIZATIONS, largest_cosine
 from ..landscape import Evaluation, Landscape
-from ..points import OnChunk, Where
+from ..points import CHUNK, OnChunk, Where
 from ..progress import Cancelled, OnProgress, ignore_progress
 from ..workers import WorkerLost, count_workers
 from . import _analysis as analysis

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from estimators import Landscape, SurfaceMapper
-from estimators.base import evaluate_points
+from estimators.points import evaluate_points
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ import streamlit as st
 from app import widgets
 from app.pages.surface import charts
 from app.texts import texts
-from app.widgets.jobs import POLL_SECONDS
+from app.widgets.jobs import POLL_SECONDS, status
 from app.work import jobs
 
 PAGE = "surface"
@@ -47,11 +47,8 @@ def _measured() -> None:
         now = jobs.latest(JOB)
         if now is None:
             return
-        if now.live:
-            st.progress(now.fraction, text=now.message or now.title)
-        elif now.error:
-            st.error(now.error)
-        elif now.result is not None:
+        status(now)
+        if now.result is not None:
             draw(now.result)
 
     panel()

@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-EQUAL = "outputs and targets must have equal shapes for {!r}"
 
 
 def cross_entropy(
@@ -74,9 +73,7 @@ def binary_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
         elif not targets.is_floating_point():
             targets = _one_hot(outputs, targets)
     if targets.shape != outputs.shape:
-        raise _unfit(
-            outputs, targets, "outputs and targets must have equal shapes for 'bce'", "Reshape one to the other."
-        )
+        raise _unequal(outputs, targets, "bce")
     labels = targets.to(outputs.dtype)
     return _mean_of_each(F.binary_cross_entropy_with_logits(outputs, labels, reduction="none"))
 
@@ -204,8 +201,7 @@ def correct(outputs: Tensor, targets: Tensor, loss: Loss | None = None) -> Tenso
     if outputs.dim() > 2 and not targets.is_floating_point() and targets.dim() == outputs.dim() - 1:
         if named not in LOSSES.values():
             return None
-        ignored = loss.keywords.get("ignore_index", -100) if isinstance(loss, partial) else -100
-        counts = targets != ignored
+        counts = targets != _ignored(loss)
         hits = (outputs.argmax(class_axis(outputs, targets)) == targets) & counts
         return (hits * _share_that_counts(counts, torch.float64)).flatten(1).mean(1)
     if outputs.dim() != 2 or outputs.shape[1] < 2 or targets.shape not in (outputs.shape, outputs.shape[:1]):
@@ -265,7 +261,7 @@ def check_targets(loss: Loss, outputs: Tensor, some: Tensor, targets: Tensor) ->
     n_classes = outputs.shape[class_axis(outputs, labels)]
     hint = f"Load the model with num_classes={max(high + 1, 2)} or fix the labels."
     if named is cross_entropy and labels.dim() > 1:
-        ignored = loss.keywords.get("ignore_index", -100) if isinstance(loss, partial) else -100
+        ignored = _ignored(loss)
         counts = targets != ignored
         if not counts.flatten(1).any(1).all():
             example = int((~counts.flatten(1).any(1)).nonzero()[0])
@@ -283,6 +279,11 @@ def check_targets(loss: Loss, outputs: Tensor, some: Tensor, targets: Tensor) ->
             f"got values from {low} to {high}. {hint}"
         )
     return n_classes
+
+
+def _ignored(loss: Loss | None) -> int:
+    """Give the target that does not count under a named loss: torch's own where nothing else is said."""
+    return int(loss.keywords.get("ignore_index", -100)) if isinstance(loss, partial) else -100
 
 
 def _share_that_counts(counts: Tensor, dtype: torch.dtype) -> Tensor:
@@ -316,14 +317,14 @@ def _numbers(outputs: Tensor, targets: Tensor, name: str) -> Tensor:
     shapes = (tuple(outputs.shape), tuple(targets.shape))
     if shapes[0] != shapes[1]:
         if {*shapes} != {(len(outputs),), (len(outputs), 1)}:
-            raise _unfit(
-                outputs,
-                targets,
-                f"outputs and targets must have equal shapes for {name!r}",
-                "Reshape one to the other.",
-            )
+            raise _unequal(outputs, targets, name)
         targets = targets.reshape(outputs.shape)
     return targets.to(outputs.dtype)
+
+
+def _unequal(outputs: Tensor, targets: Tensor, name: str) -> ValueError:
+    rule = f"outputs and targets must have equal shapes for {name!r}"
+    return _unfit(outputs, targets, rule, "Reshape one to the other.")
 
 
 def _unfit(outputs: Tensor, targets: Tensor, rule: str, cure: str) -> ValueError:

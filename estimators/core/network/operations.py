@@ -56,20 +56,23 @@ class PlainOperations(TorchFunctionMode):
 
 
 class _Watch(TorchFunctionMode):
-    def __init__(self) -> None:
+    """Context that tells of each function of torch before it is called."""
+
+    def __init__(self, tell: Callable[[Callable], None]) -> None:
         super().__init__()
-        self.called: set[Callable] = set()
+        self.tell = tell
 
     def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        self.called.add(function)
+        self.tell(function)
         return function(*args, **(kwargs or {}))
 
 
 def functions_called(forward: Callable[[], object]) -> set[Callable]:
     """Collect the functions of torch that a forward pass calls."""
-    with torch.no_grad(), _Watch() as watch:
+    called: set[Callable] = set()
+    with torch.no_grad(), _Watch(called.add):
         forward()
-    return watch.called
+    return called
 
 
 def derive_through_plain_operations(module: nn.Module, example: Inputs) -> bool:
@@ -136,16 +139,14 @@ def _callers(module: nn.Module, example: Inputs) -> list[nn.Module]:
     def leave(*_: Any) -> None:
         running.pop()
 
-    class Note(TorchFunctionMode):
-        def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
-            if function in REPLACEMENTS and not any(part is running[-1] for part in found):
-                found.append(running[-1])
-            return function(*args, **(kwargs or {}))
+    def note(function: Callable) -> None:
+        if function in REPLACEMENTS and not any(part is running[-1] for part in found):
+            found.append(running[-1])
 
     handles = [part.register_forward_pre_hook(enter, prepend=True) for part in module.modules()]
     handles += [part.register_forward_hook(leave) for part in module.modules()]
     try:
-        with torch.no_grad(), Note():
+        with torch.no_grad(), _Watch(note):
             module(example.clone())
     finally:
         for handle in handles:

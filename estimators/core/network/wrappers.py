@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
-_INSIDE: dict[type, str] = {nn.DataParallel: "module", DistributedDataParallel: "module", AveragedModel: "module"}
+_KINDS = (nn.DataParallel, DistributedDataParallel, AveragedModel)
+_AVERAGES = {"ModelEma", "ModelEmaV2", "ModelEmaV3"}  # timm's, which compute nothing themselves
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
@@ -61,4 +62,11 @@ def _inside(module: nn.Module) -> str:
     """Name the slot of the network in a wrapper; empty for other modules."""
     if type(module).__name__ == "OptimizedModule" and "_orig_mod" in module._modules:
         return "_orig_mod"  # by name: importing torch._dynamo takes a second
-    return next((slot for kind, slot in _INSIDE.items() if isinstance(module, kind)), "")
+    return "module" if isinstance(module, _KINDS) else ""
+
+
+def bare(module: nn.Module) -> nn.Module:
+    """Give the network whose weights a wrapper holds, whatever else hangs on the wrapper: averages of timm's too."""
+    kinds = {kind.__name__ for kind in type(module).__mro__}
+    inside = _inside(module) or ("module" if kinds & _AVERAGES else "")
+    return bare(module._modules[inside]) if inside else module  # type: ignore[arg-type]

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from estimators import Cancelled, Landscape
-from estimators.base import CHUNK, evaluate_points
 from estimators.cache import fingerprint
 from estimators.cache._calls import cached_call, check_memory, default_cache_folder, is_cached
+from estimators.points import CHUNK, evaluate_points
 
 
 def double(x):
@@ -101,7 +101,7 @@ def test_a_new_process_finds_the_answers(tmp_path):
         import numpy as np, torch
         from torch import nn
         from estimators import Landscape
-        from estimators.base import evaluate_points
+        from estimators.points import evaluate_points
         from estimators.cache import check_memory
         torch.manual_seed(0)
         land = Landscape(nn.Linear(4, 3), (torch.randn(9, 4), torch.arange(9) % 3))

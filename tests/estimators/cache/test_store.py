@@ -20,10 +20,10 @@ from joblib._store_backends import CacheWarning
 from torch import nn
 
 from estimators import Evaluation, Landscape
-from estimators.base import evaluate_points
 from estimators.cache._calls import cache_info, cached_call, check_memory, clear_cache, machinery, recall, reduce_cache
 from estimators.cache._store import decode, encode
 from estimators.core.paths.bends import TrainedBends
+from estimators.points import evaluate_points
 
 NAME = "0" * 64
 
