@@ -20,6 +20,7 @@ from pathlib import Path
 
 from app import workspace
 from app.own_models import import_models
+from app.texts import LANGUAGE, LANGUAGES
 
 HOST = "127.0.0.1"
 FIRST_PORT = 8501
@@ -132,6 +133,7 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--workspace", type=Path, metavar="DIR", help="folder of checkpoints and runs")
     parser.add_argument("--cache-dir", type=Path, metavar="DIR", help="folder of stored answers")
     parser.add_argument("--device", help="where networks run: cpu, cuda, cuda:1 (default: CUDA where there is one)")
+    parser.add_argument("--language", choices=sorted(LANGUAGES), help="of the app, at first (default: en)")
     parser.add_argument(
         "--import",
         dest="modules",
@@ -162,6 +164,8 @@ def settle(options: argparse.Namespace) -> None:
     for name, folder in (("LOSS_ATLAS_WORKSPACE", options.workspace), ("LOSS_ATLAS_CACHE", options.cache_dir)):
         if folder is not None:
             os.environ[name] = str(folder.expanduser().resolve())
+    if options.language is not None:
+        os.environ[LANGUAGE] = options.language
     if options.device is not None:
         from estimators import choose_device
 

@@ -20,13 +20,14 @@ import streamlit as st
 from app import widgets, workspace
 from app.__main__ import stay_on_this_machine
 from app.pages import FOLDERS
-from app.texts import plain, texts
+from app.texts import follow, from_engine, plain, texts
 from app.work import jobs
 from app.workspace import trainings
 
 # (section, page, icon), in the order of the sidebar; a page appears once its module exists.
 PAGES = (
     ("start", "home", ":material/landscape:"),
+    ("start", "tour", ":material/tour:"),
     ("start", "known", ":material/fact_check:"),
     ("start", "workbench", ":material/construction:"),
     ("measure", "surface", ":material/terrain:"),
@@ -127,9 +128,12 @@ def recovered() -> list[str]:
 def main() -> None:
     """Draw one run of the app."""
     stay_on_this_machine()  # where Streamlit itself was started
+    follow(widgets.chosen_language)
     text = texts("common")
     st.set_page_config(page_title=text("app"), page_icon=str(STATIC / "mark.svg"), layout="wide")
     shade = "dark" if st.context.theme.type == "dark" else "light"
+    with st.sidebar:
+        widgets.language_switch()  # before anything is said
     st.logo(str(STATIC / f"logo-{shade}.svg"), size="large", icon_image=str(STATIC / "mark.svg"))
     jobs.get_queue()
     if recovered() and "_told_recovered" not in st.session_state:
@@ -149,7 +153,7 @@ def main() -> None:
         widgets.activity()
     problem = unwritable()
     if problem:
-        st.warning(plain(problem), title=text("unwritable"), icon=":material/save:")
+        st.warning(from_engine(problem), title=text("unwritable"), icon=":material/save:")
     chosen.run()
     if not os.environ.get(RAISE):
         warm_up()

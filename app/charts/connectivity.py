@@ -13,14 +13,14 @@ import numpy as np
 import pandas as pd
 
 from app.charts import surface, theme
-from app.charts.marks import names, rule, tips
+from app.charts.marks import names, rule, shared, tips
 from app.texts import texts
 
 text = texts("connectivity")
 
 STRAIGHT, ALIGNED, CURVED, CHAIN, OTHER = (theme.CATEGORICAL[i] for i in (1, 2, 0, 4, 3))
 COLORS = {"straight": STRAIGHT, "aligned": ALIGNED, "linear": STRAIGHT, "bezier": CURVED, "polychain": CHAIN}
-QUANTITIES = {"losses": theme.LOSS_TITLE, "accuracies": theme.ACCURACY_TITLE}
+QUANTITIES = ("losses", "accuracies")
 
 
 def series(result: Any, quantity: str = "losses", on: str = "train") -> dict[str, np.ndarray]:
@@ -79,7 +79,7 @@ def profile(
     )
     log = log and quantity == "losses"
     table = table[np.isfinite(table["value"]) & ((table["value"] > 0) | (not log))]
-    title = QUANTITIES[quantity]
+    title = shared(quantity)
     across, up = alt.Scale(domain=[0, 1], nice=False), theme.axis_scale(log)
     x = alt.X("t:Q", title=text("chart.t"), scale=across)
     y = alt.Y("value:Q", title=title, scale=up)
@@ -98,10 +98,10 @@ def profile(
         layers += _barrier_marks(result, drawn, x, up, color)
     if at is not None:
         layers.append(rule(x, at))
-    heights = ", ".join(f"{called[key]} from {v.min():.3g} to {v.max():.3g}" for key, (_, v) in drawn.items())
-    return theme.describe(
-        alt.layer(*layers), f"{title} along the path, {text('chart.on.' + on)}: {heights}.", height=theme.HEIGHT
-    )
+    ranges = {called[key]: (f"{v.min():.3g}", f"{v.max():.3g}") for key, (_, v) in drawn.items()}
+    heights = ", ".join(shared("alt.range", name=name, low=low, high=high) for name, (low, high) in ranges.items())
+    described = shared("alt.along", quantity=title, on=text("chart.on." + on), heights=heights)
+    return theme.describe(alt.layer(*layers), described, height=theme.HEIGHT)
 
 
 def _allowed(result: Any, across: alt.Scale, up: alt.Scale) -> alt.Chart:
@@ -112,7 +112,7 @@ def _allowed(result: Any, across: alt.Scale, up: alt.Scale) -> alt.Chart:
     return area.encode(
         x=alt.X("from:Q", title=text("chart.t"), scale=across),
         x2="to:Q",
-        y=alt.Y("low:Q", title=theme.LOSS_TITLE, scale=up),
+        y=alt.Y("low:Q", title=shared("losses"), scale=up),
         y2="high:Q",
         tooltip=tips(("high:Q", text("chart.tolerance"), ".3g")),
     )
@@ -153,8 +153,8 @@ def _barrier_marks(
         ("t_low:Q", text("chart.barrier.from"), ".4f"),
         ("t_high:Q", text("chart.barrier.to"), ".4f"),
     )
-    low = alt.Y("low:Q", title=theme.LOSS_TITLE, scale=up)
-    high = alt.Y("high:Q", title=theme.LOSS_TITLE, scale=up)
+    low = alt.Y("low:Q", title=shared("losses"), scale=up)
+    high = alt.Y("high:Q", title=shared("losses"), scale=up)
     return [
         base.mark_rule(strokeDash=[5, 3], strokeWidth=1.6).encode(y=low, y2="high:Q", tooltip=tooltip),
         base.mark_rule(strokeWidth=5, opacity=0.4).encode(
@@ -179,7 +179,8 @@ def plane(
         Position on the path to mark.
     """
     corners, path = np.asarray(result.plane_anchors, float), np.asarray(result.plane_path, float)
-    names = ["A", *(f"bend {i + 1}" if len(corners) > 3 else "bend" for i in range(len(corners) - 2)), "B"]
+    bends = range(1, len(corners) - 1)
+    names = ["A", *(shared("bend.number", number=i) if len(bends) > 1 else shared("bend") for i in bends), "B"]
     x = alt.X("x:Q", title=text("chart.plane_x"))
     y = alt.Y("y:Q", title=text("chart.plane_y"))
     layers: list[alt.Chart | alt.LayerChart] = []
@@ -199,7 +200,7 @@ def plane(
     layers.append(line.encode(x=x, y=y, order="t:Q"))
     if len(corners) > 2:
         curve = pd.DataFrame(path, columns=["x", "y"]).assign(t=result.t, loss=result.losses)
-        tooltip = tips(("t:Q", None, ".2f"), ("loss:Q", theme.LOSS_TITLE, ".4g"))
+        tooltip = tips(("t:Q", None, ".2f"), ("loss:Q", shared("losses"), ".4g"))
         base = alt.Chart(curve).encode(x=x, y=y)
         layers += [
             base.mark_line(color="white", strokeWidth=5, opacity=0.8).encode(order="t:Q"),
@@ -212,12 +213,12 @@ def plane(
         marks.append({"label": f"t = {at:.2f}", "x": here[0], "y": here[1], "what": "position"})
     points = alt.Chart(pd.DataFrame(marks)).encode(x=x, y=y)
     fill = alt.condition("datum.what == 'position'", alt.value("white"), alt.value(theme.ACCENT))
-    words = points.mark_text(dy=-15, fontSize=13, fontWeight="bold", color="white" if mapped else theme.ACCENT)
+    labels = points.mark_text(dy=-15, fontSize=13, fontWeight="bold", color="white" if mapped else theme.ACCENT)
     layers += [
         points.mark_point(filled=True, size=120, opacity=1, stroke="#1b1f24", strokeWidth=1.2).encode(color=fill),
-        words.encode(text="label:N"),
+        labels.encode(text="label:N"),
     ]
-    described = f"Plane through A and B, {result.distance:.3g} apart: dashed the straight line, solid the path."
+    described = shared("alt.plane", distance=f"{result.distance:.3g}")
     return theme.describe(alt.layer(*layers), described, height=theme.SQUARE)
 
 
@@ -229,10 +230,11 @@ def training(result: Any) -> alt.Chart:
         alt.Chart(table)
         .mark_line(point=True, color=COLORS.get(result.path, OTHER), strokeWidth=2)
         .encode(
-            x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d")),
-            y=alt.Y("loss:Q", title="mean loss at random t (nats)", scale=theme.axis_scale(True)),
+            x=alt.X("epoch:Q", title=shared("field.epoch"), axis=alt.Axis(tickMinStep=1, format="d")),
+            y=alt.Y("loss:Q", title=shared("bend.training"), scale=theme.axis_scale(True)),
             tooltip=tips(("epoch:Q",), ("loss:Q", None, theme.LOSS_FORMAT)),
         )
     )
-    described = f"Training loss of the bends over {len(losses)} epochs, from {losses[0]:.3g} to {losses[-1]:.3g}."
+    ends = {"first": f"{losses[0]:.3g}", "last": f"{losses[-1]:.3g}"}
+    described = shared("alt.bends", epochs=len(losses), **ends)
     return theme.describe(chart, described, height=theme.HEIGHT_SMALL)

@@ -13,16 +13,16 @@ import pandas as pd
 
 from app.charts import theme
 from app.charts.connectivity import COLORS, OTHER
-from app.charts.marks import band, names, rule, tips
+from app.charts.marks import band, names, rule, shared, tips
 from app.texts import texts
 
 text = texts("connectivity")
 
 SYMLOG = {"type": "symlog", "constant": 0.01}
 MATRICES = {
-    "barriers": ("barrier (nats)", ".3f", {"scheme": "viridis", **SYMLOG}),
-    "distances": ("distance of the weights", ".3g", {"scheme": "viridis"}),
-    "cka": ("linear CKA", ".3f", {"scheme": "viridis"}),
+    "barriers": (".3f", {"scheme": "viridis", **SYMLOG}),
+    "distances": (".3g", {"scheme": "viridis"}),
+    "cka": (".3f", {"scheme": "viridis"}),
 }
 
 
@@ -37,7 +37,8 @@ def matrix(result: Any, *, quantity: str = "barriers") -> alt.LayerChart:
     """
     if quantity not in MATRICES:
         raise ValueError(f"quantity must be one of {', '.join(MATRICES)}, got {quantity!r}. Choose one of them.")
-    title, form, scale = MATRICES[quantity]
+    form, scale = MATRICES[quantity]
+    title = shared(f"matrix.{quantity}")
     values = np.asarray(getattr(result, quantity), float)
     i, j = (index.ravel() for index in np.indices(values.shape))
     called = np.array(result.names, dtype=object)
@@ -61,9 +62,10 @@ def matrix(result: Any, *, quantity: str = "barriers") -> alt.LayerChart:
         tone = alt.condition(f"datum.value > {middle}", alt.value("#1b1f24"), alt.value("#ffffff"))
         layers.append(base.mark_text(fontSize=12).encode(text=alt.Text("value:Q", format=form), color=tone))
     off = values[~np.eye(len(values), dtype=bool)]
-    span = f"from {np.nanmin(off):.3g} to {np.nanmax(off):.3g}" if np.isfinite(off).any() else "not yet known"
+    low, high = (f"{np.nanmin(off):.3g}", f"{np.nanmax(off):.3g}") if np.isfinite(off).any() else ("…", "…")
     size = max(220, min(520, 60 * len(called)))
-    return theme.describe(alt.layer(*layers), f"{title} between {len(called)} networks, {span}.", height=size)
+    described = shared("alt.matrix", quantity=title, count=len(called), low=low, high=high)
+    return theme.describe(alt.layer(*layers), described, height=size)
 
 
 def layout(result: Any) -> alt.LayerChart:
@@ -107,7 +109,7 @@ def layout(result: Any) -> alt.LayerChart:
         )
     )
     base = alt.Chart(nodes).encode(x=x, y=y)
-    numbers = (("loss:Q", theme.LOSS_TITLE, theme.LOSS_FORMAT), ("accuracy:Q", None, theme.ACCURACY_FORMAT))
+    numbers = (("loss:Q", None, theme.LOSS_FORMAT), ("accuracy:Q", None, theme.ACCURACY_FORMAT))
     dots = base.mark_point(filled=True, size=240, opacity=1, stroke="white", strokeWidth=2).encode(
         fill=alt.Fill("group:N", title=text("chart.group"), scale=alt.Scale(range=list(theme.CATEGORICAL))),
         tooltip=tips(("name:N",), ("group:N", text("chart.group")), *numbers),
@@ -117,7 +119,7 @@ def layout(result: Any) -> alt.LayerChart:
     count = len(set(result.clusters))
     return theme.describe(
         alt.layer(links, dots, labels).resolve_scale(color="independent"),
-        f"Map of {len(called)} networks in {count} groups; thick edges are paths within the tolerance.",
+        shared("alt.layout", count=len(called), groups=count),
         height=theme.SQUARE,
     )
 
@@ -173,14 +175,14 @@ def cases(result: Any) -> alt.LayerChart:
     base = alt.Chart(table).encode(x=x, y=y, yOffset=offset, color=color)
     tooltip = tips(("case:N",), ("path:N",), ("pair:Q",), ("barrier:Q", text("chart.barrier"), ".4g"))
     means = alt.Chart(table).encode(x=alt.X("mean(barrier):Q", **along), y=y, yOffset=offset, color=color)
-    described = "; ".join(f"{_case(s['case'])}, {_joint(s['path'])}: mean {s['mean']:.3g}" for s in result.summary)
+    said = "; ".join(f"{_case(s['case'])}, {_joint(s['path'])}: {s['mean']:.3g}" for s in result.summary)
     return theme.describe(
         alt.layer(
             rule(x, result.tolerance),
             means.mark_tick(thickness=3, size=20),
             base.mark_point(filled=True, size=60, opacity=0.75).encode(tooltip=tooltip),
         ),
-        f"Barriers in nats. {described}.",
+        shared("alt.cases", said=said),
         height=max(260, 40 * len(result.summary)),
     )
 
@@ -208,12 +210,10 @@ def case_profiles(result: Any) -> alt.LayerChart | alt.HConcatChart:
         x = alt.X("t:Q", title=text("chart.t"), scale=alt.Scale(domain=[0, 1]))
         base = alt.Chart(table[np.isfinite(table["mean"])])
         first = not panels  # one axis for the row
-        y_axis = {"title": theme.LOSS_TITLE if first else None, "axis": alt.Axis(labels=first, ticks=first)}
+        y_axis = {"title": shared("losses") if first else None, "axis": alt.Axis(labels=first, ticks=first)}
         y = alt.Y("mean:Q", scale=alt.Scale(domain=[0, high], nice=True), **y_axis)
         told = tips(("path:N",), ("t:Q", None, ".2f"), ("mean:Q", None, ".4g"))
         line = base.mark_line(strokeWidth=2).encode(x=x, y=y, color=color, tooltip=told)
         drawn = alt.layer(band(base, x, y, 0.18, color=color), line)
         panels.append(drawn.properties(title=_case(case), width=165, height=theme.HEIGHT_SMALL))
-    return theme.describe(
-        alt.hconcat(*panels), "Mean loss along the paths of each case, with the range over pairs as a band."
-    )
+    return theme.describe(alt.hconcat(*panels), shared("alt.case_profiles"))

@@ -10,6 +10,9 @@ import contourpy
 import numpy as np
 import pandas as pd
 
+from app.charts.marks import shared
+from app.texts import said
+
 TINY = 1e-12
 
 
@@ -125,13 +128,7 @@ def thin(size: int, largest: int) -> np.ndarray:
 
 # ---- what a surface result is made of ----
 
-QUANTITIES = {
-    "losses": "loss (nats)",
-    "accuracies": "accuracy (share correct)",
-    "held_out_losses": "held-out loss (nats)",
-    "held_out_accuracies": "held-out accuracy (share correct)",
-}
-TITLES = ("first direction (steps)", "second direction (steps)")
+QUANTITIES = ("losses", "accuracies", "held_out_losses", "held_out_accuracies")
 
 
 def values_of(result: Any, quantity: str = "losses") -> np.ndarray:
@@ -152,8 +149,8 @@ def quantities(result: Any) -> list[str]:
 
 def axis_titles(result: Any) -> tuple[str, str]:
     """Return the titles of the two axes: the result's own ``axis_titles``, or steps along directions."""
-    given = [str(title) for title in getattr(result, "axis_titles", None) or ()]
-    first, second = (*given[:2], *TITLES[len(given) :])[:2]
+    given = [said(str(title)) for title in getattr(result, "axis_titles", None) or ()]
+    first, second = (*given[:2], *(shared("axis.first"), shared("axis.second"))[len(given) :])[:2]
     return first, second
 
 
@@ -174,7 +171,7 @@ def legend(quantity: str) -> alt.Legend:
     """Return the colour bar of a quantity, below the map: beside it, it would take the width from the map."""
     return alt.Legend(
         type="gradient",
-        title=QUANTITIES[quantity],
+        title=shared(quantity),
         orient="bottom",
         direction="horizontal",
         gradientLength=200,

@@ -9,11 +9,19 @@ import altair as alt
 import pandas as pd
 
 from app.charts import theme
+from app.texts import texts
+
+shared = texts("charts")
 
 
 def tips(*fields: tuple[str | None, ...]) -> list[alt.Tooltip]:
-    """Return tooltips, each given as (field with its type, title, number format); title and format may be left out."""
+    """Return tooltips, each given as (field with its type, title, number format); title and format may be left out.
+
+    A field without a title is called what the charts call it everywhere.
+    """
     named = [dict(zip(("shorthand", "title", "format"), field, strict=False)) for field in fields]
+    for field in named:
+        field["title"] = field.get("title") or shared("field." + str(field["shorthand"]).partition(":")[0])
     return [alt.Tooltip(**{name: value for name, value in field.items() if value is not None}) for field in named]
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from app.charts import grid, theme
+from app.charts.marks import shared
 
 LARGEST = 55  # nodes on a side; more cannot be told apart at this size and would cost a megabyte
 FACES = "faces"
@@ -69,7 +70,7 @@ def relief(
     features = _faces(page, depth, values[np.ix_(rows, columns)], x, y)
     titles = grid.axis_titles(result)
     tooltip = [alt.Tooltip(f"{'xy'[d]}:Q", title=titles[d], format=".3g") for d in (0, 1)]
-    tooltip.append(alt.Tooltip("value:Q", title=grid.QUANTITIES[quantity], format=theme.LOSS_FORMAT))
+    tooltip.append(alt.Tooltip("value:Q", title=shared(quantity), format=theme.LOSS_FORMAT))
     key = grid.legend(quantity) if legend else None
     color = alt.Color("value:Q", scale=theme.loss_scale(log, (low, high), scheme), legend=key)
     layers = [
@@ -84,9 +85,14 @@ def relief(
     ]
     if cursor is not None:
         layers.append(_cursor(cursor, result, values, (low, high), log, azimuth, elevation).project(**_PROJECTION))
-    description = (
-        f"Relief of {grid.QUANTITIES[quantity]} from {azimuth:.0f} degrees around and {elevation:.0f} above; "
-        f"height and colour from {low:.3g} to {high:.3g}{' on a log scale' if log else ''}."
+    description = shared(
+        "alt.relief",
+        quantity=shared(quantity),
+        azimuth=f"{azimuth:.0f}",
+        elevation=f"{elevation:.0f}",
+        low=f"{low:.3g}",
+        high=f"{high:.3g}",
+        scale=shared("alt.log" if log else "alt.linear"),
     )
     # Thousands of shapes are painted on a canvas several times faster than kept as elements of a document.
     canvas = {"embedOptions": {"renderer": "canvas"}}

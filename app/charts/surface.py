@@ -24,13 +24,12 @@ import pandas as pd
 
 from app.charts import grid, theme
 from app.charts.grid import QUANTITIES, quantities, values_of
-from app.charts.marks import band, tips
+from app.charts.marks import band, shared, tips
 from app.charts.relief import relief
 
 OVERLAP = 0.06  # share of a cell that lies under the next one, at least
 NARROWEST = 200  # pixels of the narrowest map: a fine cell lies a whole pixel under the next one
 
-ON_MAP = ("map_loss:Q", "on the map (nats)", theme.LOSS_FORMAT)
 LARGEST = 101  # nodes on a side of a map; more cells than this cost megabytes and cannot be told apart
 
 __all__ = [
@@ -105,11 +104,11 @@ def heat_map(
         colored = colored.add_params(alt.selection_point(name=select, fields=["cx", "cy"], on="click"))
     layers: list[alt.Chart] = [colored]
     waiting = grid.unknown(result, values)[drawn_nodes(values)].ravel()
-    missing = cells[~drawable & ~waiting].assign(why="not finite")
+    missing = cells[~drawable & ~waiting].assign(why=shared("map.not_finite"))
     if waiting.any():
         layers.append(alt.Chart(cells[waiting]).mark_rect(color=theme.MISSING, opacity=0.12).encode(**box))
     if len(missing):
-        told = [*tooltip[:2], *tips(("why:N", QUANTITIES[quantity]))]
+        told = [*tooltip[:2], *tips(("why:N", shared(quantity)))]
         layers.append(alt.Chart(missing).mark_rect(color=theme.MISSING, opacity=0.55).encode(**box, tooltip=told))
     if levels > 0:
         positive = np.where(values > 0, values, np.nan) if log else values
@@ -134,13 +133,20 @@ def _map_description(values: np.ndarray, waiting: np.ndarray, quantity: str, low
     finite = values[np.isfinite(values)]
     later = int(waiting.sum())
     lost = values.size - finite.size - later
-    smallest = f"smallest value {finite.min():.3g}, " if finite.size else ""
-    return (
-        f"Map of {QUANTITIES[quantity]} on a {values.shape[0]} by {values.shape[1]} grid: {smallest}"
-        f"colours from {low:.3g} to {high:.3g}{' on a log scale' if log else ''}"
-        + (f"; {later} cells are still to be measured" if later else "")
-        + (f"; {lost} cells are not finite and grey." if lost else ".")
-    )
+    parts = [
+        shared(
+            "alt.map",
+            quantity=shared(quantity),
+            rows=values.shape[0],
+            columns=values.shape[1],
+            smallest=f"{finite.min():.3g}" if finite.size else "…",
+            low=f"{low:.3g}",
+            high=f"{high:.3g}",
+            scale=shared("alt.log" if log else "alt.linear"),
+        )
+    ]
+    parts += [shared(f"alt.{what}", count=count) for what, count in (("waiting", later), ("lost", lost)) if count]
+    return "; ".join(parts) + "."
 
 
 def _position(result: Any, number: int) -> alt.X | alt.Y:
@@ -177,7 +183,9 @@ def _cells(result: Any, quantity: str) -> pd.DataFrame:
         table["accuracy"] = np.asarray(accuracies, float)[drawn].ravel()
     evaluated = getattr(result, "evaluated", None)
     if evaluated is not None and np.shape(evaluated) == full.shape and not np.all(evaluated):
-        table["source"] = np.where(np.asarray(evaluated, bool)[drawn].ravel(), "evaluated", "interpolated")
+        table["source"] = np.where(
+            np.asarray(evaluated, bool)[drawn].ravel(), shared("map.evaluated"), shared("map.interpolated")
+        )
     return table
 
 
@@ -193,11 +201,11 @@ def _path(trajectory: dict[str, Any], name: str) -> pd.DataFrame:
 def _tooltip(result: Any, quantity: str, cells: pd.DataFrame) -> list[alt.Tooltip]:
     titles = grid.axis_titles(result)
     told = [(f"c{'xy'[d]}:Q", titles[d], ".3g") for d in (0, 1)]
-    told.append(("value:Q", QUANTITIES[quantity], theme.LOSS_FORMAT))
-    return _present(cells, *told, ("accuracy:Q", "accuracy", theme.ACCURACY_FORMAT), ("source:N", "this cell was"))
+    told.append(("value:Q", shared(quantity), theme.LOSS_FORMAT))
+    return _present(cells, *told, ("accuracy:Q", None, theme.ACCURACY_FORMAT), ("source:N", shared("map.source")))
 
 
-def _present(table: pd.DataFrame, *fields: tuple[str, ...]) -> list[alt.Tooltip]:
+def _present(table: pd.DataFrame, *fields: tuple[str | None, ...]) -> list[alt.Tooltip]:
     """Return the tooltips of those fields that a table has."""
     return tips(*(field for field in fields if field[0].partition(":")[0] in table))
 
@@ -205,12 +213,13 @@ def _present(table: pd.DataFrame, *fields: tuple[str, ...]) -> list[alt.Tooltip]
 def _overlays(result: Any, x: alt.X, y: alt.Y) -> list[alt.Chart]:
     """Return the layers of what lies in the plane; where nothing is named, a cross at the centre."""
     layers: list[alt.Chart] = []
+    on_map = ("map_loss:Q", shared("map.loss"), theme.LOSS_FORMAT)
     trajectories = list(getattr(result, "trajectories", None) or [])
     names = [str(path["label"]) for path in trajectories]
     if trajectories:
         table = pd.concat([_path(path, name) for path, name in zip(trajectories, names, strict=True)])
-        told = (("label:N", "trajectory"), ("step:Q",), ("loss:Q", "its own loss (nats)", theme.LOSS_FORMAT))
-        tooltip = _present(table, *told, ON_MAP)
+        told = (("label:N", shared("map.trajectory")), ("step:Q",), ("loss:Q", shared("map.own"), theme.LOSS_FORMAT))
+        tooltip = _present(table, *told, on_map)
         scale = alt.Scale(domain=names, range=list(theme.CATEGORICAL))
         key = alt.Legend(orient="bottom") if len(names) > 1 else None  # one path needs no name beside the map
         base = alt.Chart(table).encode(x=x, y=y, order="step:Q")
@@ -221,10 +230,10 @@ def _overlays(result: Any, x: alt.X, y: alt.Y) -> list[alt.Chart]:
     markers = pd.DataFrame(list(getattr(result, "markers", None) or []))
     named = bool(len(markers))
     if not named and not layers:
-        markers = pd.DataFrame({"x": [0.0], "y": [0.0], "label": ["centre"]})
+        markers = pd.DataFrame({"x": [0.0], "y": [0.0], "label": [shared("map.centre")]})
     if len(markers):
-        told = (("label:N", "model"), ("loss:Q", theme.LOSS_TITLE, theme.LOSS_FORMAT), ON_MAP)
-        tooltip = _present(markers, *told)
+        told = (("label:N", shared("map.model")), ("loss:Q", None, theme.LOSS_FORMAT))
+        tooltip = _present(markers, *told, on_map)
         markers["name"] = markers["label"].astype(str)
         if "differs" in markers:  # the colour under it is not its own
             markers.loc[markers["differs"].astype(bool), "name"] += " ≠"
@@ -251,18 +260,19 @@ def ratio_map(axes: Sequence[np.ndarray], ratio: np.ndarray, *, height: int = 28
     base = alt.Chart(finite)
     flat = alt.Scale(nice=False, zero=False)
     cells = base.mark_rect().encode(
-        x=alt.X("x:Q", title="first direction", scale=flat, axis=alt.Axis(grid=False)),
+        x=alt.X("x:Q", title=shared("axis.first.bare"), scale=flat, axis=alt.Axis(grid=False)),
         x2="x2:Q",
-        y=alt.Y("y:Q", title="second direction", scale=flat, axis=alt.Axis(grid=False)),
+        y=alt.Y("y:Q", title=shared("axis.second.bare"), scale=flat, axis=alt.Axis(grid=False)),
         y2="y2:Q",
         color=alt.Color("ratio:Q", title="|λ_min / λ_max|", scale=scale),
         tooltip=tips(("ratio:Q", "|λ_min / λ_max|", ".3g")),
     )
     tone = alt.condition("datum.ratio > 0.6", alt.value("black"), alt.value("white"))
-    words = base.mark_text(fontSize=11).encode(x="cx:Q", y="cy:Q", text="words:N", color=tone)
+    numbers = base.mark_text(fontSize=11).encode(x="cx:Q", y="cy:Q", text="words:N", color=tone)
     middle = float(np.nanmedian(ratio)) if np.isfinite(ratio).any() else float("nan")
-    description = f"Map of |λ_min / λ_max| on {ratio.shape[0]} by {ratio.shape[1]} points, median {middle:.3g}."
-    return theme.describe(alt.layer(cells, words), description, None, height=height)
+    rows, columns = ratio.shape
+    description = shared("alt.ratio", rows=rows, columns=columns, median=f"{middle:.3g}")
+    return theme.describe(alt.layer(cells, numbers), description, None, height=height)
 
 
 def profile(
@@ -282,27 +292,23 @@ def profile(
     table = pd.DataFrame({"t": axis[keep]})
     for name, reduce in (("middle", np.nanmedian), ("low", np.nanmin), ("high", np.nanmax)):
         table[name] = reduce(usable[:, keep], 0)
-    label = QUANTITIES[quantity]
+    label = shared(quantity)
     x_title = grid.axis_titles(result)[0]
     x = alt.X("t:Q", title=x_title, scale=alt.Scale(nice=False, zero=False))
     middle = alt.Y("middle:Q", title=label, scale=theme.axis_scale(log))
-    told: list[tuple[str, ...]] = [("t:Q", x_title, ".3g"), ("middle:Q", label, theme.LOSS_FORMAT)]
+    told: list[tuple[str | None, ...]] = [("t:Q", x_title, ".3g"), ("middle:Q", label, theme.LOSS_FORMAT)]
     base = alt.Chart(table)
     layers = []
     if len(values) > 1:
-        told += [
-            (f"{end}:Q", f"{name} seed", theme.LOSS_FORMAT) for end, name in (("low", "lowest"), ("high", "highest"))
-        ]
+        told += [(f"{end}:Q", shared(f"profile.{end}"), theme.LOSS_FORMAT) for end in ("low", "high")]
         layers.append(band(base, x, middle, color=alt.value(theme.TRAIN)))
     layers.append(base.mark_line(color=theme.TRAIN, strokeWidth=2).encode(x=x, y=middle))
     # Wide invisible points: the tooltip answers near the line, not only on it.
     dots = base.mark_point(color=theme.TRAIN, filled=True, size=90, opacity=0)
     layers.append(dots.encode(x=x, y=middle, tooltip=tips(*told)))
     lost = int((~np.isfinite(values)).sum())
-    description = (
-        f"{label} along a line of {axis.size} points"
-        + (f", from {table['low'].min():.3g} to {table['high'].max():.3g}" if len(table) else "")
-        + (f", over {len(values)} seeds" if len(values) > 1 else "")
-        + (f"; {lost} values are not finite and left out." if lost else ".")
-    )
-    return theme.describe(alt.layer(*layers), description, title, height=height)
+    low, high = (f"{end:.3g}" for end in (table["low"].min(), table["high"].max()))
+    parts = [shared("alt.profile", quantity=label, points=axis.size, low=low, high=high)]
+    parts += [shared("alt.seeds", count=len(values))] if len(values) > 1 else []
+    parts += [shared("alt.left_out", count=lost)] if lost else []
+    return theme.describe(alt.layer(*layers), "; ".join(parts) + ".", title, height=height)

@@ -31,8 +31,6 @@ HEIGHT = 420
 HEIGHT_SMALL = 220
 SQUARE = 460
 
-LOSS_TITLE = "loss (nats)"
-ACCURACY_TITLE = "accuracy (share correct)"
 LOSS_FORMAT = ".4g"
 ACCURACY_FORMAT = ".1%"
 
@@ -69,7 +67,7 @@ def for_export(chart: Any, *, dark: bool = False, width: int = 560) -> Any:
         getattr(chart, "width", alt.Undefined) is alt.Undefined or chart.width == "container"
     ):
         chart = chart.properties(width=width)
-    font = "Source Sans Pro, Helvetica, Arial, sans-serif"
+    font = "Source Sans Pro, Helvetica, Arial, Noto Sans CJK KR, Apple SD Gothic Neo, Malgun Gothic, sans-serif"
     return (
         chart.configure(background=ground, font=font, padding=12)
         .configure_axis(

@@ -1,9 +1,9 @@
 """Every text the app shows, keyed: what pages share in this folder, the rest beside each page.
 
-A page's ``texts.py`` holds one dictionary per language (``EN``, later ``KO``) from a key to a sentence.
-``texts("surface")`` returns a function from a key to that sentence; braces in it are filled with
-keyword arguments. A key missing in the chosen language falls back to English, so that a translation
-can grow sentence by sentence. This package knows nothing of Streamlit or torch: charts use it too.
+A page's ``texts.py`` holds the dictionary ``EN`` from a key to a sentence, ``texts_ko.py`` beside it ``KO`` with the same
+keys. ``texts("surface")`` returns a function from a key to the sentence in the language of whoever looks; braces in it
+are filled with keyword arguments. What the engine says (errors, notes, progress), names of models and the code names of
+settings are English in every language. This package knows nothing of Streamlit or torch: charts use it too.
 """
 
 from __future__ import annotations
@@ -11,31 +11,47 @@ from __future__ import annotations
 import importlib
 import os
 import re
+from collections.abc import Callable
 from functools import lru_cache
 
 from app.pages import FOLDERS
 
-LANGUAGES = ("en", "ko")
-SHARED = ("common",)
+LANGUAGES = {"en": "English", "ko": "한국어"}
+LANGUAGE = "LOSS_ATLAS_LANGUAGE"  # the environment variable that the launcher sets
+SHARED = ("common", "charts", "engine")
+
+_sessions: list[Callable[[], str | None]] = []
 
 
-def language() -> str:
-    """Return the interface language, from the environment variable ``LOSS_ATLAS_LANGUAGE`` (default ``en``)."""
-    chosen = os.environ.get("LOSS_ATLAS_LANGUAGE", "en").lower()
+def follow(session: Callable[[], str | None]) -> None:
+    """Let every text be in the language that ``session()`` gives; None stands for that of the launcher."""
+    _sessions[:] = [session]
+
+
+def default_language() -> str:
+    """Return the language the launcher was given, English without one."""
+    chosen = os.environ.get(LANGUAGE, "en").lower()
     return chosen if chosen in LANGUAGES else "en"
 
 
-def _module(name: str) -> str:
-    if name in SHARED:
-        return f"app.texts.{name}"
+def language() -> str:
+    """Return the language of whoever looks."""
+    return next((chosen for session in _sessions if (chosen := session())), default_language())
+
+
+def module_of(name: str, lang: str) -> str:
+    """Return the module that holds texts: of a page, of a view of it, or of what pages share."""
     page, _, view = name.partition(".")
-    return f"app.pages.{FOLDERS.get(page, page)}.{view + '_' if view else ''}texts"
+    suffix = "" if lang == "en" else f"_{lang}"
+    if name in SHARED:
+        return f"app.texts.{name}{suffix}"
+    return f"app.pages.{FOLDERS.get(page, page)}.{view + '_' if view else ''}texts{suffix}"
 
 
-@lru_cache(maxsize=64)
-def _table(page: str, lang: str) -> dict[str, str]:
-    module = importlib.import_module(_module(page))
-    return {**module.EN, **getattr(module, lang.upper(), {})}
+@lru_cache(maxsize=128)
+def _table(name: str, lang: str) -> dict[str, str]:
+    table: dict[str, str] = getattr(importlib.import_module(module_of(name, lang)), lang.upper())
+    return table
 
 
 class Texts:
@@ -81,6 +97,44 @@ def plain(words: object, most: int = 2000, lines: int = 40) -> str:
     listed = said[:most].splitlines()
     cut = "…" if len(said) > most or len(listed) > lines else ""
     return _MARKS.sub(lambda found: "\\" + found[0], "  \n".join(listed[:lines])) + cut
+
+
+def said(words: str) -> str:
+    """Return what the engine said in the language of whoever looks, with settings called as they are in the app.
+
+    The sentences stand in ``engine.py``; what matches none of them is returned as it is.
+
+    Examples
+    --------
+    >>> said("The loss under noise is not finite for some draws: lower sigma.")
+    'The loss under noise is not finite for some draws: lower the noise σ.'
+    """
+    return _said(words, language())
+
+
+@lru_cache(maxsize=4096)
+def _said(words: str, lang: str) -> str:
+    for pattern, sentence in _sentences(lang):
+        found = pattern.fullmatch(words)
+        if found:
+            return sentence.format(**{name: _said(part, lang) for name, part in found.groupdict().items()})
+    return words
+
+
+@lru_cache(maxsize=len(LANGUAGES))
+def _sentences(lang: str) -> list[tuple[re.Pattern[str], str]]:
+    """Return patterns of the engine's sentences with what to say for each, those that leave least open first."""
+    table = _table("engine", lang)
+    closed = sorted(table, key=lambda key: len(re.sub(r"{\w+}", "", key)), reverse=True)
+    return [
+        (re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>.+?)", re.escape(key)), re.DOTALL), table[key]) for key in closed
+    ]
+
+
+def from_engine(words: object) -> str:
+    """Return what the engine said as Markdown; where it has no other words, an introduction says that it is English."""
+    told = said(str(words))
+    return plain(told) if told != str(words) else texts("common")("engine.says", message=plain(told))
 
 
 def texts(page: str) -> Texts:

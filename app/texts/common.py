@@ -2,11 +2,13 @@
 
 EN = {
     "app": "Loss Atlas",
+    "language": "Language",
     "definitions": "What the numbers mean",
     "nothing_yet": "Nothing computed yet. Choose on the left and press the button.",
     "model": "Model",
     "data": "Data",
     "engine": "Engine settings",
+    "engine.says": "{message}",
     # choosing a model
     "from": "Where the weights come from",
     "from.library": "Library",
@@ -99,6 +101,9 @@ EN = {
     "cost.cure.weights": "Choose a smaller model, or fewer of them.",
     "cost.cure.activations": "Lower the batch size in the engine settings, or the pixels.",
     "cost.cure.vectors": "Ask for less at once (dimensions, eigenvalues, probes, steps), or choose a smaller model.",
+    "duration.seconds": "{seconds} s",
+    "duration.minutes": "{minutes} min {seconds:02d} s",
+    "duration.hours": "{hours} h {minutes:02d} min",
     # results
     "setting.model": "{value}",
     "setting.data": "on {value}",

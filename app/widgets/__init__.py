@@ -11,13 +11,14 @@
 - ``job_panel``: progress, time left, cancel, partial and final results of the page's newest job
 - ``settings_line``: what a result was computed with, in one line
 - ``show_chart``: a chart at the width of its column, named for screen readers
-- ``picture``, ``in_pairs``, ``heading``, ``show_table``, ``notes``: pictures, and what stands over and under them
+- ``picture``, ``in_pairs``, ``heading``, ``show_table``, ``note``, ``notes``: pictures, and what stands around them
 - ``definitions``: what the numbers mean, with the papers
 - ``answer``: that, and what the numbers mean
 - ``show_view``: the head of a page with several views, and the chosen one
 - ``take_along``: pin, files and script together
 - ``downloads``: PNG, SVG, PDF, CSV, NPZ, chart JSON; ``copy_as_python``: the script that reproduces the result
 - ``pin_button``, ``pinned``, ``unpin``: keep a result beside the next ones
+- ``language_switch``, ``chosen_language``: the language of the interface
 - ``go_to``, ``page_link``: to another page by its name
 - ``verdict``: what a measurement says of a claim, beside the sentence it judges
 """
@@ -29,6 +30,7 @@ from app.widgets.frame import (
     go_to,
     heading,
     in_pairs,
+    note,
     notes,
     page_header,
     page_link,
@@ -40,14 +42,16 @@ from app.widgets.frame import (
     verdict,
 )  # fmt: skip
 from app.widgets.jobs import activity, answer, job_panel, show_view, start_fit
+from app.widgets.language import chosen_language, language_switch
 from app.widgets.outputs import copy_as_python, downloads, take_along
 from app.widgets.pickers import Inputs, data_picker, engine_settings, inputs, point_picker
 from app.widgets.pins import pin_button, pinned, unpin
 from app.widgets.several import points_picker
 
 __all__ = [
-    "Form", "Inputs", "activity", "answer", "copy_as_python", "cost", "data_picker", "definitions", "downloads",
-    "engine_settings", "go_to", "heading", "in_pairs", "inputs", "job_panel", "notes", "page_header", "page_link",
-    "picture", "pin_button", "pinned", "point_picker", "points_picker", "run_button", "settings_line", "show_chart",
-    "show_table", "show_view", "start_fit", "take_along", "unpin", "verdict",
+    "Form", "Inputs", "activity", "answer", "chosen_language", "copy_as_python", "cost", "data_picker",
+    "definitions", "downloads", "engine_settings", "go_to", "heading", "in_pairs", "inputs", "job_panel",
+    "language_switch", "note", "notes", "page_header", "page_link", "picture", "pin_button", "pinned",
+    "point_picker", "points_picker", "run_button", "settings_line", "show_chart", "show_table", "show_view",
+    "start_fit", "take_along", "unpin", "verdict",
 ]  # fmt: skip

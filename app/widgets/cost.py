@@ -15,7 +15,7 @@ from typing import Any
 import streamlit as st
 
 from app.catalog import DataSpec, PointSpec, available
-from app.texts import plain, texts
+from app.texts import from_engine, plain, texts
 from app.widgets.jobs import POLL_SECONDS, duration, status
 from app.work import jobs
 
@@ -86,7 +86,7 @@ def _memory(
 
         free = free_memory(settings.get("device", "auto"))
     if isinstance(size, str):
-        st.caption(plain(size))
+        st.caption(from_engine(size))
         return True
     total = size.total(vectors, networks)
     parts = {"activations": size.activations, "vectors": vectors * size.vector}

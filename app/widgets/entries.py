@@ -11,7 +11,7 @@ import pandas as pd
 import streamlit as st
 
 from app import state, workspace
-from app.texts import plain, texts
+from app.texts import from_engine, plain, texts
 from app.workspace import Entry
 
 Kept = TypeVar("Kept", bound=Entry)
@@ -88,7 +88,7 @@ def said() -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        st.error(plain(error), icon=":material/error:")
+        st.error(from_engine(error), icon=":material/error:")
 
 
 def undo_bar(page: str) -> None:
@@ -96,7 +96,7 @@ def undo_bar(page: str) -> None:
     text, last = texts("common"), state.recall(page, "binned")
     refused = state.recall(page, "refused")
     if refused:
-        st.error(plain(refused), icon=":material/error:")
+        st.error(from_engine(refused), icon=":material/error:")
         state.remember(page, "refused", None)
     if not last or not Path(last[1]).exists():
         return

@@ -10,7 +10,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from app.state import key
-from app.texts import plain, texts
+from app.texts import from_engine, plain, texts
 
 _SETTINGS = (
     "model", "data", "n_examples", "batch_norm", "normalization", "loss", "precision", "bfloat16_deviation",
@@ -103,10 +103,15 @@ def show_table(table: Any, **options: Any) -> None:
     st.dataframe(table, hide_index=True, height="content", **options)
 
 
+def note(words: str) -> None:
+    """Write what has to be known to read a result."""
+    st.caption(f":orange[:material/info:] {words}")
+
+
 def notes(said: Sequence[str]) -> None:
-    """Write what has to be known to read a result, a line each."""
-    for note in said:
-        st.caption(f":orange[:material/info:] {plain(note)}")
+    """Write what the engine notes about a result, a line each."""
+    for words in said:
+        note(from_engine(words))
 
 
 def definitions(text: Callable[..., str], names: Sequence[str], *, expanded: bool = False) -> None:

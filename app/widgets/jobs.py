@@ -11,7 +11,7 @@ from streamlit.delta_generator import DeltaGenerator
 from app import export
 from app.catalog import DataSpec, PointSpec
 from app.state import key, recall, remember
-from app.texts import plain, texts
+from app.texts import from_engine, plain, texts
 from app.widgets.form import Form
 from app.widgets.frame import definitions, page_header
 from app.work import jobs
@@ -26,10 +26,13 @@ def duration(seconds: float | None) -> str:
     """Return seconds as a person says them."""
     if seconds is None:
         return "…"
+    text = texts("common")
     if seconds < 60:
-        return f"{seconds:.0f} s" if seconds >= 9.5 else f"{seconds:.1f} s"
+        return text("duration.seconds", seconds=f"{seconds:.{0 if seconds >= 9.5 else 1}f}")
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+    if minutes < 60:
+        return text("duration.minutes", minutes=minutes, seconds=rest)
+    return text("duration.hours", hours=minutes // 60, minutes=minutes % 60)
 
 
 def job_panel(
@@ -171,7 +174,7 @@ def status(job: jobs.Job) -> None:
         )
     elif job.state == jobs.FAILED:
         st.error(
-            plain(job.error) if job.error else text("job.failed"),
+            from_engine(job.error) if job.error else text("job.failed"),
             title=text("job.failed_title", title=plain(job.title)),
             icon=":material/error:",
         )
@@ -179,7 +182,7 @@ def status(job: jobs.Job) -> None:
         kept = text("job.cancelled_kept") if job.partial is not None else ""
         st.info(text("job.cancelled", title=plain(job.title)) + " " + kept, icon=":material/cancel:")
     if job.note:
-        st.warning(plain(job.note), icon=":material/warning:")
+        st.warning(from_engine(job.note), icon=":material/warning:")
 
 
 def activity() -> None:

@@ -14,7 +14,7 @@ import streamlit as st
 
 from app import catalog
 from app.catalog import DataSpec, PointSpec
-from app.texts import plain, texts
+from app.texts import from_engine, plain, texts
 from app.widgets.form import Form
 from app.workspace import library
 
@@ -165,7 +165,7 @@ def architecture_picker(page: str, role: str = "m") -> str | None:
     name = form.choice("architecture", names, accept_new_options=True, private=True, words=str)
     problem = catalog.check_architecture(str(name or ""))
     if problem:
-        st.error(plain(problem))
+        st.error(from_engine(problem))
         return None
     return str(name)
 
@@ -186,7 +186,7 @@ def _timm_point(page: str, data: DataSpec | None, role: str) -> PointSpec | None
     if catalog.is_shared(name):  # what such a name stands for is only known once it has been fetched
         problem, _, _ = tried(point)
         if problem:
-            st.error(plain(problem))
+            st.error(from_engine(problem))
             return None
     return point
 
@@ -203,7 +203,7 @@ def file_point(page: str, data: DataSpec | None, role: str) -> PointSpec | None:
     entries, made_as, problem = _described(path, _stamp(path))
     if problem:
         library.drop_upload(path)
-        st.error(plain(problem))
+        st.error(from_engine(problem))
         return None
     # What is chosen of one file is not chosen of another.
     own = Form(f"{page}.{role}.{crc32(str(path).encode()):08x}", "common")
@@ -225,7 +225,7 @@ def _file(form: Form, key: str) -> tuple[Path | None, str]:
         try:
             return library.store_upload(upload.getvalue(), upload.name), upload.name
         except OSError as error:  # a full disk
-            st.error(plain(error))
+            st.error(from_engine(error))
             return None, ""
     typed = form.text("file_path", placeholder="/home/me/last.pth.tar", private=True)
     path = Path(typed).expanduser()
@@ -244,7 +244,7 @@ def _fitted(form: Form, point: PointSpec, data: DataSpec) -> PointSpec | None:
         elif have is not None:
             st.caption(text("file.classes", have=have, need=need))
     if problem is not None or have is None:
-        st.error(plain(problem or ""))
+        st.error(from_engine(problem or ""))
         return None
     if need > have:
         st.error(text("library.classes", have=have, need=need))
@@ -327,7 +327,7 @@ def data_picker(
             return None
         missing = catalog.check_source(source, used)
         if missing:
-            st.error(plain(missing))
+            st.error(from_engine(missing))
             return None
         _say_what_was_found(source, used)
         if form.toggle("unreadable"):

@@ -76,7 +76,7 @@ def test_the_package_carries_the_landscape_of_the_assets_and_it_is_what_its_capt
 
 def test_every_registered_page_has_its_name_its_question_and_a_unique_place():
     names = [name for _, name, _ in frame.PAGES]
-    assert len(set(names)) == len(names) == 11
+    assert len(set(names)) == len(names) == 12
     for name in names:
         assert texts(name)("nav")
         assert texts(name)("nav.help").endswith((".", "?"))
@@ -116,19 +116,6 @@ def test_a_page_that_breaks_shows_a_sentence_and_logs_its_traceback(monkeypatch)
     assert "division by zero" in at.error[0].value
     assert "Traceback" not in at.error[0].value
     assert "ZeroDivisionError" in workspace.log_path().read_text()
-
-
-def test_texts_are_complete_and_their_braces_fill():
-    from pathlib import Path
-
-    app = Path(importlib.import_module("app").__file__).parent
-    modules = sorted({*app.glob("texts/[!_]*.py"), *app.glob("pages/*/*texts.py")})
-    assert len(modules) >= 13
-    for path in modules:
-        table = importlib.import_module(".".join(path.relative_to(app.parent).with_suffix("").parts)).EN
-        assert all(isinstance(value, str) for value in table.values()), path.stem
-    with pytest.raises(KeyError):
-        texts("home")("a key nobody wrote")
 
 
 # ---- Workbench ----

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from app.charts import surface, theme
-from app.charts.marks import interval, rule, tips
+from app.charts.marks import interval, rule, shared, tips
 from app.texts import texts
 
 text = texts("architectures")
@@ -45,7 +45,7 @@ def maps(result: Any) -> list[tuple[str, Any]]:
     found = []
     for name, losses in zip(result.names, np.asarray(result.surfaces, float), strict=True):
         if not np.isnan(losses).all():
-            titles = ("first direction (filter norms)", "second direction (filter norms)")
+            titles = (shared("axis.first.filter"), shared("axis.second.filter"))
             panel = SimpleNamespace(axes=tuple(np.asarray(result.axes)), losses=losses, axis_titles=titles)
             found.append((name, panel))
     return found
@@ -83,7 +83,7 @@ def small_multiples(
         ).properties(width=PANEL)
         for last, (name, one) in ((number == len(drawn) - 1, pair) for number, pair in enumerate(drawn))
     ]
-    description = f"Maps of {theme.LOSS_TITLE} of {', '.join(name for name, _ in drawn)} on one colour scale."
+    description = text("alt.maps", names=", ".join(name for name, _ in drawn))
     joined = alt.concat(*panels, columns=min(columns, len(panels)))
     # The domain is the same already; sharing the scale would take the legend from the one panel that has it.
     return theme.describe(joined.resolve_scale(color="independent"), description)
@@ -135,7 +135,7 @@ def dots(result: Any, quantity: str, *, color: bool = True) -> alt.LayerChart:
     )
     return theme.describe(
         alt.layer(*layers),
-        f"{title_of(quantity)} by variant, one dot a seed: {said or 'no run gave a number'}.",
+        text("alt.dots", quantity=title_of(quantity), said=said or text("alt.no_number")),
         height=AXIS + ROW * len(names),
     )
 
@@ -162,10 +162,10 @@ def correlations(result: Any) -> alt.LayerChart:
     if len(unknown):
         words = alt.Chart(unknown).mark_text(align="left", dx=6, color=theme.NEUTRAL, fontSize=11)
         layers.append(words.encode(x=alt.X("at:Q", scale=scale), y=y, text="why:N"))
-    said = "; ".join(f"{r['label']} {r['tau']:.2f} ({r['low']:.2f} to {r['high']:.2f})" for _, r in known.iterrows())
+    said = "; ".join(f"{r['label']} {r['tau']:.2f} ({r['low']:.2f} – {r['high']:.2f})" for _, r in known.iterrows())
     return theme.describe(
         alt.layer(*layers),
-        f"Kendall's τ with {title_of(table['gap'].iloc[0])}: {said or 'too few runs to rank'}.",
+        text("alt.tau", gap=title_of(table["gap"].iloc[0]), said=said or text("tau.unknown")),
         height=AXIS + ROW * len(table),
     )
 
@@ -192,7 +192,8 @@ def against_gap(result: Any, measure: str) -> alt.Chart:
             tooltip=tips(*runs, ("x:Q", title_of(measure), ".4g"), ("y:Q", title_of(gap), ".4g")),
         )
     )
-    return theme.describe(chart, f"{title_of(measure)} against {title_of(gap)}, {len(table)} runs.", height=380)
+    described = text("alt.against", measure=title_of(measure), gap=title_of(gap), n=len(table))
+    return theme.describe(chart, described, height=380)
 
 
 WIDTH_QUANTITIES = ("train_loss", "held_out_accuracy", "lambda_max", "zero_share", "barrier")
@@ -233,6 +234,6 @@ def width_sweep(result: Any, quantity: str = "train_loss") -> alt.LayerChart:
     said = "; ".join(f"× {r['factor']:g} {r['y']:.3g}" for _, r in mean.iterrows())
     return theme.describe(
         alt.layer(*layers),
-        f"Mean {title_of(quantity)} by width: {said or 'no run gave a number'}.",
+        text("alt.width", quantity=title_of(quantity), said=said or text("alt.no_number")),
         height=theme.HEIGHT_SMALL,
     )

@@ -10,7 +10,7 @@ import streamlit as st
 from app import widgets
 from app.catalog import DataSpec, PointSpec, check_architecture, class_names
 from app.pages.architectures.views import draw_comparison, draw_width_sweep
-from app.texts import plain, texts
+from app.texts import from_engine, texts
 from app.widgets import Form
 from app.work import jobs
 
@@ -45,7 +45,7 @@ def render() -> None:
         architecture = str(form.choice("architecture", ARCHITECTURES, accept_new_options=True) or "")
         problem = check_architecture(architecture)
         if problem:
-            st.error(plain(problem))
+            st.error(from_engine(problem))
         if vary == WIDTH_SWEEP:
             _width_inputs(architecture, ready=problem is None)
         else:

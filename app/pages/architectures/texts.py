@@ -123,6 +123,13 @@ EN = {
     "quantity.barrier": "barrier after alignment (nats)",
     # width sweep
     "width.help": "Left of the dashed line there are fewer parameters than training examples, right of it more.",
+    # descriptions of the charts
+    "alt.maps": "Maps of the loss (nats) of {names} on one colour scale.",
+    "alt.dots": "{quantity} by variant, one dot a seed: {said}.",
+    "alt.no_number": "no run gave a number",
+    "alt.tau": "Kendall's τ with the {gap}: {said}.",
+    "alt.against": "{measure} against {gap}, {n} runs.",
+    "alt.width": "Mean {quantity} by width: {said}.",
     # definitions
     "def.gap.term": "Generalisation gap",
     "def.gap.text": "Held-out loss less training loss; the accuracy gap is training less held-out accuracy.",

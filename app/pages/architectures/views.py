@@ -12,7 +12,7 @@ from app import widgets
 from app.charts import surface as surface_charts
 from app.charts.theme import SCHEMES
 from app.pages.architectures import charts
-from app.texts import plain, texts
+from app.texts import plain, said, texts
 from app.widgets import Form
 
 TEXT = "architectures"
@@ -191,7 +191,7 @@ def measured(found: dict[str, Any]) -> str:
     elif kind != "trend" and parts["low"] == "–":
         kind = "point"
     claimed = text("claimed", direction=text(f"claimed.{found['claimed']}"))
-    return f"{text(f'measured.{kind}', **parts)} · {claimed} · {found['reason']}"
+    return f"{text(f'measured.{kind}', **parts)} · {claimed} · {said(found['reason'])}"
 
 
 def _runs(result: Any, page: str) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from app.charts import connectivity_pairs, surface, theme
-from app.charts.marks import names, tips
+from app.charts.marks import names, shared, tips
 from app.texts import texts
 
 text = texts("averaging")
@@ -24,14 +24,14 @@ COLORS = {
     "swa": theme.CATEGORICAL[0],
     "ema": theme.CATEGORICAL[2],
 }
-TITLES = {"loss": theme.LOSS_TITLE, "accuracy": theme.ACCURACY_TITLE}
+TITLES = {"loss": "losses", "accuracy": "accuracies"}
 FORMATS = {"loss": theme.LOSS_FORMAT, "accuracy": theme.ACCURACY_FORMAT}
 SEED_QUANTITIES = {
-    "held_out_accuracy": ("held-out accuracy (share correct)", ".1%", False),
-    "held_out_loss": ("held-out loss (nats)", ".4g", False),
-    "lambda_max": ("largest Hessian eigenvalue λ_max", ".4g", True),
-    "average_sharpness": ("average-case sharpness (nats)", ".4g", True),
-    "train_loss": ("training loss (nats)", ".4g", True),
+    "held_out_accuracy": (".1%", False),
+    "held_out_loss": (".4g", False),
+    "lambda_max": (".4g", True),
+    "average_sharpness": (".4g", True),
+    "train_loss": (".4g", True),
 }
 
 
@@ -62,12 +62,12 @@ def history(result: Any, *, quantity: str = "loss", on: str = "held_out", log: b
     color = names("series", {text("role." + role): COLORS[role] for role in present})
     log = log and quantity == "loss" and bool(len(table)) and bool((table["value"] > 0).all())
     up = theme.axis_scale(log, **_limits(table, log))
-    told = (("value:Q", TITLES[quantity], FORMATS[quantity]), ("learning_rate:Q", "learning rate", ".3g"))
+    told = (("value:Q", shared(TITLES[quantity]), FORMATS[quantity]), ("learning_rate:Q", text("lr"), ".3g"))
     base = alt.Chart(table).encode(
-        x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d")),
-        y=alt.Y("value:Q", title=f"{text('examples.' + on)}: {TITLES[quantity]}", scale=up),
+        x=alt.X("epoch:Q", title=shared("field.epoch"), axis=alt.Axis(tickMinStep=1, format="d")),
+        y=alt.Y("value:Q", title=f"{text('examples.' + on)}: {shared(TITLES[quantity])}", scale=up),
         color=color,
-        tooltip=tips(("series:N", "point"), ("epoch:Q",), *told),
+        tooltip=tips(("series:N", text("column.point")), ("epoch:Q",), *told),
     )
     layers: list[alt.Chart] = [base.mark_line(strokeWidth=2), base.mark_point(filled=True, size=26)]
     first = min((row["epoch"] for row in result.history if row["role"] == "swa"), default=None)
@@ -79,7 +79,9 @@ def history(result: Any, *, quantity: str = "loss", on: str = "held_out", log: b
         layers.append(words.encode(y=alt.value(4), text="note:N"))
     last = {role: table[table["role"] == role]["value"].iloc[-1] for role in present}
     ends = [f"{text('role.' + role)} {value:{FORMATS[quantity]}}" for role, value in last.items()]
-    described = f"{TITLES[quantity]} on {text('examples.' + on)} examples by epoch; last: {', '.join(ends) or 'none'}."
+    described = text(
+        "alt.history", quantity=shared(TITLES[quantity]), on=text(f"examples.{on}"), ends=", ".join(ends) or "…"
+    )
     return theme.describe(alt.layer(*layers), described, height=theme.HEIGHT)
 
 
@@ -102,7 +104,7 @@ def plane(result: Any, *, log: bool = True, levels: int = 12, scheme: str = "vir
     )
     chart = surface.heat_map(drawn, log=log, levels=levels, scheme=scheme, height=theme.SQUARE)
     named = ", ".join(f"{m['label']} {m['loss']:.3g} nats" for m in result.plane_markers)
-    described = f"Training loss in the plane of the last part of the runs, with their averages: {named}."
+    described = text("alt.plane", named=named)
     return theme.describe(chart, described, height=theme.SQUARE)
 
 
@@ -132,9 +134,9 @@ def members(result: Any, *, quantity: str = "loss", on: str = "held_out") -> alt
         }
     )
     sort = [row["name"] for row in sorted(rows, key=lambda r: r.get("order", called.index(r["name"])))]
-    title = f"{text('examples.' + on)}: {TITLES[quantity]}"
+    title = f"{text('examples.' + on)}: {shared(TITLES[quantity])}"
     x = alt.X("value:Q", title=title, scale=alt.Scale(zero=False, nice=True))
-    told = (("share:Q", "share of the average", ".1%"), ("soup:Q", "soup with it", ".4g"))
+    told = (("share:Q", text("column.share"), ".1%"), ("soup:Q", text("column.soup_score"), ".4g"))
     shapes = alt.Scale(domain=[kept, left], range=["circle", "cross"])
     dots = (
         alt.Chart(table[np.isfinite(table["value"])])
@@ -144,7 +146,7 @@ def members(result: Any, *, quantity: str = "loss", on: str = "held_out") -> alt
             y=alt.Y("name:N", title=None, sort=sort, axis=alt.Axis(labelLimit=220, grid=True)),
             color=names("verdict", {kept: COLORS["swa"], left: theme.ACCENT}),
             shape=alt.Shape("verdict:N", title=None, scale=shapes),
-            tooltip=tips(("name:N", "member"), ("value:Q", title, FORMATS[quantity]), ("verdict:N",), *told),
+            tooltip=tips(("name:N",), ("value:Q", title, FORMATS[quantity]), ("verdict:N",), *told),
         )
     )
     layers: list[alt.Chart] = [dots]
@@ -155,7 +157,7 @@ def members(result: Any, *, quantity: str = "loss", on: str = "held_out") -> alt
         words = line.mark_text(dy=-8, baseline="bottom", color=COLORS["ema"], fontWeight="bold")
         layers.append(words.encode(y=alt.value(0), text="note:N"))
     n = int((table["verdict"] == kept).sum())
-    described = f"{title} of {len(rows)} members, {n} kept; the average has {average:{FORMATS[quantity]}}."
+    described = text("alt.members", quantity=title, n=len(rows), kept=n, average=f"{average:{FORMATS[quantity]}}")
     return theme.describe(alt.layer(*layers), described, height=max(160, 34 * len(rows) + 40))
 
 
@@ -183,7 +185,8 @@ def seeds(result: Any, *, key: str = "held_out_accuracy") -> alt.LayerChart:
         A key of :data:`SEED_QUANTITIES`.
     """
     _check("key", key, SEED_QUANTITIES)
-    title, form, ratio = SEED_QUANTITIES[key]
+    form, ratio = SEED_QUANTITIES[key]
+    title = text(f"seeds.axis.{key}")
     groups = ("sgd", "swa", "ema")
     short = {group: text("short." + group) for group in groups}
     rows = [(r["seed"], short[r["group"]], float(r[key])) for r in result.rows if np.isfinite(r[key])]
@@ -196,14 +199,14 @@ def seeds(result: Any, *, key: str = "held_out_accuracy") -> alt.LayerChart:
     described = ", ".join(
         f"{short[g]} {np.mean([r[key] for r in result.rows if r['group'] == g] or [np.nan]):{form}}" for g in groups
     )
-    told = tips(("seed:N",), ("group:N", "point"), ("value:Q", title, form))
+    told = tips(("seed:N",), ("group:N", text("column.point")), ("value:Q", title, form))
     return theme.describe(
         alt.layer(
             base.mark_line(strokeWidth=1, opacity=0.45, color=theme.NEUTRAL).encode(detail="seed:N"),
             base.mark_point(filled=True, size=55).encode(color=color, tooltip=told),
             base.mark_tick(thickness=3, size=46).encode(y=alt.Y("mean(value):Q", title=title), color=color),
         ),
-        f"{title} over {len({r['seed'] for r in result.rows})} seeds; means: {described}.",
+        text("alt.seeds", quantity=title, n=len({r["seed"] for r in result.rows}), means=described),
         height=300,
     )
 

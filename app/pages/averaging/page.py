@@ -17,7 +17,7 @@ from app.pages.averaging import charts
 from app.pages.averaging import seeds as averaging_seeds
 from app.pages.averaging import soup as averaging_soup
 from app.pages.averaging import views as averages
-from app.texts import texts
+from app.texts import said, texts
 from app.widgets import Form
 from app.widgets.pickers import TIMM
 from app.workspace import library
@@ -191,7 +191,7 @@ def sharpness(result: Any) -> None:
     _, errors = result.uncertainty_of("sharpness.average_sharpness")
     rows = pd.DataFrame(
         {
-            text("column.point"): row["name"],
+            text("column.point"): said(row["name"]),
             text("column.sharpness"): f"{row['sharpness']:.4g}",
             text("column.average_sharpness"): f"{row['average_sharpness']:.3g} ± {error:.1g}",
             text("column.lambda_max"): f"{row['lambda_max']:.4g}",

@@ -14,6 +14,7 @@ from app import widgets
 from app.pages.averaging import charts
 from app.texts import texts
 from app.widgets import Form
+from app.widgets.jobs import duration
 from app.work import jobs
 
 PAGE = "averaging.seeds"
@@ -40,8 +41,7 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
         lr = row[0].real("lr", 0.1, 1e-5, step=0.05)
         swa_lr = row[1].real("swa_lr", 0.05, 1e-5, step=0.01)
         seconds = n_seeds * (samples / 300) * (epochs * 0.25 + 12)
-        wait = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
-        st.caption(text("seeds.cost", runs=2 * n_seeds, points=3 * n_seeds, seconds=wait))
+        st.caption(text("seeds.cost", runs=2 * n_seeds, points=3 * n_seeds, seconds=duration(seconds)))
         if widgets.run_button(PAGE, text("seeds.run")):
             options = {"n_seeds": n_seeds, "epochs": epochs, "lr": lr}
             making = {"n_samples": samples, "label_noise": noise, "pixel_noise": pixels}

@@ -68,6 +68,7 @@ def start(points: list[PointSpec], data: DataSpec, params: dict[str, Any], keep:
     held_out = data.held_out(None)
     names = [point.label for point in points]
     method = text("method." + params["method"])
+    name = text("soup.name", count="{count}", method=method.lower())  # said here: the worker serves no session
 
     def run(**reports: Any) -> None:
         averager.fit(
@@ -79,7 +80,7 @@ def start(points: list[PointSpec], data: DataSpec, params: dict[str, Any], keep:
             **reports,
         )
         if keep:
-            _keep(averager, points, data, text("soup.name", count=averager.n_averaged_, method=method.lower()))
+            _keep(averager, points, data, name.format(count=averager.n_averaged_))
 
     widgets.start_fit(
         PAGE,

@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from app import widgets
-from app.texts import texts
+from app.texts import said, texts
 from app.widgets import Form
 
 
@@ -48,7 +48,7 @@ def table(result: Any) -> None:
     numbers = ("held_out_accuracy", "held_out_loss", "train_accuracy", "train_loss")
     rows = pd.DataFrame(
         {
-            text("column.point"): row["name"],
+            text("column.point"): said(row["name"]),
             **{text(f"column.{name}"): row[name] * (100 if "accuracy" in name else 1) for name in numbers},
         }
         for row in result.report

@@ -12,7 +12,7 @@ from streamlit.delta_generator import DeltaGenerator
 from app import widgets
 from app.catalog import RANDOM, DataSpec, PointSpec, class_names
 from app.charts import connectivity_pairs as charts
-from app.texts import texts
+from app.texts import said, texts
 from app.widgets import Form
 from app.widgets.pickers import architecture_picker
 
@@ -92,7 +92,7 @@ def draw(result: Any) -> None:
     text = texts("connectivity")
     widgets.heading(text("cases.heading.claims"))
     for verdict in result.verdicts:
-        widgets.verdict(verdict["verdict"], f"{text('cases.claim.' + verdict['case'])} ({verdict['reason']}).")
+        widgets.verdict(verdict["verdict"], f"{text('cases.claim.' + verdict['case'])} ({said(verdict['reason'])}).")
     chart = widgets.picture(text("cases.heading.dots"), charts.cases(result))
     widgets.picture(text("cases.heading.profiles"), charts.case_profiles(result))
     st.dataframe(summary(result), hide_index=True, height="content")
@@ -110,7 +110,7 @@ def summary(result: Any) -> pd.DataFrame:
             text("cases.table.mean"): f"{s['mean']:.3g}",
             text("cases.table.spread"): f"{s['std']:.2g}" if np.isfinite(s["std"]) else "–",
             text("cases.table.range"): f"{s['low']:.3g} – {s['high']:.3g}",
-            text("cases.table.joined"): f"{s['joined']:.0%} of {s['n']}",
+            text("cases.table.joined"): text("cases.table.joined.of", share=f"{s['joined']:.0%}", n=s["n"]),
         }
         for s in result.summary
     ]

@@ -136,6 +136,7 @@ EN = {
     "cases.table.spread": "± spread",
     "cases.table.range": "Lowest – highest",
     "cases.table.joined": "Joined",
+    "cases.table.joined.of": "{share} of {n}",
     "chart.t": "position on the path, t",
     "chart.barrier": "barrier (nats)",
     "chart.barrier.error": "may be higher by",

@@ -250,7 +250,7 @@ def through_training(result: Any, *, log: bool = True, height: int = theme.HEIGH
         base.mark_line(strokeWidth=2, clip=True).encode(x=x, y=y, color=color, strokeDash=dash),
         points.mark_point(filled=True, size=40, opacity=1, clip=True).encode(x=x, y=y, color=color, tooltip=tooltip),
     ]
-    said = f"{seen.iloc[0]:.3g} to {seen.iloc[-1]:.3g}" if len(seen) else "…"
+    said = f"{seen.iloc[0]:.3g} – {seen.iloc[-1]:.3g}" if len(seen) else "…"
     return theme.describe(alt.layer(*marks), text("alt.training", count=len(steps), said=said), height=height)
 
 

@@ -126,7 +126,7 @@ def _claim(result: Any, *, final: bool) -> None:
         state = "supported" if low <= last <= high else "not supported" if highest < low else "not clear here"
         widgets.verdict(state, text("training.claim", ratio=last, highest=highest))
     if result.settings.get("batch_norm") == "frozen":
-        widgets.notes([text("training.batch_norm")])
+        widgets.note(text("training.batch_norm"))
     st.caption(text("training.over", count=int((ratio[usable] > 1).sum()), total=int(usable.sum())))
 
 

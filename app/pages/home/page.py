@@ -15,13 +15,15 @@ import streamlit as st
 
 from app import widgets
 from app.charts import surface as charts
+from app.state import key
 from app.texts import texts
 
 PAGE = "home"
 # In a checkout the example lies in assets/, beside the script that made it; a package carries a copy.
 HERE = Path(__file__).resolve().parent
 DEMO = (HERE.parents[2] / "assets" / "demo_surface.npz", HERE.parents[1] / "static" / "demo_surface.npz")
-TOUR = (
+PAGES = (
+    "tour",
     "known",
     "workbench",
     "surface",
@@ -59,11 +61,13 @@ def render() -> None:
     with words:
         st.subheader(text("start"))
         st.markdown(text("start.text"))
+        if st.button(text("go"), type="primary", icon=":material/play_arrow:", key=key(PAGE, "go"), width="stretch"):
+            go()
         widgets.page_link("workbench", text("start.link"), icon=":material/arrow_forward:")
         numbers()
     st.subheader(text("tour"))
     with st.grid("auto", min_column_width=250, border=True) as grid:
-        for page in TOUR:
+        for page in PAGES:
             with grid.cell():
                 widgets.page_link(page, f"**{texts(page)('nav')}**")
                 st.caption(texts(page)("nav.help"))
@@ -79,6 +83,14 @@ def result(found: dict[str, Any]) -> SimpleNamespace:
         markers=notes.get("markers"),
         axis_titles=notes.get("axis_titles"),
     )
+
+
+def go() -> None:
+    """Begin the tour: train a network and map the land around it, at once."""
+    from app.pages.tour import page as tour
+
+    tour.go("start")
+    widgets.go_to(tour.PAGE)
 
 
 @st.fragment

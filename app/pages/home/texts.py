@@ -11,9 +11,10 @@ EN = {
     "lies in a valley of its own, with a wall between them on the straight way.",
     "tour": "What each page answers",
     "start": "Start here",
-    "start.text": "Train a small network on handwritten digits (seconds, no download), take one of timm's "
-    "architectures, or bring a checkpoint of your own. Then map the land around it.",
-    "start.link": "Open the Workbench",
+    "start.text": "One press trains a small network on handwritten digits, maps the land around it, and begins a tour through "
+    "the lecture's seven sections: two minutes, no download.",
+    "go": "Train, map, see",
+    "start.link": "Bring a model of your own: the Workbench",
     "turn": "Turn the landscape",
     "view": "View",
     "view.relief": "Relief",

@@ -40,5 +40,8 @@ def ladder(result: Any, *, height: int = 340) -> alt.LayerChart:
     rungs = base.transform_filter(f"datum.kind == '{kinds[0]}'").mark_tick(size=56, thickness=2.5, orient="horizontal")
     rings = base.transform_filter(f"datum.kind == '{kinds[1]}'").mark_point(size=150, strokeWidth=2)
     dots = base.transform_filter(f"datum.kind == '{kinds[2]}'").mark_circle(size=45, opacity=1)
-    words = ", ".join(f"{loss:.4f} at {index}" for index, loss in zip(exact["index"], exact["loss"], strict=True))
+    words = ", ".join(
+        text("alt.rung", loss=f"{loss:.4f}", index=index)
+        for index, loss in zip(exact["index"], exact["loss"], strict=True)
+    )
     return theme.describe(alt.layer(stairs, rungs, rings, dots), text("alt.ladder", points=words), height=height)

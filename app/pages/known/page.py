@@ -9,7 +9,7 @@ import streamlit as st
 
 from app import widgets
 from app.pages.known import charts
-from app.texts import texts
+from app.texts import said, texts
 from app.work import jobs
 
 PAGE = "known"
@@ -53,7 +53,7 @@ def draw(result: Any) -> None:
     count, wrong = len(result.rows), [row for row in result.rows if not row["right"]]
     landscapes = list(dict.fromkeys(row["landscape"] for row in result.rows))
     if wrong:
-        titles = dict.fromkeys(KNOWN_LANDSCAPES[row["landscape"]].title for row in wrong)
+        titles = dict.fromkeys(said(KNOWN_LANDSCAPES[row["landscape"]].title) for row in wrong)
         st.error(text("wrong", wrong=len(wrong), count=count, where=", ".join(titles)), icon=":material/error:")
     elif len(landscapes) == len(KNOWN_LANDSCAPES):
         st.success(text("right", count=count), icon=":material/check_circle:")
@@ -68,11 +68,11 @@ def draw(result: Any) -> None:
         rows = [row for row in result.rows if row["landscape"] == name]
         good = all(row["right"] for row in rows)
         icon = ":material/check_circle:" if good else ":material/error:"
-        with st.expander(f"{known.title} ({len(rows)})", icon=icon, expanded=not good):
-            st.markdown(known.formula)
-            st.markdown(text("known", answer=known.answer))
+        with st.expander(f"{said(known.title)} ({len(rows)})", icon=icon, expanded=not good):
+            st.markdown(said(known.formula))
+            st.markdown(text("known", answer=said(known.answer)))
             widgets.show_table(numbers(rows))
-            st.caption(text("source", source=known.source))
+            st.caption(text("source", source=said(known.source)))
     st.caption(text("seconds", seconds=result.seconds))
     widgets.take_along(PAGE, result, chart, name="known-landscapes")
 
@@ -82,7 +82,7 @@ def numbers(rows: list[dict[str, Any]]) -> pd.DataFrame:
     text = texts(PAGE)
 
     def name(row: dict[str, Any]) -> str:
-        quantity = str(row["quantity"])
+        quantity = said(str(row["quantity"]))
         return quantity if row["rung"] < 0 else text("rung", quantity=quantity, rung=row["rung"])
 
     formats = {"expected": ".7g", "measured": ".7g", "difference": ".1e", "error": ".1e"}
@@ -91,7 +91,7 @@ def numbers(rows: list[dict[str, Any]]) -> pd.DataFrame:
             text("col.verdict"): [text("verdict.right" if row["right"] else "verdict.wrong") for row in rows],
             text("col.quantity"): [name(row) for row in rows],
             **{text(f"col.{key}"): [f"{row[key]:{form}}" for row in rows] for key, form in formats.items()},
-            text("col.error_of"): [row["error_of"] for row in rows],
+            text("col.error_of"): [said(row["error_of"]) for row in rows],
             text("col.engine"): [row["engine"] for row in rows],
         }
     )

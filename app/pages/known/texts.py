@@ -27,6 +27,7 @@ EN = {
     "found": "found from random starts",
     "alt.ladder": "Loss against index of the linear autoencoder's critical points: {points}. Measured and found values lie "
     "on the exact rungs.",
+    "alt.rung": "{loss} at {index}",
     "known": "**What is known.** {answer}",
     "source": "Source: {source}",
     "col.verdict": "Verdict",

@@ -6,7 +6,7 @@ import streamlit as st
 
 from app import export, state, widgets, workspace
 from app.state import kept
-from app.texts import plain, texts
+from app.texts import from_engine, plain, texts
 from app.widgets.cache import stored_answers
 from app.widgets.entries import attempt, choose, delete_button, rename_box, undo_bar
 from app.work import jobs
@@ -97,7 +97,7 @@ def reopen(run: runs.Run) -> None:
     try:
         result = runs.load_result(run)
     except ValueError as error:
-        st.error(plain(error))
+        st.error(from_engine(error))
         return
     jobs.adopt(run.page, run.title, result, run.info.get("config", {}), run.id)
     widgets.go_to(run.page.partition(".")[0])

@@ -21,7 +21,7 @@ from app.texts import texts
 text = texts("escape")
 
 COLORS = (*theme.CATEGORICAL, theme.NEUTRAL)
-LEFT, STAYED, DIVERGED = "left", "still there", "diverged"
+OUTCOMES = {"left": "circle", "stayed": "square", "diverged": "cross"}
 
 
 def name_of(optimizer: str) -> str:
@@ -67,7 +67,7 @@ def paths(result: Any, radius: int = 0, shown: Sequence[str] | None = None, *, h
         rows = rows[inside.groupby([rows["optimizer"], rows["seed"]]).cummin()]
         line = alt.Chart(rows).mark_line(clip=True, strokeWidth=1.4, opacity=0.9)
         told = (("optimizer:N", text("optimizer")), ("seed:Q", text("seed")), ("step:Q", text("step")))
-        tooltip = tips(*told, ("loss:Q", theme.LOSS_TITLE, theme.LOSS_FORMAT))
+        tooltip = tips(*told, ("loss:Q", None, theme.LOSS_FORMAT))
         layers.append(
             line.encode(x="x:Q", y="y:Q", color=color(result), detail="seed:N", order="step:Q", tooltip=tooltip)
         )
@@ -150,7 +150,7 @@ def escape_times(result: Any, radius: int = 0, *, height: int = 34) -> alt.Layer
     medians = only("median").mark_tick(thickness=3, size=18).encode(x=x, y=y, color=tone)
     diamond = {"shape": "diamond", "size": 70, "filled": False, "strokeWidth": 1.8, "color": theme.NEUTRAL}
     theory = only("theory").mark_point(**diamond).encode(x=x, y=y, tooltip=tips(("steps:Q", text("theory"), ".0f")))
-    shapes = alt.Scale(domain=[LEFT, STAYED, DIVERGED], range=["circle", "square", "cross"])
+    shapes = alt.Scale(domain=[text(f"outcome.{name}") for name in OUTCOMES], range=list(OUTCOMES.values()))
     told = (("optimizer:N", text("optimizer")), ("outcome:N", text("outcome")), ("steps:Q", text("step"), ".0f"))
     dots = (
         only("run")
@@ -181,7 +181,7 @@ def times_table(result: Any) -> pd.DataFrame:
             where = {"optimizer": name_of(optimizer), "radius": text("panel.radius", radius=f"{radius:g}")}
             spread = np.linspace(-1, 1, len(steps)) if len(steps) > 1 else np.zeros(1)
             for step, burst, jitter in zip(steps, diverged, spread, strict=True):
-                outcome = DIVERGED if burst else LEFT if np.isfinite(step) else STAYED
+                outcome = text("outcome." + ("diverged" if burst else "left" if np.isfinite(step) else "stayed"))
                 at = max(step, 1.0) if np.isfinite(step) else edge
                 rows.append({**where, "what": "run", "outcome": outcome, "steps": at, "jitter": float(jitter)})
             low, middle, high = (float(np.quantile(steps, q, method="inverted_cdf")) for q in (0.25, 0.5, 0.75))

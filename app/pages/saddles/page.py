@@ -12,7 +12,7 @@ import streamlit as st
 
 from app import widgets
 from app.pages.saddles import charts
-from app.texts import plain, texts
+from app.texts import plain, said, texts
 from app.widgets.cost import timed
 from app.widgets.jobs import duration
 from app.work import jobs
@@ -194,7 +194,7 @@ def notes(result: Any) -> None:
         st.caption(text("rest.note", rest=result.rest_radius))
     largest = float(np.max(result.saddle["eigenvalues"]))
     if "large_step" in result.optimizers and largest > 0 and 10 * result.lr > 2 / largest:
-        widgets.notes([text("unstable", step=10 * result.lr, limit=2 / largest)])
+        widgets.note(text("unstable", step=10 * result.lr, limit=2 / largest))
     burst = [n for n, d in zip(result.optimizers, result.diverged, strict=True) if d.any()]
     if burst:
         share = float(np.mean([result.diverged[result.optimizers.index(n)].mean() for n in burst]))
@@ -210,24 +210,24 @@ def claims(result: Any) -> None:
     rows = [
         {
             text("table.mechanism"): text(f"mechanism.{row['mechanism']}"),
-            text("table.claim"): row["claim"],
-            text("table.measured"): said(row["measured"]),
+            text("table.claim"): said(row["claim"]),
+            text("table.measured"): measured(row["measured"]),
             text("table.verdict"): common(f"verdict.{row['verdict']}"),
-            text("table.reason"): row["reason"],
+            text("table.reason"): said(row["reason"]),
         }
         for row in result.mechanisms
     ]
     for row in result.mechanisms:
-        widgets.verdict(row["verdict"], f"**{text('mechanism.' + row['mechanism'])}.** {row['claim']}  \n"
-                        f":small[:gray[{said(row['measured'])}. {row['reason'].capitalize()}.]]")  # fmt: skip
+        widgets.verdict(row["verdict"], f"**{text('mechanism.' + row['mechanism'])}.** {said(row['claim'])}  \n"
+                        f":small[:gray[{measured(row['measured'])}. {said(row['reason']).capitalize()}.]]")  # fmt: skip
     with st.expander(text("table.all"), icon=":material/table:"):
         st.dataframe(pd.DataFrame(rows), hide_index=True, height="content")
 
 
-def said(measured: str) -> str:
-    """Replace the optimisers' keys by their names."""
+def measured(words: str) -> str:
+    """Return what was measured, optimisers by their names."""
     keys = "|".join(OPTIMIZERS)
-    return re.sub(rf"\b({keys}): ", lambda found: f"{charts.name_of(found[1])}: ", measured)
+    return re.sub(rf"\b({keys}): ", lambda found: f"{charts.name_of(found[1])}: ", said(words))
 
 
 def draw_saddle(result: Any) -> None:

@@ -84,6 +84,9 @@ EN = {
     "median": "median of the seeds",
     "theory": "linear theory, median",
     "outcome": "outcome",
+    "outcome.left": "left",
+    "outcome.stayed": "still there",
+    "outcome.diverged": "diverged",
     "nothing_moved": "no path moved",
     "alt.paths": "Paths from r = {radius} over the loss on the plane of two modes: {names}.",
     "alt.curves": "Loss minus the saddle's loss against the step, from r = {radius}; the dashed line at −{threshold} "

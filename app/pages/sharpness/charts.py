@@ -86,7 +86,7 @@ def rise_profile(
         best.mark_point(filled=True, size=36, clip=True).encode(x=x, y=y, color=color, tooltip=told),
         alt.Chart(mark).mark_point(size=170, strokeWidth=2, clip=True).encode(x=x, y=y, color=color),
     ]
-    said = "; ".join(f"{label}: {rise:.3g} at ρ = {rho:.3g}" for label, rho, rise in marks)
+    said = "; ".join(text("alt.rise.at", model=label, rise=f"{v:.3g}", rho=f"{r:.3g}") for label, r, v in marks)
     return theme.describe(alt.layer(*layers), text("alt.rise", count=len(results), said=said or "…"), height=height)
 
 

@@ -73,6 +73,7 @@ EN = {
     "error.average_sharpness": "standard error",
     "error.m_sharpness": "standard error",
     "alt.rise": "Loss rise against the radius of the ball for {count} model(s): {said}.",
+    "alt.rise.at": "{model}: {rise} at ρ = {rho}",
     "alt.noise": "Mean loss rise under Gaussian weight noise against σ for {count} model(s), "
     "with a band of two standard errors.",
     "alt.measures": "Dots with error bars for {models}: {names}.",

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from app.charts import grid, theme
-from app.charts.marks import band, names, tips
+from app.charts.marks import band, names, shared, tips
 from app.texts import texts
 
 
@@ -29,7 +29,7 @@ def other_draws(trust: Any, *, log: bool = False, height: int = 300) -> alt.Laye
         rows.append(table)
     table = pd.concat(rows)
     x = alt.X("t:Q", title=text("trust.t"), scale=alt.Scale(nice=False, zero=False))
-    y = alt.Y("middle:Q", title=theme.LOSS_TITLE, scale=theme.axis_scale(log))
+    y = alt.Y("middle:Q", title=shared("losses"), scale=theme.axis_scale(log))
     color = names("kind", words)
     told = [("kind:N", None), ("t:Q", text("trust.t"), ".3g")]
     told += [(f"{end}:Q", text(f"trust.{end}"), theme.LOSS_FORMAT) for end in ("low", "middle", "high")]

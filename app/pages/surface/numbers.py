@@ -14,7 +14,7 @@ import streamlit as st
 
 from app import widgets
 from app.charts import surface as charts
-from app.texts import plain, texts
+from app.texts import from_engine, plain, texts
 from app.widgets.jobs import POLL_SECONDS
 from app.work import jobs
 
@@ -51,8 +51,7 @@ def metrics(result: Any) -> None:
         if np.size(result.eigenvalues):
             listed = ", ".join(f"{v:.4g}" for v in np.ravel(result.eigenvalues))
             st.metric(text("eigenvalues"), listed, width=200)
-    for note in result.notes:
-        st.caption(plain(note))
+    widgets.notes(result.notes)
 
 
 def under(result: Any, x: float, y: float) -> float:
@@ -156,7 +155,7 @@ def _measured() -> None:
         if now.live:
             st.progress(now.fraction, text=plain(now.title))
         elif now.error:
-            st.error(plain(now.error))
+            st.error(from_engine(now.error))
         elif now.result is not None and now.config["kind"] == "width":
             radii = np.asarray(now.result["radii"])
             inside = radii[np.isfinite(radii)]

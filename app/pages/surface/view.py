@@ -16,7 +16,7 @@ from app.charts.relief import LARGEST as RELIEF_SIDE
 from app.charts.theme import SCHEMES
 from app.pages.surface import numbers, trust
 from app.state import key, recall, remember
-from app.texts import plain, texts
+from app.texts import plain, said, texts
 from app.widgets.jobs import POLL_SECONDS
 from app.work import jobs
 
@@ -139,7 +139,7 @@ def _slices(result: Any, look: dict[str, Any]) -> Any:
     for column, k in zip(st.columns(len(chosen)), chosen, strict=True):
         known = {"evaluated": np.asarray(result.evaluated)[:, :, k], quantity: values[:, :, k]}
         one = SimpleNamespace(axes=result.axes[:2], axis_titles=result.axis_titles[:2], **known)
-        title = text("slice", title=result.axis_titles[2].partition(" (")[0], value=f"{third[k]:.3g}")
+        title = text("slice", title=said(result.axis_titles[2]).partition(" (")[0], value=f"{third[k]:.3g}")
         shared = {name: look[name] for name in ("quantity", "log", "levels", "scheme")}
         picture = charts.heat_map(one, **shared, domain=domain, title=title, height=260, legend=bool(k == chosen[-1]))
         pictures.append(picture)

@@ -8,7 +8,7 @@ import streamlit as st
 
 from app import state, workspace
 from app.catalog import PointSpec
-from app.texts import plain, texts
+from app.texts import from_engine, plain, texts
 from app.widgets.entries import choose, delete_button, rename_box, said, undo_bar
 from app.widgets.form import Form
 from app.widgets.pickers import FILE, architecture_picker, data_picker, file_point, tried
@@ -107,7 +107,7 @@ def _recorded(page: str, folder: str) -> PointSpec | None:
     try:
         recording = read_recording(folder)
     except ValueError as error:
-        st.error(plain(error))
+        st.error(from_engine(error))
         return None
     steps, known = recording.history["step"], recording.settings
     st.caption(text("recording.found", count=len(recording), first=int(steps[0]), last=int(steps[-1])))
@@ -119,7 +119,7 @@ def _recorded(page: str, folder: str) -> PointSpec | None:
     point = PointSpec(architecture, f"file:{recording.checkpoints[-1]}", classes, size, 0, Path(folder).name)
     problem, notes, _ = tried(point)
     if problem:
-        st.error(plain(problem))
+        st.error(from_engine(problem))
         return None
     said = plain("; ".join(notes)) or "—"
     st.caption(text("recording.network", architecture=plain(architecture), classes=classes, notes=said))

@@ -65,7 +65,7 @@ def suggestion(point: PointSpec | None, data: DataSpec | None) -> str:
     """Return a name for a checkpoint a person did not name."""
     if point is None or data is None:
         return ""
-    return f"{point.architecture} on {data.source.rstrip('/').rpartition('/')[2]}"
+    return texts(PAGE)("name.suggested", model=point.architecture, data=data.source.rstrip("/").rpartition("/")[2])
 
 
 def draw(result: Any) -> None:
@@ -76,7 +76,7 @@ def draw(result: Any) -> None:
         seconds = duration(job.elapsed) if job is not None else "…"
         settings = result.settings
         held_out = "…" if settings.get("accuracy") is None else f"{settings['accuracy']:.1%}"
-        examples = settings.get("held_out_examples", "the")
+        examples = settings.get("held_out_examples", "…")
         said = text("done", name=plain(result.name), accuracy=held_out, n=examples, seconds=seconds)
         st.success(said, icon=":material/check_circle:")
     log = Form(PAGE).toggle("log")

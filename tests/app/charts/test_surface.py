@@ -91,7 +91,7 @@ def test_cells_still_to_be_measured_are_not_called_lost():
 def test_axis_titles_of_the_result_are_used_whole_on_the_map_and_short_in_the_relief():
     result = bowl(axis_titles=["First direction (1 = own norm)"])
     assert layers(surface.heat_map(result))["layer"][0]["encoding"]["x"]["title"].endswith("own norm)")
-    assert layers(surface.heat_map(result))["layer"][0]["encoding"]["y"]["title"] == grid.TITLES[1]
+    assert layers(surface.heat_map(result))["layer"][0]["encoding"]["y"]["title"] == "second direction (steps)"
     words = [row["words"] for row in rows(layers(surface.relief(result)), 2)]
     assert "First direction" in words
 
