@@ -103,7 +103,7 @@ EN = {
     "soup.worse": "The average does worse than its best member on held-out examples: {average:.1%} against {best:.1%}.",
     "soup.count": "Members in the average",
     "soup.highest": "Highest barrier",
-    "seeds.intro": "300 digits, some with wrong labels; two runs a seed with the same start and order of the data, of "
+    "seeds.intro": "Digits, some with wrong labels; two runs a seed with the same start and order of the data, of "
     "equal length.",
     "seeds.n": "Seeds",
     "seeds.samples": "Training images",

@@ -39,8 +39,6 @@ def metrics(result: Any) -> None:
         st.metric(text("evaluated"), f"{result.n_evaluated:,} / {losses.size:,}", width=160)
         if np.isfinite(result.largest_error):
             st.metric(text("error"), f"{result.largest_error:.2%}", help=text("error.help"), width=140)
-        if len(result.axes) > 1:
-            st.metric(text("cosine"), f"{result.cosine:.1e}", width=160)
         if np.size(result.explained_variance_ratio):
             walk = float(np.sum(result.random_walk_variance_ratio))
             st.metric(

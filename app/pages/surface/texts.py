@@ -91,7 +91,6 @@ EN = {
     "evaluated": "Evaluated",
     "error": "Estimated error",
     "error.help": "Largest estimate, as a share of the range of the log-loss. Evaluated cells are exact.",
-    "cosine": "Cosine of the directions",
     "variance": "Variance in the plane",
     "variance.walk": "{share:.1%} for a random walk",
     "variance.help": "Share of the variance of the checkpoints that lies in the plane. The first two components of a random walk with as many steps hold a large share as well, and show it as a curve (Antognini & Sohl-Dickstein 2018): only what exceeds that share says something about the training.",

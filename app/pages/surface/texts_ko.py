@@ -86,7 +86,6 @@ KO = {
     "evaluated": "계산한 점",
     "error": "추정 오차",
     "error.help": "가장 큰 추정값이며 로그 손실 범위에 대한 비율입니다. 계산한 칸은 정확합니다.",
-    "cosine": "방향의 코사인",
     "variance": "평면 안의 분산",
     "variance.walk": "무작위 걸음이라면 {share:.1%}",
     "variance.help": "체크포인트의 분산 중 평면 안에 있는 비율. 걸음 수가 같은 무작위 걸음에서도 첫 두 성분이 큰 비율을 담고 곡선처럼 보입니다(Antognini & Sohl-Dickstein 2018). 그것을 넘는 몫만 학습에 대해 말해 줍니다.",
