@@ -26,6 +26,7 @@ from .core.network.fields import Fields, Inputs, in_precision, spread_at_the_doo
 from .core.network.layout import image_layout
 from .core.network.losses import Loss, per_example_losses
 from .core.network.memories import forget, forget_known
+from .core.network.parameters import copy_for_moving, seat_on
 from .core.network.probes import (
     check_outputs,
     check_repeatable,
@@ -40,10 +41,12 @@ from .core.network.vmapped import totals_of_points
 from .core.network.working_copy import Network, one_thread_at_a_time
 from .core.network.wrappers import run_as_written, unwrapped
 from .data import Examples, load_data, remapped
+from .memory import return_freed_memory
 from .models import compatible_state_dict, read_checkpoint
 from .progress import OnProgress, ignore_progress
 
 _LARGE_ANCHORS = 64 * 2**20  # bytes beyond which vectors on a CPU are not kept in a second order
+_LARGE_WEIGHTS = 16 * 2**20  # bytes from which what the checks took is worth giving back
 _WORTH_RECORDING = 16  # points from which a pass is recorded
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
 
@@ -208,13 +211,16 @@ class Landscape:
         self._derivatives: dict[str, str] = {}  # kinds looked at, and why one could not be
         self._inputs, self._targets = self._place(self.data)
         with torch.random.fork_rng(devices=[]):
-            module = cast(run_as_written(private_copy(self._template)), self.device, self.dtype).eval()
+            patterns = None if self._patterns is None else tuple(self._patterns)
+            module = copy_for_moving(self._template, patterns)
+            module = cast(run_as_written(module), self.device, self.dtype).eval()
             if image_layout(module) != torch.channels_last:  # what the model brought along
                 module = module.to(memory_format=torch.contiguous_format)
             if isinstance(self._inputs, Fields):
                 spread_at_the_door(module)
-            patterns = None if self._patterns is None else tuple(self._patterns)
             self._network = Network(module, patterns, self.batch_norm, precision == "bfloat16")
+            self.theta = self._network.flat.read()
+            seat_on(self.theta, self._network.flat, self._template)
             self._network.estimate_from(self._inputs)
             self._non_finite = check_weights(self._template, self.batch_norm)
             found = check_outputs(self._network, self._inputs, self._targets, self.loss_function)
@@ -233,7 +239,6 @@ class Landscape:
             if self._network.tail is not None:
                 protect_input(self._network.tail, self.sample_inputs(2))
             self._network.fold(self.sample_inputs(8))
-            self.theta = self._network.flat.read()
             self._network.refresh_statistics()  # it stands there already
             if points_per_pass > 1:
                 few = batches(self._inputs[:4], self._targets[:4], self.batch_size, self.device)
@@ -243,6 +248,8 @@ class Landscape:
                 self._mixed_deviation = deviation_from_float32(self._network, self.loss_function, x, y)
             if self._network.is_fixed_function:
                 self._network.leave()  # coming back costs a copy; under "recompute" it would cost a pass
+        if self.theta.nbytes > _LARGE_WEIGHTS:
+            return_freed_memory()
 
     # -- what it is -------------------------------------------------------------------------------------
 
@@ -529,7 +536,8 @@ class Landscape:
     def __reduce__(self) -> tuple:
         # views into one buffer do not survive pickling: rebuild from the plain parts
         origin = self._origin or self
-        return _rebuild, (self._template, origin.data, self._options, None if self._origin is None else self.data)
+        template = private_copy(self._template)  # its parameters are pieces of θ, and a piece is pickled with the whole
+        return _rebuild, (template, origin.data, self._options, None if self._origin is None else self.data)
 
     def sample_inputs(self, n: int) -> Inputs:
         """First n inputs, on the device, as a copy."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import weakref
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +55,12 @@ class Footprint:
     def total(self, vectors: int = 0, networks: int = 1) -> int:
         """Bytes of a landscape, `vectors` vectors beside it, and further networks that are loaded for it."""
         return (COPIES + networks - 1) * self.weights + vectors * self.vector + self.activations
+
+
+def return_freed_memory() -> None:
+    """Give the system back what the C library keeps of freed memory, where it can be asked to (glibc)."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def footprint(

@@ -37,7 +37,7 @@ from ._trust import SliceTrust, trust_of_slice
 
 OnPartial = Callable[[SurfaceResult], None]
 _N_PICTURES = 32  # of an exact map on the way
-_LARGE = 64 * 2**20  # bytes of vectors that are not copied
+_LARGE = 16 * 2**20  # bytes from which a vector is handed out without a copy
 _PICTURE_EVERY = 2.0  # seconds, where points are slow or come from many workers
 _CHECKED_NODES = 9  # of a bfloat16 map, evaluated in float32 as well
 _LOWEST_RISE_FROM = 0.1  # a loss below this counts as this when "auto" looks for a rise

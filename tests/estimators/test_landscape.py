@@ -179,6 +179,17 @@ def test_state_round_trip_and_model_at(trained_pair, digits):
     assert Landscape(model, digits).loss() == pytest.approx(recomputed.loss(moved), rel=1e-4)
 
 
+def test_weights_lie_in_memory_as_theta_and_in_the_copy_that_moves(trained_pair, digits):
+    land = Landscape(trained_pair[0], digits.subset(16))
+    theta, moving = (v.untyped_storage().data_ptr() for v in (land.theta, land._network.flat.flat))
+    places = {p.untyped_storage().data_ptr() for p in land._template.parameters()}
+    assert places == {theta} and theta != moving
+    own = dict(trained_pair[0].named_parameters())
+    assert all(torch.equal(p, own[name]) for name, p in land._template.named_parameters())
+    land.loss(2 * land.theta)  # the copy that moves leaves the others where they are
+    assert all(torch.equal(p, own[name]) for name, p in land._template.named_parameters())
+
+
 def test_mismatches_are_listed_all_at_once(trained_pair, digits):
     land = Landscape(trained_pair[0], digits)
     state = dict(trained_pair[0].state_dict())
@@ -276,6 +287,8 @@ def test_pickles_and_bfloat16_is_close(trained_pair, digits):
     land = Landscape(trained_pair[0], digits.subset(64))
     copied = pickle.loads(pickle.dumps(land))
     assert copied.loss() == land.loss() and copied.fingerprint == land.fingerprint
+    alone = Landscape(trained_pair[0], digits.subset(1))
+    assert len(pickle.dumps(alone)) < 2 * alone.theta.nbytes + 2**18  # the weights once, not θ once for each of them
     half = Landscape(trained_pair[1], digits.subset(64), precision="bfloat16")
     full = Landscape(trained_pair[1], digits.subset(64))
     assert half.theta.dtype == torch.float32

@@ -124,7 +124,7 @@ def match_weights(
     random_state : int, default=0
         Seed of the order of the groups in each pass and of the random starts.
     on_progress : callable, optional
-        Called with (starts done, starts) after each.
+        Called with (starts done, starts) after each group of units; may raise to end the search.
 
     Returns
     -------
@@ -134,14 +134,18 @@ def match_weights(
     names = sorted({name for places in symmetry.groups.values() for name, _ in places})
     a = {name: state_a[name].detach().float() for name in names}
     b = {name: state_b[name].detach().float() for name in names}
-    results = []
+    results: list[tuple[float, Permutations, bool]] = []
+
+    def tell() -> None:
+        if on_progress is not None:
+            on_progress(len(results), n_restarts)
+
     for start in range(n_restarts):
         seed = int(rng.integers(2**31))
         initial = random_permutations(symmetry, seed) if start else identity(symmetry)
-        found, converged = descend(a, b, symmetry, initial, max_sweeps, rng)
+        found, converged = descend(a, b, symmetry, initial, max_sweeps, rng, tell)
         results.append((inner_product(a, b, symmetry, found, names), found, converged))
-        if on_progress is not None:
-            on_progress(start + 1, n_restarts)
+        tell()
     value, found, converged = max(results, key=lambda r: r[0])
     scale = _norm(a) * _norm(b) or 1.0
     unmoved = identity(symmetry)

@@ -12,7 +12,7 @@ group need more than that and are handled here:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -74,6 +74,7 @@ def descend(
     permutations: Permutations,
     max_sweeps: int,
     rng: np.random.Generator,
+    on_group: Callable[[], None] = lambda: None,
 ) -> tuple[Permutations, bool]:
     """Improve the orders group by group until a sweep changes nothing.
 
@@ -89,6 +90,8 @@ def descend(
         Sweeps at most.
     rng : numpy Generator
         Draws the order in which groups are visited.
+    on_group : callable
+        Called after each group; may raise to end the search.
 
     Returns
     -------
@@ -99,21 +102,42 @@ def descend(
     families: dict[int, list[int]] = {g: [] for g in symmetry.groups if g not in symmetry.nested}
     for inner, outer in symmetry.nested.items():
         families[outer].append(inner)
-    visited = list(families)
+    names = {g: {n for member in (g, *inner) for n, _ in symmetry.groups[member]} for g, inner in families.items()}
+    open_groups = set(families)  # a group can only gain once something it shares a tensor with has moved
     for _ in range(max_sweeps):
         changed = False
-        for g in rng.permutation(visited).tolist():
-            proposals = _outer_step(a, b, symmetry, permutations, g, families[g])
-            names = sorted({n for member in (g, *families[g]) for n, _ in symmetry.groups[member]})
-            for proposal in proposals:
-                old = inner_product(a, b, symmetry, permutations, names)
-                new = inner_product(a, b, symmetry, {**permutations, **proposal}, names)
-                if new - old > 1e-6 * abs(old):
-                    permutations.update(proposal)
+        for g in rng.permutation(list(families)).tolist():
+            if g in open_groups:
+                open_groups.remove(g)
+                if _improve(a, b, symmetry, permutations, g, families[g], sorted(names[g])):
                     changed = True
+                    open_groups.update(h for h in families if names[g] & names[h])
+                on_group()
         if not changed:
             return permutations, True
     return permutations, False
+
+
+def _improve(
+    a: State,
+    b: State,
+    symmetry: Symmetry,
+    permutations: Permutations,
+    group: int,
+    inner: list[int],
+    names: list[str],
+) -> bool:
+    """Take the proposed orders of a group by which the inner product over its tensors really grows."""
+    taken = False
+    for proposal in _outer_step(a, b, symmetry, permutations, group, inner):
+        if all(torch.equal(permutations[g], order) for g, order in proposal.items()):
+            continue
+        old = inner_product(a, b, symmetry, permutations, names)
+        new = inner_product(a, b, symmetry, {**permutations, **proposal}, names)
+        if new - old > 1e-6 * abs(old):
+            permutations.update(proposal)
+            taken = True
+    return taken
 
 
 def _outer_step(

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from .copying import private_copy
 from .layout import image_layout
 
 
@@ -157,6 +158,26 @@ class FlatParameters:
                 for tensor, size in zip(tensors, self.sizes, strict=True)
             ]
         )
+
+
+def copy_for_moving(template: nn.Module, patterns: Iterable[str] | None = None) -> nn.Module:
+    """Copy a module whose θ is about to be laid into a buffer of its own: until then its values are the template's.
+
+    A second copy of a large network would only be made to be thrown away.
+    """
+    members = [p for _, params in tied_groups(template, patterns) for p in params]
+    return private_copy(template, {p: nn.Parameter(p.data) for p in members if type(p) is nn.Parameter})
+
+
+def seat_on(theta: Tensor, flat: FlatParameters, template: nn.Module) -> None:
+    """Let the template's parameters be pieces of θ (P,) where they are the same bytes, so that they lie there once."""
+    named = dict(template.named_parameters(remove_duplicate=False))
+    with torch.no_grad():
+        for group, piece in zip(flat.groups, flat.split(theta), strict=True):
+            for parameter in (named[name] for name in group):
+                same = parameter.dtype == piece.dtype and parameter.device == piece.device
+                if same and parameter.is_contiguous():
+                    parameter.data = piece
 
 
 def weighted_sum(terms: Sequence[tuple[float, Tensor]], out: Tensor) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 # A norm's weight may have two or more axes (LayerNorm over an image); only its name tells it apart.
 _NORM_WEIGHT = re.compile(r"(^|[._])(norm|bn|ln)\d*\.weight$")
-_BLOCK = 1 << 20  # columns turned into float64 at a time, so that long trajectories need no second copy
+_BLOCK = 1 << 17  # columns turned into float64 at a time, so that long vectors need no second copy
 
 
 def is_filtered_out(shape: Sequence[int], name: str) -> bool:

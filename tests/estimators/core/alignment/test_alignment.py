@@ -6,6 +6,7 @@ import timm
 import torch
 from torch import nn
 
+from estimators import Cancelled
 from estimators.core.alignment.alignment import (
     align_states,
     largest_change,
@@ -214,6 +215,21 @@ def test_matching_never_ends_below_its_start():
     assert alignment.similarity_after > alignment.similarity_before
     again = match_weights(state_of(models[0]), state_of(models[1]), symmetry, n_restarts=1)
     assert all(torch.equal(alignment.permutations[g], again.permutations[g]) for g in symmetry.groups)
+
+
+def test_matching_can_be_stopped_between_groups():
+    models = [roughen(timm.create_model("test_resnet", num_classes=10), seed) for seed in (0, 1)]
+    symmetry = derive_symmetry(models[0], torch.randn(2, 3, 32, 32))
+    told = []
+
+    def stop(done, total):
+        told.append((done, total))
+        if len(told) == 3:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        match_weights(state_of(models[0]), state_of(models[1]), symmetry, on_progress=stop)
+    assert told == [(0, 3)] * 3  # long before the first start is through
 
 
 def test_model_and_global_generator_are_left_alone():
