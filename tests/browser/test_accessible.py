@@ -1,0 +1,36 @@
+"""Every page, in both languages, before axe-core: nothing that it calls serious or critical."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.main import PAGES
+from app.texts import LANGUAGES
+
+axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(1200)]
+PATIENCE = 120_000  # ms
+
+
+def findings(page) -> list[str]:
+    """Return what axe-core finds serious: its rule, the element, and what it says of it."""
+    found = axe.Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+    grave = [rule for rule in found if rule["impact"] in ("serious", "critical")]
+    return [
+        f"{rule['id']}: {node['html'][:160]} {node['any'][0]['message'] if node['any'] else ''}"
+        for rule in grave
+        for node in rule["nodes"]
+    ]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_axe_finds_nothing_serious_on_any_page(app, page, language):
+    address, _ = app
+    found = {}
+    for _, name, _ in PAGES:
+        page.goto(f"{address}/{name}?language={language}")
+        page.wait_for_selector("[data-testid='stMain'] [data-testid='stHeading']", timeout=PATIENCE)
+        page.wait_for_selector("[data-testid='stApp'][data-test-script-state='notRunning']", timeout=PATIENCE)
+        found[name] = findings(page)
+    assert {name: said for name, said in found.items() if said} == {}
