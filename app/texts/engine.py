@@ -215,4 +215,15 @@ EN = {
     "One learning rate for both batch sizes: rate over batch size differs as much as they do, and what is seen is the effect of both together. `rate_batch_experiment` tells them apart.": "One learning rate for both batch sizes: rate over batch size differs as much as they do, and what is seen is the effect of both together.",
     "The learning rate is scaled with the batch, so learning rate over batch size is the same.": "The learning rate is scaled with the batch, so learning rate over batch size is the same.",
     "The largest eigenvalue of {n} of {all} points is not settled to 5 %.": "The largest eigenvalue of {n} of {all} points is not settled to 5 %.",
+    # what a slice can't show
+    "Of {all} directions the picture shows {dims}, holds {listed}, and curves at most {share} as much as the sharpest one: a way down, a wall or another basin outside them does not show in it.": "Of {all} directions the picture shows {dims}, holds {listed}, and curves at most {share} as much as the sharpest one: a way down, a wall or another basin outside them does not show in it.",
+    "Of {all} directions the picture shows {dims}, holds {listed}: a way down, a wall or another basin outside them does not show in it.": "Of {all} directions the picture shows {dims}, holds {listed}: a way down, a wall or another basin outside them does not show in it.",
+    "{a} of the gradient, {b} of the room it has for {many} and {c} of the way of the training": "{a} of the gradient, {b} of the room it has for {many} and {c} of the way of the training",
+    "{a} of the gradient and {b} of the room it has for {many}": "{a} of the gradient and {b} of the room it has for {many}",
+    "{a} of the gradient and {c} of the way of the training": "{a} of the gradient and {c} of the way of the training",
+    "{a} of the gradient": "{a} of the gradient",
+    "the {n} sharpest eigenvectors": "the {n} sharpest eigenvectors",
+    "the sharpest eigenvector": "the sharpest eigenvector",
+    "an unknown share": "an unknown share",
+    "less than 0.01 %": "less than 0.01 %",
 }

@@ -211,4 +211,15 @@ KO = {
     "One learning rate for both batch sizes: rate over batch size differs as much as they do, and what is seen is the effect of both together. `rate_batch_experiment` tells them apart.": "두 배치 크기의 학습률이 같습니다: 학습률/배치도 그만큼 다르므로, 보이는 것은 둘을 합친 효과입니다.",
     "The learning rate is scaled with the batch, so learning rate over batch size is the same.": "학습률이 배치에 비례하므로 학습률/배치가 같습니다.",
     "The largest eigenvalue of {n} of {all} points is not settled to 5 %.": "점 {all}개 중 {n}개의 가장 큰 고유값이 5 % 안으로 정해지지 않았습니다.",
+    # what a slice can't show
+    "Of {all} directions the picture shows {dims}, holds {listed}, and curves at most {share} as much as the sharpest one: a way down, a wall or another basin outside them does not show in it.": "그림은 방향 {all}개 중 {dims}개를 보여 주고, {listed}를 담으며, 가장 날카로운 방향의 많아야 {share}만큼 휩니다. 그 밖에 있는 내려가는 길, 벽, 다른 분지는 보이지 않습니다.",
+    "Of {all} directions the picture shows {dims}, holds {listed}: a way down, a wall or another basin outside them does not show in it.": "그림은 방향 {all}개 중 {dims}개를 보여 주고 {listed}를 담습니다. 그 밖에 있는 내려가는 길, 벽, 다른 분지는 보이지 않습니다.",
+    "{a} of the gradient, {b} of the room it has for {many} and {c} of the way of the training": "그래디언트의 {a}, {many}에 줄 수 있는 자리의 {b}, 학습의 길의 {c}",
+    "{a} of the gradient and {b} of the room it has for {many}": "그래디언트의 {a}, {many}에 줄 수 있는 자리의 {b}",
+    "{a} of the gradient and {c} of the way of the training": "그래디언트의 {a}, 학습의 길의 {c}",
+    "{a} of the gradient": "그래디언트의 {a}",
+    "the {n} sharpest eigenvectors": "가장 날카로운 고유벡터 {n}개",
+    "the sharpest eigenvector": "가장 날카로운 고유벡터",
+    "an unknown share": "알 수 없는 몫",
+    "less than 0.01 %": "0.01 % 미만",
 }

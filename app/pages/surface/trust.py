@@ -10,7 +10,7 @@ import streamlit as st
 
 from app import widgets
 from app.pages.surface import charts
-from app.texts import texts
+from app.texts import from_engine, texts
 from app.widgets.jobs import POLL_SECONDS, status
 from app.work import jobs
 
@@ -57,7 +57,7 @@ def _measured() -> None:
 def draw(trust: Any) -> None:
     """Draw the sentence, the shares, the curvatures and the band of other draws."""
     text = texts(PAGE)
-    st.markdown(f"**{trust.sentence}**")
+    st.markdown(f"**{from_engine(trust.sentence)}**")
     shares, curvatures = share_table(trust), curvature_table(trust)
     left, right = st.columns(2)
     with left:
