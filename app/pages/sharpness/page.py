@@ -11,7 +11,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from app import widgets
 from app.catalog import PointSpec
-from app.pages.sharpness import batch, charts
+from app.pages.sharpness import batch, charts, reference
 from app.pages.sharpness.batch import short
 from app.texts import texts
 from app.work import jobs
@@ -108,6 +108,7 @@ def draw(result: Any) -> None:
     table = numbers(results)
     widgets.show_table(table)
     st.caption(text("bound_note"))
+    reference.block(job, result)
     widgets.settings_line(result, rho=result.settings.get("rho"))
     widgets.take_along(PAGE, result, drawn[0] if drawn else None, table=table, name="sharpness", pin=label)
 

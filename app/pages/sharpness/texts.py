@@ -100,6 +100,19 @@ EN = {
     "row": "Measure",
     "bound_note": "The worst case is the largest rise that was *measured* inside the ball, so the true maximum is at "
     "least that. A ring marks ρ on its curve; bars are two standard errors, for λmax its residual.",
+    # among reference networks
+    "reference": "Flat or sharp? Among reference networks",
+    "reference.help": "Trains {count} networks of this architecture on these images until they have this model's loss: batches of 16 "
+    "and of 256, three seeds each. Each is measured as the model was. Takes a minute or more.",
+    "reference.run": "Train and compare",
+    "reference.job": "Reference networks for {model}",
+    "reference.flat": "Flat: by every measure flatter than all reference networks.",
+    "reference.sharp": "Sharp: by every measure sharper than all reference networks.",
+    "reference.between": "Neither: by some measure it lies among the reference networks.",
+    "reference.rank": "{measure}: {flatter} of {count} reference networks are flatter.",
+    "reference.label": "batch {batch}, seed {seed}",
+    "reference.note": "Six networks are a yardstick, not a distribution: the answer says where this model stands among them, and "
+    "nothing about how well it generalises.",
     # experiment
     "batch.architecture": "Architecture",
     "batch.small": "Small batch",

@@ -95,6 +95,17 @@ KO = {
     "no_prior": "없음: 사전 분포가 예제를 보았습니다",
     "row": "척도",
     "bound_note": "최악의 경우는 공 안에서 실제로 *잰* 가장 큰 상승이므로 참 최댓값은 그 이상입니다. 고리는 곡선 위의 ρ를 나타냅니다. 막대는 표준오차의 두 배, λmax에서는 잔차입니다.",
+    # among reference networks
+    "reference": "평탄한가, 날카로운가? 기준 신경망들 사이에서",
+    "reference.help": "이 아키텍처의 신경망 {count}개를 이 이미지들로, 이 모델과 같은 손실에 이를 때까지 학습합니다: 배치 16과 256, 시드 셋씩. 저마다 모델과 똑같이 잽니다. 1분 넘게 걸립니다.",
+    "reference.run": "학습하고 비교하기",
+    "reference.job": "{model}의 기준 신경망",
+    "reference.flat": "평탄함: 모든 척도에서 모든 기준 신경망보다 평탄합니다.",
+    "reference.sharp": "날카로움: 모든 척도에서 모든 기준 신경망보다 날카롭습니다.",
+    "reference.between": "어느 쪽도 아님: 어떤 척도에서는 기준 신경망들 사이에 있습니다.",
+    "reference.rank": "{measure}: 기준 신경망 {count}개 중 {flatter}개가 더 평탄합니다.",
+    "reference.label": "배치 {batch}, 시드 {seed}",
+    "reference.note": "신경망 여섯 개는 잣대이지 분포가 아닙니다. 이 모델이 그 사이 어디에 있는지만 말하고, 일반화에 대해서는 말하지 않습니다.",
     # experiment
     "batch.architecture": "아키텍처",
     "batch.small": "작은 배치",
