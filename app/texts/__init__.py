@@ -118,7 +118,8 @@ def _said(words: str, lang: str) -> str:
         found = pattern.fullmatch(words)
         if found:
             return sentence.format(**{name: _said(part, lang) for name, part in found.groupdict().items()})
-    return words
+    parts = words.split("; ")
+    return "; ".join(_said(part, lang) for part in parts) if len(parts) > 1 else words
 
 
 @lru_cache(maxsize=len(LANGUAGES))
@@ -127,7 +128,7 @@ def _sentences(lang: str) -> list[tuple[re.Pattern[str], str]]:
     table = _table("engine", lang)
     closed = sorted(table, key=lambda key: len(re.sub(r"{\w+}", "", key)), reverse=True)
     return [
-        (re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>.+?)", re.escape(key)), re.DOTALL), table[key]) for key in closed
+        (re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^;]+?)", re.escape(key)), re.DOTALL), table[key]) for key in closed
     ]
 
 

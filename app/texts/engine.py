@@ -6,7 +6,6 @@ shown as it is.
 
 EN = {
     # what holds others
-    "{one}; {two}": "{one}; {two}",
     "{name}: {rest}": "{name}: {rest}",
     # kinds of uncertainty
     "stderr": "stderr",
@@ -226,4 +225,16 @@ EN = {
     "the sharpest eigenvector": "the sharpest eigenvector",
     "an unknown share": "an unknown share",
     "less than 0.01 %": "less than 0.01 %",
+    # what a saddle is
+    "One direction curves down: distance grows by the factor 1 + ηλ at each step.": "One direction curves down: distance grows by the factor 1 + ηλ at each step.",
+    "The Hessian is zero; three valleys leave at third order, so leaving takes a time like 1/r.": "The Hessian is zero; three valleys leave at third order, so leaving takes a time like 1/r.",
+    "No eigenvalue is negative; the way out opens at fourth order, so leaving takes a time like 1/r².": "No eigenvalue is negative; the way out opens at fourth order, so leaving takes a time like 1/r².",
+    "The gradient vanishes and at least one eigenvalue is negative.": "The gradient vanishes and at least one eigenvalue is negative.",
+    "No saddle of index {index} was found. This is the closest point, and its gradient norm {norm} or its spectrum says why it is not one.": "No saddle of index {index} was found. This is the closest point, and its gradient norm {norm} or its spectrum says why it is not one.",
+    "The weights into and out of these units are 0, so every example's gradient for them is 0: minibatch noise has nothing to act on.": "The weights into and out of these units are 0, so every example's gradient for them is 0: minibatch noise has nothing to act on.",
+    "All weights are 0 but the last bias, which is set to its best value.": "All weights are 0 but the last bias, which is set to its best value.",
+    # what was measured on what
+    "tanh network {shape}": "tanh network {shape}",
+    "digits {classes} pooled to {n} features": "digits {classes} pooled to {n} features",
+    "none in the model": "none in the model",
 }

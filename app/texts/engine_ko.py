@@ -2,7 +2,6 @@
 
 KO = {
     # what holds others
-    "{one}; {two}": "{one}; {two}",
     "{name}: {rest}": "{name}: {rest}",
     # kinds of uncertainty
     "stderr": "표준오차",
@@ -222,4 +221,16 @@ KO = {
     "the sharpest eigenvector": "가장 날카로운 고유벡터",
     "an unknown share": "알 수 없는 몫",
     "less than 0.01 %": "0.01 % 미만",
+    # what a saddle is
+    "One direction curves down: distance grows by the factor 1 + ηλ at each step.": "한 방향이 아래로 휩니다: 거리가 걸음마다 1 + ηλ배가 됩니다.",
+    "The Hessian is zero; three valleys leave at third order, so leaving takes a time like 1/r.": "헤시안이 0입니다. 세 골짜기가 3차로 떠나므로 떠나는 데 1/r만큼 걸립니다.",
+    "No eigenvalue is negative; the way out opens at fourth order, so leaving takes a time like 1/r².": "음의 고유값이 없습니다. 나가는 길이 4차에서 열리므로 떠나는 데 1/r²만큼 걸립니다.",
+    "The gradient vanishes and at least one eigenvalue is negative.": "그래디언트가 0이고 음의 고유값이 하나 이상 있습니다.",
+    "No saddle of index {index} was found. This is the closest point, and its gradient norm {norm} or its spectrum says why it is not one.": "지수 {index}의 안장점을 찾지 못했습니다. 이것이 가장 가까운 점이고, 왜 안장점이 아닌지는 그래디언트 노름 {norm}이나 스펙트럼이 말해 줍니다.",
+    "The weights into and out of these units are 0, so every example's gradient for them is 0: minibatch noise has nothing to act on.": "이 유닛들로 들어오고 나가는 가중치가 0이라 모든 예제에서 그 그래디언트가 0입니다: 미니배치 노이즈가 작용할 데가 없습니다.",
+    "All weights are 0 but the last bias, which is set to its best value.": "마지막 편향만 가장 좋은 값이고 나머지 가중치는 모두 0입니다.",
+    # what was measured on what
+    "tanh network {shape}": "tanh 신경망 {shape}",
+    "digits {classes} pooled to {n} features": "손글씨 숫자 {classes}, 특징 {n}개로 평균",
+    "none in the model": "모델에 없음",
 }

@@ -10,7 +10,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from app.state import key
-from app.texts import from_engine, plain, texts
+from app.texts import from_engine, plain, said, texts
 
 _SETTINGS = (
     "model", "data", "n_examples", "batch_norm", "normalization", "loss", "precision", "bfloat16_deviation",
@@ -84,10 +84,10 @@ def settings_line(result: Any, **more: Any) -> None:
     text = texts("common")
     settings = {**(getattr(result, "settings", None) or {}), **more}
     if settings.get("data") and settings.get("split"):
-        settings["data"] = f"{settings['data']} ({settings['split']})"
+        settings["data"] = f"{said(settings['data'])} ({settings['split']})"
     if settings.get("batch_norm_chosen_by") == "auto":
         settings["batch_norm"] = text("setting.batch_norm.auto", value=settings["batch_norm"])
-    words = {name: plain(value) if isinstance(value, str) else value for name, value in settings.items()}
+    words = {name: plain(said(value)) if isinstance(value, str) else value for name, value in settings.items()}
     parts = [text(f"setting.{name}", value=words[name]) for name in _SETTINGS if words.get(name) is not None]
     if parts:
         st.caption(" · ".join(parts))

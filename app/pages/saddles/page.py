@@ -12,7 +12,7 @@ import streamlit as st
 
 from app import widgets
 from app.pages.saddles import charts
-from app.texts import plain, said, texts
+from app.texts import from_engine, said, texts
 from app.widgets.cost import timed
 from app.widgets.jobs import duration
 from app.work import jobs
@@ -149,7 +149,7 @@ def draw(result: Any) -> None:
     """Draw a partial or final result; runs in a fragment."""
     text = texts(PAGE)
     if not result.saddle["found"]:
-        st.warning(text("not_found.help", note=plain(result.saddle["note"])), title=text("not_found"))
+        st.warning(text("not_found.help", note=from_engine(result.saddle["note"])), title=text("not_found"))
         draw_saddle(result)
         return
     drawn = []
@@ -247,7 +247,7 @@ def draw_saddle(result: Any) -> None:
     if len(values) > 2:
         widgets.show_chart(charts.spectrum(result))
     if saddle["found"]:
-        st.caption(plain(saddle["note"]))
+        st.caption(from_engine(saddle["note"]))
     if saddle["kind"] == "strict":
         st.caption(text("strict.found", found=saddle["n_found"], starts=saddle["n_starts"]))
     if saddle["kind"] == "embedding":

@@ -94,7 +94,7 @@ KO = {
     "unstable": "큰 걸음 10η = {step:.3g}은 안정 한계 2/λ₊ = {limit:.3g}을 넘습니다. 가장 가파른 모드를 가로질러 가라앉지 않고 튑니다.",
     "diverged": "{names}: 학습의 {share}가 발산했습니다. 떠나지 않은 것으로 셉니다.",
     "not_found": "안장점을 찾지 못했습니다",
-    "not_found.help": "엔진의 메시지(영어): {note} 탐색의 시작점이나 단계를 늘리거나 L2를 바꾸세요.",
+    "not_found.help": "{note} 탐색의 시작점이나 단계를 늘리거나 L2를 바꾸세요.",
     "metric.loss": "손실",
     "metric.gradient": "그래디언트 노름",
     "metric.index": "음의 고유값",
