@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from driving import FLAGS, browser_path, running_app
 
 PAGES = (
-    "home", "known", "workbench", "surface", "stationary", "sharpness", "connectivity", "averaging", "escape",
+    "home", "tour", "known", "workbench", "surface", "stationary", "sharpness", "connectivity", "averaging", "escape",
     "architectures", "runs",
 )  # fmt: skip
 APP = "[data-testid='stApp']"
