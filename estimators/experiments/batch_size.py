@@ -243,7 +243,7 @@ def train_and_measure(
     measuring: SharpnessEstimator,
     on_progress: OnProgress,
 ) -> list[dict[str, Any]]:
-    """Train one network to the target and measure it; gives one row."""
+    """Train one network to the target and measure it; gives one row, without curvature where the loss is not finite."""
     trained, epochs, reached = train_to_loss(
         model,
         data,
@@ -253,10 +253,13 @@ def train_and_measure(
         device=measuring.device,
         **training,
     )
-    fitted = measuring.fit(trained, data, initial=model, on_progress=subprogress(on_progress, 0.6, 1.0))
-    found = cast(SharpnessResult, fitted.result_)
-    settings = ("loss", "batch_size", "device", "precision", "batch_norm")
-    other = Landscape(trained, data, **{name: getattr(measuring, name) for name in settings}).on(held_out)
+    settings = {name: getattr(measuring, name) for name in ("loss", "batch_size", "device", "precision", "batch_norm")}
+    land = Landscape(trained, data, **settings)
+    found = SharpnessResult(loss=land.loss(), accuracy=land.accuracy())
+    if np.isfinite(found.loss):  # a run that diverged is a row too, with a loss and without a curvature
+        fitted = measuring.fit(trained, data, initial=model, on_progress=subprogress(on_progress, 0.6, 1.0))
+        found = cast(SharpnessResult, fitted.result_)
+    other = land.on(held_out)
     there = other.evaluate(other.theta[None], [[1.0]])
     held_loss, held_accuracy = float(there.losses[0]), float(there.accuracies[0])
     correct = []

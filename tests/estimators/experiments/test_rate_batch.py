@@ -98,6 +98,17 @@ def test_the_grid_is_trained_measured_and_resumed(tmp_path):
     np.testing.assert_equal(Result.load(result.save(tmp_path / "grid.npz")).claims, result.claims)
 
 
+def test_a_run_that_diverges_is_a_row_without_curvature():
+    gen = torch.Generator().manual_seed(0)
+    data = load_data((torch.randn(32, 4, generator=gen), torch.arange(32) % 2))
+    result = rate_batch_experiment(
+        lambda seed: nn.Linear(4, 2), data, data, batches=(8, 32), ratios=(1e-3, 1e37), n_seeds=1, epochs=3
+    )
+    wild = [row for row in result.rows if row["ratio"] > 1]
+    assert not any(row["reached"] for row in wild) and np.isnan([row["lambda_max"] for row in wild]).all()
+    assert "batch 8, rate/batch 1e+37 (1)" in result.notes[0]
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
