@@ -29,6 +29,7 @@ PAGES = (
     ("start", "home", ":material/landscape:"),
     ("start", "tour", ":material/tour:"),
     ("start", "known", ":material/fact_check:"),
+    ("start", "lecture", ":material/school:"),
     ("start", "workbench", ":material/construction:"),
     ("measure", "surface", ":material/terrain:"),
     ("measure", "stationary", ":material/adjust:"),

@@ -158,10 +158,15 @@ def judge_pairs(
     rows: Sequence[Row], quantities: Sequence[Quantity], treated: str, control: str, confidence: float
 ) -> list[Row]:
     """Judge each quantity by the differences between two groups, over the seeds that have both."""
-    sides = [{row["seed"]: row for row in rows if row["group"] == group} for group in (treated, control)]
-    pairs = [(sides[0][seed], row) for seed, row in sides[1].items() if seed in sides[0]]
+    pairs = pairs_of(rows, treated, control)
     judged = adjust([compare_rows(pairs, q, confidence) for q in quantities], 1 - confidence)
     return [{"key": q.key, "claimed": q.claimed, **asdict(v)} for q, v in zip(quantities, judged, strict=True)]
+
+
+def pairs_of(rows: Sequence[Row], treated: str, control: str) -> list[tuple[Row, Row]]:
+    """Pair the runs of two groups by their seeds, the treated one first."""
+    sides = [{row["seed"]: row for row in rows if row["group"] == group} for group in (treated, control)]
+    return [(sides[0][seed], row) for seed, row in sides[1].items() if seed in sides[0]]
 
 
 def compare_rows(pairs: Sequence[tuple[Row, Row]], q: Quantity, confidence: float) -> PairedComparison:

@@ -107,6 +107,9 @@ class WidthSweep(ParallelEstimator):
         Trainings of each width; barriers are measured between neighbouring seeds.
     epochs : int, default=8
         Training budget.
+    stop_at_loss : float or None, default=None
+        End a training once its training loss is this low, to compare minima of equal loss; `epochs` is then the most it
+        may take, and how easy training is shows in the epochs it took.
     zero_level : float, default=0.01
         Training loss (nats) up to which a seed counts as at zero.
     n_points : int, default=11
@@ -136,6 +139,7 @@ class WidthSweep(ParallelEstimator):
     factors: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
     n_seeds: int = 3
     epochs: int = 8
+    stop_at_loss: float | None = None
     zero_level: float = 0.01
     n_points: int = 11
     align: str | None = "weights"
@@ -144,6 +148,7 @@ class WidthSweep(ParallelEstimator):
         "factors": [tuple, list],
         "n_seeds": [Interval(Integral, 1, None, closed="left")],
         "epochs": [Interval(Integral, 1, None, closed="left")],
+        "stop_at_loss": [Interval(Real, 0, None, closed="neither"), None],
         "zero_level": [Interval(Real, 0, None, closed="left")],
         "n_points": [Interval(Integral, 3, None, closed="left")],
         "align": [str, None],
@@ -220,7 +225,7 @@ class WidthSweep(ParallelEstimator):
                 Task(
                     variant=variant,
                     seed=self.random_state + number,
-                    training=variant.settings(epochs=self.epochs),
+                    training=variant.settings(epochs=self.epochs, stop_at_loss=self.stop_at_loss),
                     data=data,
                     held_out=held_out,
                     options=self._options(),
@@ -267,7 +272,7 @@ class WidthSweep(ParallelEstimator):
             table=rows,
             barriers=list(barriers),
             summary=summary,
-            claims=judge_width(rows, summary),
+            claims=judge_width(rows, summary, "train_loss" if self.stop_at_loss is None else "epochs_run"),
             settings=describe_settings(self.get_params(), data, architecture=architecture),
         )
 
@@ -312,18 +317,20 @@ def summarise_widths(rows: Sequence[Row], barriers: Sequence[Row], zero_level: f
     return summary
 
 
-def judge_width(rows: Sequence[Row], summary: Sequence[Row]) -> list[Row]:
+def judge_width(rows: Sequence[Row], summary: Sequence[Row], effort: str = "train_loss") -> list[Row]:
     """Judge the lecture's statements on over-parameterisation by their trend with the width.
 
-    Training loss is ranked over runs. Barriers and the spread of the accuracy are ranked over widths, because pairs
-    that share a network and the parts of one standard deviation are not independent; and only over widths that fit
-    the training examples about as well as the best (mean accuracy within `COMPARABLE`): a network that did not train
-    is at no minimum that could be joined to another, or perform like it.
+    The effort of training is ranked over runs. Barriers and the spread of the accuracy are ranked over widths, because
+    pairs that share a network and the parts of one standard deviation are not independent; and only over widths that
+    fit the training examples about as well as the best (mean accuracy within `COMPARABLE`): a network that did not
+    train is at no minimum that could be joined to another, or perform like it.
 
     Parameters
     ----------
     rows, summary : sequence of dict
         As in `WidthSweepResult`.
+    effort : {"train_loss", "epochs_run"}, default="train_loss"
+        What is smaller where training is easy: the loss after one number of epochs, or the epochs to one loss.
 
     Returns
     -------
@@ -336,8 +343,8 @@ def judge_width(rows: Sequence[Row], summary: Sequence[Row]) -> list[Row]:
         for line in summary
         if line["train_accuracy"] is not None and line["train_accuracy"] >= max(reached) - COMPARABLE
     ]
-    sources = {"train_loss": rows, "barrier": at_minima, "held_out_accuracy_spread": at_minima}
-    found = [_trend(sources[quantity], quantity, claimed) for _, _, (quantity, claimed), _ in CLAIMS]
+    asked = [(effort if quantity == "train_loss" else quantity, claimed) for _, _, (quantity, claimed), _ in CLAIMS]
+    found = [_trend(rows if quantity == effort else at_minima, quantity, claimed) for quantity, claimed in asked]
     return [
         {
             "key": key,
@@ -346,14 +353,14 @@ def judge_width(rows: Sequence[Row], summary: Sequence[Row]) -> list[Row]:
             "verdict": verdict.verdict,
             "measurements": [{"measure": quantity, "claimed": claimed, **plain(verdict)}],
         }
-        for (key, section, (quantity, claimed), statement), verdict in zip(CLAIMS, adjust(found), strict=True)
+        for (key, section, _, statement), (quantity, claimed), verdict in zip(CLAIMS, asked, adjust(found), strict=True)
     ]
 
 
 def _trend(source: Sequence[Row], quantity: str, claimed: str) -> Verdict:
     kept = [row for row in source if row[quantity] is not None]
     found = judge_trend([row["factor"] for row in kept], [row[quantity] for row in kept], claimed)
-    if quantity != "train_loss" and len(kept) < 4:
+    if quantity not in ("train_loss", "epochs_run") and len(kept) < 4:
         reason = "fewer than four widths fit the training examples about as well as the best"
         return replace(found, verdict=NOT_COMPARABLE, reason=reason)
     return found

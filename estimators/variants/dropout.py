@@ -31,16 +31,28 @@ def _set_head_rate(model: Any, p: float) -> None:
         model.drop_rate = p
 
 
+def _set_inner_rate(model: nn.Module, p: float) -> None:
+    inner = [block for block in model.modules() if isinstance(block, BasicBlock | Bottleneck)]
+    if p and not inner:
+        raise ValueError(
+            f"inside must be 0 for a network without blocks of a ResNet, got {p!r} for {type(model).__name__!r}. "
+            "Choose a ResNet."
+        )
+    for block in inner:
+        if p or isinstance(block.drop_block, nn.Dropout2d):
+            block.drop_block = nn.Dropout2d(p).train(block.training) if p else nn.Identity()
+
+
 def _path_rates(model: nn.Module, blocks: list[nn.Module], rate: float) -> list[float]:
     if type(model).__name__ == "EfficientNet":  # timm stops one step short of the full rate here
         return [rate * i / len(blocks) for i in range(len(blocks))]
     return cast(list[float], calculate_drop_path_rates(rate, len(blocks)))
 
 
-def with_dropout(model: nn.Module, p: float = 0.3, drop_path: float = 0.0) -> nn.Module:
-    """Drop features before the classifier, and whole residual branches, while training.
+def with_dropout(model: nn.Module, p: float = 0.3, drop_path: float = 0.0, inside: float = 0.0) -> nn.Module:
+    """Drop features before the classifier, whole residual branches, and channels inside the blocks, while training.
 
-    The same as timm's `drop_rate=p, drop_path_rate=drop_path`. Neither acts when a landscape is measured.
+    The first two are timm's `drop_rate=p, drop_path_rate=drop_path`. None acts when a landscape is measured.
 
     Parameters
     ----------
@@ -51,6 +63,9 @@ def with_dropout(model: nn.Module, p: float = 0.3, drop_path: float = 0.0) -> nn
     drop_path : float, default=0.0
         Share of examples for which the last block's branch is dropped, rising linearly from 0 in the first
         block (stochastic depth, Huang et al., 2016). 0 switches stochastic depth off.
+    inside : float, default=0.0
+        Share of the channels that is dropped inside every block of a ResNet, after its first norm (Tompson et al.,
+        2015).
 
     Returns
     -------
@@ -60,12 +75,15 @@ def with_dropout(model: nn.Module, p: float = 0.3, drop_path: float = 0.0) -> nn
     Raises
     ------
     ValueError
-        For a rate outside [0, 1), a network without timm's rates, or `drop_path` without residual sums.
+        For a rate outside [0, 1), a network without timm's rates, `drop_path` without residual sums, or `inside`
+        without blocks of a ResNet.
     """
     _check_rate("p", p)
     _check_rate("drop_path", drop_path)
+    _check_rate("inside", inside)
     changed = private_copy(model)
     _set_head_rate(changed, p)
+    _set_inner_rate(changed, inside)
     blocks = [m for m in changed.modules() if hasattr(m, "drop_path") or hasattr(m, "drop_path1")]
     if drop_path and not (blocks and residual_sums(model)):
         raise ValueError(

@@ -1,0 +1,1 @@
+"""The lecture: its claims, how each is tested, and what was measured."""

@@ -1,0 +1,267 @@
+"""The experiments that test the lecture's claims: how each is run on a network of one's own, and what it says.
+
+Every study takes the same things and judges its result by claim, so that a script or a page runs any of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from ..core.evidence.verdicts import NOT_CLEAR, NOT_SUPPORTED, SUPPORTED, Verdict
+from ..curvature import MinimumProbabilityResult, random_critical_points
+from ..results import Result
+from .arms import Subject
+from .claims import Asked, Measurement, judge_ranks, judge_together
+from .connectivity_cases import CasesResult, ConnectivityCases
+from .connectivity_cases import judge as judge_cases
+from .elements import (
+    dropout_experiment,
+    judge_dropout,
+    judge_norm,
+    judge_skips,
+    norm_rate_experiment,
+    skips_depth_experiment,
+)
+from .negative_curvature import judge_curvature, negative_curvature_experiment
+from .rate_batch import RateBatchResult, rate_batch_experiment
+from .rate_batch import judge as judge_grid
+from .saddle_escape import judge_saddles, saddle_escape_experiment
+from .sam_swa import judge_corners, sam_swa_experiment
+from .shifted_data import judge_shifts, shifted_data_experiment
+from .width_sweep import WidthSweep, WidthSweepResult, judge_width
+
+Judgement = dict[str, list[Measurement]]
+
+
+@dataclass(frozen=True)
+class Study:
+    """One experiment behind several claims.
+
+    Attributes
+    ----------
+    title : str
+        In a few words.
+    run : callable
+        ``run(subject, *, n_seeds, memory, on_progress, on_partial) -> Result``.
+    judge : callable
+        ``judge(result) -> {claim: measurements}``, from the result's single runs by the rules of today.
+    n_seeds : int
+        Seeds of the design.
+    own_network : bool, default=True
+        Whether it is run on the subject's network; the others have networks or matrices of their own.
+    architecture : str, default="test_resnet"
+        What it is run on here.
+
+    Examples
+    --------
+    >>> from estimators.experiments import STUDIES
+    >>> STUDIES["rate_batch"].n_seeds, STUDIES["random_matrices"].own_network
+    (5, False)
+    """
+
+    title: str
+    run: Callable[..., Result]
+    judge: Callable[[Any], Judgement]
+    n_seeds: int
+    own_network: bool = True
+    architecture: str = "test_resnet"
+
+
+# ---- random matrices ----
+
+DIMENSIONS = (1, 2, 3, 4, 5)
+FLIPPED = 4  # dimension at which the coin flips are tested
+FACTOR = 2.0
+
+
+def _random_matrices(_: Subject, *, n_seeds: int, memory: Any, **reports: Any) -> Result:
+    return random_critical_points(DIMENSIONS, n_samples=n_seeds * 20_000, **reports)
+
+
+def judge_matrices(result: MinimumProbabilityResult) -> Judgement:
+    """Hold the share of positive definite matrices against 1 in 2ᵈ."""
+    asked: list[Asked] = []
+    for i, d in enumerate(result.dimensions):
+        hits, n, flips = int(result.n_minima[i]), int(result.n_samples[i]), 0.5 ** int(d)
+        low, high = float(result.low[i]), float(result.high[i])
+        if d > 1:
+            p = float(stats.binomtest(hits, n, flips).pvalue)
+            rare = SUPPORTED if p < 0.05 and hits / n < flips else NOT_SUPPORTED if p < 0.05 else NOT_CLEAR
+            verdict = Verdict(rare, f"{hits} of {n}, 1 in 2ᵈ is {flips:.3g}", hits / n, low, high, (n, n), "share", p=p)
+            asked.append(("minimum_rare", f"share of minima in {d} dimensions against {flips:.3g}", "smaller", verdict))
+        if d == FLIPPED:
+            inside, outside = (
+                flips / FACTOR < low and high < flips * FACTOR,
+                high < flips / FACTOR or low > flips * FACTOR,
+            )
+            same = SUPPORTED if inside else NOT_SUPPORTED if outside else NOT_CLEAR
+            numbers = (v / flips for v in (hits / n, low, high))
+            verdict = Verdict(
+                same, f"the interval against a factor of {FACTOR:g} either way", *numbers, (n, n), "ratio"
+            )
+            asked.append(("coin_flips", f"share of minima in {d} dimensions over {flips:.3g}", "equal", verdict))
+    return judge_together(asked)
+
+
+# ---- the grid of rate and batch ----
+
+
+def _rate_batch(subject: Subject, *, n_seeds: int, **options: Any) -> Result:
+    sizes = [size for size in (16, 64, 512) if size <= len(subject.data)]
+    ratios = tuple(0.05 / size for size in (512, 64, 16))
+    return rate_batch_experiment(
+        subject.model, subject.data, subject.held_out, batches=sizes, ratios=ratios, n_seeds=n_seeds, **options
+    )
+
+
+_CONTRASTS = {
+    "ratio": "smallest ratio against largest, at equal batch size",
+    "batch": "largest batch against smallest, at equal ratio",
+    "both": "largest batch against smallest, at one rate",
+}
+_QUANTITIES = {"lambda_max": "λ_max", "trace": "trace", "average_sharpness": "average rise"}
+
+
+def judge_rate_batch(result: RateBatchResult) -> Judgement:
+    """Give the rows of the grid's contrasts by claim, and the ranks over its cells."""
+    claims, _ = judge_grid(result.rows, result.batches, result.ratios)
+    found: Judgement = {}
+    for row in claims:
+        contrast, curved = row["contrast"], row["key"] in _QUANTITIES
+        claim = {
+            ("ratio", True): "ratio_decides",
+            ("batch", True): "ratio_decides",
+            ("ratio", False): "ratio_generalises",
+            ("both", True): "large_batch_sharp",
+            ("both", False): "small_batch_generalises",
+        }.get((contrast, curved))
+        if claim is not None:
+            what = f"{_QUANTITIES.get(row['key'], 'held-out accuracy')}: {_CONTRASTS[contrast]}"
+            kind = "ratio" if row["ratio"] else "difference"
+            numbers = {k: row[k] if np.isfinite(row[k]) else None for k in ("effect", "low", "high", "p")}
+            words = {k: row[k] for k in ("claimed", "verdict", "reason", "n")}
+            found.setdefault(claim, []).append(Measurement(what=what, kind=kind, **words, **numbers))
+    return found | judge_together(_ranks(result))
+
+
+def _ranks(result: RateBatchResult) -> list[Asked]:
+    """Rank the cells of the grid by λ_max, and by what it is said to go with."""
+    good = [row for row in result.rows if row["reached"]]
+    cells = [(row["batch_size"], row["ratio"]) for row in good]
+    columns = {k: np.array([row[k] for row in good]) for k in ("lambda_max", "average_sharpness", "held_out_accuracy")}
+    asked = (
+        ("flat_generalises", "held_out_accuracy", "λ_max, with held-out accuracy", "smaller"),
+        ("flat_tolerates", "average_sharpness", "λ_max, with the average rise", "larger"),
+    )
+    return [
+        (claim, what, claimed, judge_ranks(columns["lambda_max"], columns[key], claimed, units=cells))
+        for claim, key, what, claimed in asked
+    ]
+
+
+# ---- paths ----
+
+
+def _cases(subject: Subject, *, n_seeds: int, memory: Any, **reports: Any) -> Result:
+    cases = ConnectivityCases(n_seeds=n_seeds, joints=("linear", "bezier"), memory=memory)
+    return cases.fit(subject.model, subject.data, held_out=subject.held_out, **reports).result_
+
+
+_CASES = {
+    "same start": "same_start_linear",
+    "different starts": "different_starts_curve",
+    "fine-tuned": "fine_tuned_linear",
+}
+
+
+def judge_connectivity(result: CasesResult) -> Judgement:
+    """Give the verdict on each case; its reason holds the shares of joined pairs."""
+    shares = {(row["case"], row["path"]): row for row in result.summary}
+    found: Judgement = {}
+    for row in judge_cases(result.summary):
+        own = shares[row["case"], row["path"]]
+        what = f"pairs joined ({row['path']}), {row['case']}"
+        words = {"claimed": "more often than not", "verdict": row["verdict"], "reason": row["reason"]}
+        found[_CASES[row["case"]]] = [Measurement(what=what, kind="share", n=own["n"], effect=own["joined"], **words)]
+    return found
+
+
+# ---- widths ----
+
+
+def _widths(subject: Subject, *, n_seeds: int, memory: Any, **reports: Any) -> Result:
+    sweep = WidthSweep(n_seeds=n_seeds, epochs=60, stop_at_loss=0.05, zero_level=0.05, memory=memory)
+    return sweep.fit(subject.architecture, subject.data, held_out=subject.held_out, **reports).result_
+
+
+_WIDTHS = {
+    "width_easy": "epochs to the training loss",
+    "width_connected": "barrier",
+    "width_equal": "spread of accuracy",
+}
+
+
+def judge_widths(result: WidthSweepResult) -> Judgement:
+    """Give the trends with the width by claim."""
+    found: Judgement = {}
+    for claim in judge_width(result.table, result.summary, "epochs_run"):
+        own = claim["measurements"][0]
+        words = {k: own[k] for k in ("claimed", "verdict", "reason", "low", "high", "p", "kind")}
+        row = Measurement(
+            what=f"{_WIDTHS[claim['key']]}, by the width", n=min(own["n"]), effect=own["difference"], **words
+        )
+        found["width_alike" if claim["key"] == "width_equal" else claim["key"]] = [row]
+    return found
+
+
+# ---- all of them ----
+
+
+def _on_networks(function: Callable[..., Result], *data: str) -> Callable[..., Result]:
+    """Call an experiment with the subject's network and those of its examples that are named."""
+
+    def run(subject: Subject, **options: Any) -> Result:
+        return function(subject.model, *(getattr(subject, name) for name in data), **options)
+
+    return run
+
+
+def _saddles(_: Subject, **options: Any) -> Result:
+    return saddle_escape_experiment(**options)
+
+
+STUDIES: dict[str, Study] = {
+    "random_matrices": Study("Random matrices", _random_matrices, judge_matrices, 1, own_network=False),
+    "rate_batch": Study("Rate over batch size", _rate_batch, judge_rate_batch, 5),
+    "escape": Study("Leaving many saddles", _saddles, lambda r: judge_saddles(r.rows), 5, own_network=False),
+    "skips_depth": Study(
+        "Skips and depth", skips_depth_experiment, lambda r: judge_skips(r.rows), 5, architecture="deep_thin_resnet"
+    ),
+    "sam_swa": Study(
+        "SAM and weight averaging",
+        _on_networks(sam_swa_experiment, "data", "held_out"),
+        lambda r: judge_corners(r.rows, r.trajectories),
+        5,
+    ),
+    "negative_curvature": Study(
+        "Negative curvature in training",
+        _on_networks(negative_curvature_experiment, "data"),
+        lambda r: judge_curvature(r.rows),
+        6,
+    ),
+    "shifted_data": Study(
+        "Moved weights and shifted images",
+        _on_networks(shifted_data_experiment, "data", "held_out"),
+        lambda r: judge_shifts(r.rows),
+        2,
+    ),
+    "connectivity_cases": Study("Three cases of connectivity", _cases, judge_connectivity, 6),
+    "norm_rate": Study("Batch norm and the rate", norm_rate_experiment, lambda r: judge_norm(r.rows), 5),
+    "dropout": Study("Dropout in the blocks", dropout_experiment, lambda r: judge_dropout(r.rows), 5),
+    "widths": Study("Width at equal loss", _widths, judge_widths, 3, architecture="thin_resnet"),
+}
