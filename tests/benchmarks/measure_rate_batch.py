@@ -1,25 +1,25 @@
-"""Tell learning rate over batch size and the batch size apart on a grid, over seeds, and write docs/rate-batch.md.
+"""Write docs/rate-batch.md, the grid of learning rate over batch size, from its saved result.
 
-    python -m tests.benchmarks.measure_rate_batch [--seeds 5] [--memory FOLDER]
+    python -m tests.benchmarks.measure_claims rate_batch
+    python -m tests.benchmarks.measure_rate_batch
 
-All cells train `test_resnet` from the same weights on 512 digits to the same training loss. Finished runs are kept in the
-memory folder, so that an interrupted measurement goes on where it was.
+The first trains the grid and saves it, the second judges it by the rules of today and writes its cells and contrasts.
 """
 
 from __future__ import annotations
 
-import argparse
-import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from estimators import load_data
-from estimators.experiments import RateBatchResult, rate_batch_experiment
-from tests.benchmarks.measure_batch_size import TITLES, start
+from estimators import Result
+from estimators.experiments import RateBatchResult
+from estimators.experiments.rate_batch import judge
+from tests.benchmarks.measure_batch_size import TITLES
 
-BATCHES = (16, 64, 512)
-RATIOS = (0.05 / 512, 0.05 / 64, 0.05 / 16)
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+RESULT, OUT = DOCS / "claims" / "rate_batch.npz", DOCS / "rate-batch.md"
 CONTRASTS = {
     "ratio": "smallest ratio against largest, at equal batch size",
     "batch": "largest batch against smallest, at equal ratio",
@@ -72,27 +72,11 @@ def report(result: RateBatchResult, minutes: float) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--memory", default=None)
-    parser.add_argument("--out", type=Path, default=Path("docs/rate-batch.md"))
-    options = parser.parse_args()
-    started = time.process_time()
-    result = rate_batch_experiment(
-        start,
-        load_data("digits", n_samples=512, split="train"),
-        load_data("digits", split="test"),
-        batches=BATCHES,
-        ratios=RATIOS,
-        n_seeds=options.seeds,
-        memory=options.memory,
-        on_partial=lambda found: print(
-            f"{len(found.rows)} runs, {time.process_time() - started:.0f} s, {found.rows[-1]['lambda_max']:.4g}",
-            flush=True,
-        ),
-    )
-    options.out.write_text(report(result, (time.process_time() - started) / 60), encoding="utf-8")
-    print(options.out.read_text(encoding="utf-8"))
+    result = Result.load(RESULT)
+    claims, notes = judge(result.rows, result.batches, result.ratios)
+    judged = replace(result, claims=claims, notes=notes)
+    OUT.write_text(report(judged, result.settings["measured"]["minutes"]), encoding="utf-8")
+    print(OUT.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

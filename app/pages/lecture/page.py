@@ -18,7 +18,7 @@ from app.widgets import Form
 from app.widgets.pickers import architecture_picker
 from app.work import jobs
 
-PAGE = "lecture"
+PAGE, CLAIMS = "lecture", "lecture.claims"
 DESIGN = ("contrast", "equal", "controls", "unit", "test", "smallest", "against")
 NOT_TESTED = "not tested"
 
@@ -40,9 +40,9 @@ class Choice:
 def render() -> None:
     """Draw the page."""
     import estimators  # noqa: F401  the package first: half a module is seen while the warm-up imports it
-    from estimators.experiments import CLAIMS, SECTIONS
+    from estimators import experiments
 
-    text = texts(PAGE)
+    text, sections = texts(PAGE), experiments.SECTIONS
     left, right = widgets.page_header(PAGE, text)
     with left:
         widgets.heading(text("run_on"))
@@ -53,20 +53,20 @@ def render() -> None:
     with right:
         widgets.job_panel(PAGE, draw, empty=text("empty"))
         st.caption(overview())
-        section = Form(PAGE).choice("section", SECTIONS, words=lambda number: f"{number}. {SECTIONS[number]}")
-        for claim in CLAIMS.values():
+        section = Form(PAGE).choice("section", sections, words=lambda number: f"{number}. {text(f'section.{number}')}")
+        for claim in experiments.CLAIMS.values():
             if claim.section == section:
                 show_claim(claim, choice)
 
 
 def overview() -> str:
     """Say how many claims have which verdict."""
-    from estimators.experiments import CLAIMS
+    from estimators import experiments
 
     text, common = texts(PAGE), texts("common")
-    counts = Counter(verdict_here(claim) for claim in CLAIMS.values())
+    counts = Counter(verdict_here(claim) for claim in experiments.CLAIMS.values())
     words = ", ".join(f"{n} {common('verdict.' + verdict)}" for verdict, n in counts.most_common())
-    return text("overview", tested=len(CLAIMS) - counts[NOT_TESTED], count=len(CLAIMS), words=words)
+    return text("overview", tested=counts.total() - counts[NOT_TESTED], count=counts.total(), words=words)
 
 
 def record_of(claim: Any) -> Any:
@@ -88,7 +88,7 @@ def show_claim(claim: Any, choice: Choice) -> None:
     from estimators.experiments import STUDIES
 
     text, record, study = texts(PAGE), record_of(claim), STUDIES.get(claim.experiment)
-    widgets.verdict(verdict_here(claim), claim.says)
+    widgets.verdict(verdict_here(claim), texts(CLAIMS)(claim.key))
     with st.expander(text("claim.more"), icon=":material/science:"):
         st.markdown("\n".join(f"- **{text('design.' + name)}.** {design(claim, name)}" for name in DESIGN))
         if record is not None:
@@ -163,7 +163,7 @@ for claim, rows in study.judge(result).items():
 
 def draw(result: Any) -> None:
     """Draw what the newest run says of each claim it tests; runs in a fragment."""
-    from estimators.experiments import CLAIMS, STUDIES, common_verdict
+    from estimators.experiments import STUDIES, common_verdict
 
     text = texts(PAGE)
     job = jobs.latest(PAGE)
@@ -176,7 +176,7 @@ def draw(result: Any) -> None:
         return
     widgets.heading(text("heading.here", title=study.title))
     for claim, rows in judged.items():
-        widgets.verdict(common_verdict(rows), CLAIMS[claim].says)
+        widgets.verdict(common_verdict(rows), texts(CLAIMS)(claim))
         widgets.show_table(numbers(rows))
     widgets.notes(getattr(result, "notes", ()))
     widgets.settings_line(result)

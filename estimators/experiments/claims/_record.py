@@ -60,8 +60,8 @@ class Measurement:
             effect, kind, units = judged.difference, judged.kind, min(judged.n)
         numbers = {"effect": effect, "low": judged.low, "high": judged.high, "p": judged.p}
         known = {name: float(value) if np.isfinite(value) else None for name, value in numbers.items()}
-        words = {"verdict": judged.verdict, "reason": judged.reason}
-        return cls(what=what, claimed=claimed, kind=kind, n=units, **words, **known)
+        verdict, reason = judged.verdict, judged.reason
+        return cls(what=what, claimed=claimed, verdict=verdict, reason=reason, kind=kind, n=units, **known)
 
     def said(self) -> str:
         """Give the effect and its interval in a few characters; a dash where there is none.
