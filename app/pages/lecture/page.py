@@ -13,7 +13,7 @@ import streamlit as st
 from app import widgets
 from app.catalog import DataSpec
 from app.state import key
-from app.texts import plain, texts
+from app.texts import said, texts
 from app.widgets import Form
 from app.widgets.pickers import architecture_picker
 from app.work import jobs
@@ -114,10 +114,10 @@ def run_here(claim: Any, study: Any, choice: Choice) -> None:
     """Write the button that runs a claim's experiment."""
     text = texts(PAGE)
     label = text("claim.run" if study.own_network else "claim.run_own", title=study.title)
-    said = None if study.own_network else text("claim.run_own.help")
+    hint = None if study.own_network else text("claim.run_own.help")
     ready = choice.ready or not study.own_network
     icon = ":material/play_arrow:"
-    if st.button(label, key=key(PAGE, f"run.{claim.key}"), disabled=not ready, icon=icon, help=said):
+    if st.button(label, key=key(PAGE, f"run.{claim.key}"), disabled=not ready, icon=icon, help=hint):
         start(claim.experiment, choice)
         st.rerun()  # the panel above has been drawn already
 
@@ -194,6 +194,6 @@ def numbers(rows: Sequence[Any]) -> pd.DataFrame:
             text("col.n"): [f"{row.n:,}" for row in rows],
             text("col.effect"): [row.said() for row in rows],
             text("col.verdict"): [common("verdict." + row.verdict) for row in rows],
-            text("col.reason"): [plain(row.reason) for row in rows],
+            text("col.reason"): [said(row.reason) for row in rows],
         }
     )
