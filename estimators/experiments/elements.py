@@ -130,19 +130,19 @@ def judge_norm(rows: Sequence[Row]) -> dict[str, list[Measurement]]:
     """Judge the claims on batch norm: the rate as an interaction, curvature at the largest rate at which both train."""
     both = [r for r in NORM_RATES if all(_train(rows, f"{name}, rate {r:g}") for name in ("norm", "no norm"))]
     lower = [rate for rate in both if rate < NORM_RATES[-1]]
-    what, curvature = (
-        "training loss: what the largest rate adds without norm against with it",
-        "λ_max: norm against none",
-    )
-    allowed: PairedComparison | Verdict = _nothing(
-        "without norm no lower rate trains, so that this is not about the rate"
-    )
+    what = "training loss: what the largest rate adds without norm against with it"
     if lower:
-        sides = [tuple(f"{name}, rate {r:g}" for r in (NORM_RATES[-1], lower[-1])) for name in ("no norm", "norm")]
-        allowed = interaction(rows, sides[0], sides[1])
-    flat = [("norm_curvature", curvature, "smaller", _nothing("no rate at which both train: no minima to compare"))]
+        high, low = f"{NORM_RATES[-1]:g}", f"{lower[-1]:g}"
+        plain = (f"no norm, rate {high}", f"no norm, rate {low}")
+        normed = (f"norm, rate {high}", f"norm, rate {low}")
+        allowed = interaction(rows, plain, normed)
+    else:
+        allowed = _nothing("without norm no lower rate trains, so that this is not about the rate")
     if both:
         flat = contrast("norm_curvature", rows, f"norm, rate {both[-1]:g}", f"no norm, rate {both[-1]:g}", FLAT)
+    else:
+        nothing = _nothing("no rate at which both train: no minima to compare")
+        flat = [("norm_curvature", "λ_max: norm against none", "smaller", nothing)]
     return judge_together([("norm_rate", what, "larger", allowed), *flat])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from torch import nn
@@ -115,7 +115,8 @@ def follow(
     """Train one network and measure its checkpoints; gives a row for each."""
     run = train(model, data, on_progress=subprogress(on_progress, 0.0, 0.2), **training)
     tracker = CurvatureTracker(trace=False, negative=True, tol=1e-2, max_products=max_products)
-    found: CurvatureHistoryResult = tracker.fit(run, data, on_progress=subprogress(on_progress, 0.2, 1.0)).result_
+    tracker.fit(run, data, on_progress=subprogress(on_progress, 0.2, 1.0))
+    found = cast(CurvatureHistoryResult, tracker.result_)
     columns = {
         "epoch": found.steps,
         "loss": found.losses,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from ..core.evidence.verdicts import NOT_CLEAR, NOT_SUPPORTED, SUPPORTED, Verdict
+from ..core.evidence.verdicts import LEVEL, NOT_CLEAR, NOT_SUPPORTED, SUPPORTED, Verdict
 from ..curvature import MinimumProbabilityResult, random_critical_points
 from ..results import Result
 from .arms import Subject
@@ -88,22 +88,18 @@ def judge_matrices(result: MinimumProbabilityResult) -> Judgement:
     asked: list[Asked] = []
     for i, d in enumerate(result.dimensions):
         hits, n, flips = int(result.n_minima[i]), int(result.n_samples[i]), 0.5 ** int(d)
-        low, high = float(result.low[i]), float(result.high[i])
+        share, ends = hits / n, (float(result.low[i]), float(result.high[i]))
         if d > 1:
             p = float(stats.binomtest(hits, n, flips).pvalue)
-            rare = SUPPORTED if p < 0.05 and hits / n < flips else NOT_SUPPORTED if p < 0.05 else NOT_CLEAR
-            verdict = Verdict(rare, f"{hits} of {n}, 1 in 2ᵈ is {flips:.3g}", hits / n, low, high, (n, n), "share", p=p)
+            rare = NOT_CLEAR if p >= LEVEL else SUPPORTED if share < flips else NOT_SUPPORTED
+            verdict = Verdict(rare, f"{hits} of {n}, 1 in 2ᵈ is {flips:.3g}", share, *ends, (n, n), "share", p=p)
             asked.append(("minimum_rare", f"share of minima in {d} dimensions against {flips:.3g}", "smaller", verdict))
         if d == FLIPPED:
-            inside, outside = (
-                flips / FACTOR < low and high < flips * FACTOR,
-                high < flips / FACTOR or low > flips * FACTOR,
-            )
-            same = SUPPORTED if inside else NOT_SUPPORTED if outside else NOT_CLEAR
-            numbers = (v / flips for v in (hits / n, low, high))
-            verdict = Verdict(
-                same, f"the interval against a factor of {FACTOR:g} either way", *numbers, (n, n), "ratio"
-            )
+            low, high = (end / flips for end in ends)
+            far = high < 1 / FACTOR or low > FACTOR
+            same = SUPPORTED if low > 1 / FACTOR and high < FACTOR else NOT_SUPPORTED if far else NOT_CLEAR
+            reason = f"the interval against a factor of {FACTOR:g} either way"
+            verdict = Verdict(same, reason, share / flips, low, high, (n, n), "ratio")
             asked.append(("coin_flips", f"share of minima in {d} dimensions over {flips:.3g}", "equal", verdict))
     return judge_together(asked)
 
@@ -142,11 +138,16 @@ def judge_rate_batch(result: RateBatchResult) -> Judgement:
         }.get((contrast, curved))
         if claim is not None:
             what = f"{_QUANTITIES.get(row['key'], 'held-out accuracy')}: {_CONTRASTS[contrast]}"
-            kind = "ratio" if row["ratio"] else "difference"
-            numbers = {k: row[k] if np.isfinite(row[k]) else None for k in ("effect", "low", "high", "p")}
-            words = {k: row[k] for k in ("claimed", "verdict", "reason", "n")}
-            found.setdefault(claim, []).append(Measurement(what=what, kind=kind, **words, **numbers))
+            found.setdefault(claim, []).append(_measured(what, row, "ratio" if row["ratio"] else "difference"))
     return found | judge_together(_ranks(result))
+
+
+def _measured(what: str, row: dict[str, Any], kind: str) -> Measurement:
+    """Make the row of a claim of an experiment that judged it; what is unknown may be NaN or None there."""
+    numbers = {k: row.get(k) for k in ("effect", "low", "high", "p")}
+    known = {k: float(v) if v is not None and np.isfinite(v) else None for k, v in numbers.items()}
+    said = [str(row[k]) for k in ("claimed", "verdict", "reason")]
+    return Measurement(what=what, claimed=said[0], verdict=said[1], reason=said[2], kind=kind, n=int(row["n"]), **known)
 
 
 def _ranks(result: RateBatchResult) -> list[Asked]:
@@ -185,9 +186,8 @@ def judge_connectivity(result: CasesResult) -> Judgement:
     found: Judgement = {}
     for row in judge_cases(result.summary):
         own = shares[row["case"], row["path"]]
-        what = f"pairs joined ({row['path']}), {row['case']}"
-        words = {"claimed": "more often than not", "verdict": row["verdict"], "reason": row["reason"]}
-        found[_CASES[row["case"]]] = [Measurement(what=what, kind="share", n=own["n"], effect=own["joined"], **words)]
+        numbers = {"claimed": "more often than not", "n": own["n"], "effect": own["joined"]}
+        found[_CASES[row["case"]]] = [_measured(f"pairs joined ({row['path']}), {row['case']}", row | numbers, "share")]
     return found
 
 
@@ -211,9 +211,10 @@ def judge_widths(result: WidthSweepResult) -> Judgement:
     found: Judgement = {}
     for claim in judge_width(result.table, result.summary, "epochs_run"):
         own = claim["measurements"][0]
-        words = {k: own[k] for k in ("claimed", "verdict", "reason", "low", "high", "p", "kind")}
-        row = Measurement(
-            what=f"{_WIDTHS[claim['key']]}, by the width", n=min(own["n"]), effect=own["difference"], **words
+        row = _measured(
+            f"{_WIDTHS[claim['key']]}, by the width",
+            own | {"n": min(own["n"]), "effect": own["difference"]},
+            own["kind"],
         )
         found["width_alike" if claim["key"] == "width_equal" else claim["key"]] = [row]
     return found

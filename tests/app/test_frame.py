@@ -76,7 +76,7 @@ def test_the_package_carries_the_landscape_of_the_assets_and_it_is_what_its_capt
 
 def test_every_registered_page_has_its_name_its_question_and_a_unique_place():
     names = [name for _, name, _ in frame.PAGES]
-    assert len(set(names)) == len(names) == 12
+    assert len(set(names)) == len(names) == 13
     for name in names:
         assert texts(name)("nav")
         assert texts(name)("nav.help").endswith((".", "?"))

@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from driving import FLAGS, browser_path, running_app
 
 PAGES = (
-    "home", "tour", "known", "workbench", "surface", "stationary", "sharpness", "connectivity", "averaging", "escape",
-    "architectures", "runs",
+    "home", "tour", "known", "lecture", "workbench", "surface", "stationary", "sharpness", "connectivity", "averaging",
+    "escape", "architectures", "runs",
 )  # fmt: skip
 APP = "[data-testid='stApp']"
 SIZES = {"wide": (1440, 900), "narrow": (420, 900)}
