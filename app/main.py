@@ -149,7 +149,7 @@ def main() -> None:
             pages[page] = st.Page(view(page), url_path=page, default=page == "home", **look)
             sections.setdefault(text(f"nav.{section}"), []).append(pages[page])
     st.session_state["_pages"] = pages
-    chosen = st.navigation(sections)
+    chosen = st.navigation(sections, expanded=True)
     with st.sidebar:
         widgets.activity()
     problem = unwritable()
