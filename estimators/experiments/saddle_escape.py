@@ -1,7 +1,7 @@
 """Leaving many saddles: the same race from saddles of several networks and indices, judged with the saddle as the unit.
 
-Starts around one saddle repeat one another: what holds for saddles is seen over saddles. One learning rate serves them
-all, so that the loss of a saddle can be held against the steps it takes to leave it.
+Starts around one saddle repeat one another: what holds for saddles is seen over saddles. Optimisers are compared at a
+rate that suits the saddle, the same for all of them; how long noise takes is compared over saddles at one rate.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import nn
 
 from ..core.evidence.verdicts import judge_share
 from ..data import Examples
-from ..progress import OnProgress, ignore_progress
+from ..progress import OnProgress, ignore_progress, subprogress
 from ..results import Result
 from ..saddles import EscapeResult, SaddleEscaper, pooled_digits, small_net
 from ._paired import Job, Row, network_key, run_jobs
@@ -34,8 +34,8 @@ class SaddlesResult(Result):
     ----------
     rows : list of dict
         ``seed``, ``index``, ``loss``, ``gradient_norm``, ``lowest`` (most negative eigenvalue), and for each optimiser
-        ``rest_NAME``, the share of starts on the saddle that left, ``rest_steps_NAME`` and ``steps_NAME``, the median
-        steps from the saddle and from beside it (inf: half or more stayed or diverged).
+        ``rest_NAME``, the share of starts on the saddle that left, and ``steps_NAME``, the median steps from beside it
+        (inf: half or more stayed or diverged); ``sgd_at_one_rate``, those of SGD from the saddle at one learning rate.
     claims : list of dict
         One a row of a verdict: ``claim`` and the fields of `Measurement`.
     notes : list of str
@@ -61,8 +61,8 @@ def saddle_escape_experiment(
     n_seeds: int = 5,
     indices: Sequence[int] = (1, 2, 3, 4),
     n_starts: int = 3,
-    lr: float = 0.1,
-    max_steps: int = 3000,
+    lr: float = 0.05,
+    max_steps: int = 2000,
     memory: Any = None,
     random_state: int = 0,
     on_progress: OnProgress = ignore_progress,
@@ -82,8 +82,11 @@ def saddle_escape_experiment(
         Negative eigenvalues.
     n_starts : int, default=3
         Starts at each distance; their median stands for the saddle.
-    lr, max_steps : float, int
-        Of every optimiser but the adaptive ones, see `SaddleEscaper`.
+    lr : float, default=0.05
+        At which SGD leaves every saddle, to compare saddles; optimisers are compared at ``lr="auto"``, see
+        `SaddleEscaper`.
+    max_steps : int, default=2000
+        Budget of each run.
     memory, random_state, on_progress, on_partial
         As in `rate_batch_experiment`.
 
@@ -97,13 +100,13 @@ def saddle_escape_experiment(
 
     def jobs() -> Iterator[Job]:
         for seed, index in pairs:
-            settings = {"n_seeds": n_starts, "lr": lr, "max_steps": max_steps, "index": index, "random_state": seed}
+            settings = {"n_seeds": n_starts, "max_steps": max_steps, "index": index, "random_state": seed}
             model = make_model(seed)
             yield Job(
                 label=f"seed {seed}, index {index}",
                 function=leave_saddle,
-                arguments=(model, examples, settings),
-                key=("leave saddle", *network_key(model), examples.fingerprint, settings),
+                arguments=(model, examples, settings, lr),
+                key=("leave saddle", *network_key(model), examples.fingerprint, settings, lr),
                 columns={"seed": seed, "asked": index},
             )
 
@@ -116,24 +119,32 @@ def saddle_escape_experiment(
 
 
 def leave_saddle(
-    model: nn.Module, data: Examples, settings: dict[str, Any], on_progress: OnProgress = ignore_progress
+    model: nn.Module, data: Examples, settings: dict[str, Any], lr: float, on_progress: OnProgress = ignore_progress
 ) -> list[Row]:
     """Find one saddle and race away from it; gives one row."""
     escaper = SaddleEscaper(saddle="strict", optimizers=OPTIMIZERS, radii=(0.0, BESIDE), **settings)
-    result: EscapeResult = escaper.fit(model, data, on_progress=on_progress).result_
+    result: EscapeResult = escaper.fit(model, data, on_progress=subprogress(on_progress, 0.0, 0.8)).result_
     saddle = result.saddle
+    if not saddle["found"]:
+        return [{"found": False}]
+    alone = SaddleEscaper(saddle="strict", optimizers=("sgd",), radii=(0.0,), lr=lr, **settings)
+    noise: EscapeResult = alone.fit(model, data, on_progress=subprogress(on_progress, 0.8, 1.0)).result_
     row = {
-        "found": bool(saddle["found"]),
+        "found": True,
         "index": int(saddle["index"]),
         "loss": float(saddle["loss"]),
         "gradient_norm": float(saddle["gradient_norm"]),
         "lowest": float(np.min(saddle["eigenvalues"])),
+        "sgd_at_one_rate": _middle(noise.escape_steps[0, 0]),
     }
     for name, steps in zip(result.optimizers, result.escape_steps, strict=True):
-        at_rest, beside = (float(np.quantile(own, 0.5, method="inverted_cdf")) for own in steps)
-        row |= {f"rest_{name}": float(np.isfinite(steps[0]).mean()), f"rest_steps_{name}": at_rest}
-        row[f"steps_{name}"] = beside
+        row |= {f"rest_{name}": float(np.isfinite(steps[0]).mean()), f"steps_{name}": _middle(steps[1])}
     return [row]
+
+
+def _middle(steps: np.ndarray) -> float:
+    """Give the median of leaving steps, inf where half or more stayed."""
+    return float(np.quantile(steps, 0.5, method="inverted_cdf"))
 
 
 def judge_saddles(rows: Sequence[Row]) -> dict[str, list[Measurement]]:
@@ -146,7 +157,7 @@ def judge_saddles(rows: Sequence[Row]) -> dict[str, list[Measurement]]:
         _sooner("adaptive_escapes", "RMSprop", "rmsprop", rows),
         _sooner("adaptive_escapes", "Adam", "adam", rows),
     ]
-    losses, steps = (np.array([row[key] for row in rows]) for key in ("loss", "rest_steps_sgd"))
+    losses, steps = (np.array([row[key] for row in rows]) for key in ("loss", "sgd_at_one_rate"))
     last = np.where(np.isfinite(steps), steps, np.nanmax(steps[np.isfinite(steps)], initial=0.0) + 1)
     ranked = judge_ranks(losses, last, "larger")
     return judge_together([*asked, ("noise_low_energy", "steps of SGD from the saddle, by its loss", "larger", ranked)])

@@ -48,6 +48,9 @@ def render() -> None:
         widgets.heading(text("run_on"))
         st.caption(text("run_on.help"))
         data = widgets.data_picker(PAGE)
+        if data is not None and data.split == "all":
+            st.error(texts("architectures")("split.all"))
+            data = None
         architecture = architecture_picker(PAGE)
         choice = Choice(architecture, data, Form(PAGE).integer("seeds", 5, 1, 50))
     with right:

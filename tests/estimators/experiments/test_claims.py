@@ -78,9 +78,8 @@ def saddles(n=12, momentum=100.0, sgd=1.0):
         row = {"seed": i, "index": 1, "loss": loss, "gradient_norm": 1e-12, "lowest": -0.1}
         for name in OPTIMIZERS:
             row |= {f"rest_{name}": float(name in ("sgd", "perturbed_gd")), f"steps_{name}": 700.0 + rng.normal()}
-            row[f"rest_steps_{name}"] = np.inf
         row |= {
-            "rest_steps_sgd": 600 * loss**sgd,
+            "sgd_at_one_rate": 600 * loss**sgd,
             "steps_momentum": momentum,
             "steps_rmsprop": 30.0,
             "steps_adam": 50.0,
