@@ -6,30 +6,15 @@
 from __future__ import annotations
 
 import argparse
-import html
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import altair as alt
 
 from app.charts.connectivity import profile
 from app.charts.relief import relief
 from app.charts.surface import heat_map
-from app.export import chart_bytes
 from app.pages.sharpness.charts import rise_profile
+from app.report import document, figure, section, settings, table
 from estimators import ModeConnector, SharpnessEstimator, SurfaceMapper, SWAAverager, load_data, load_model, train
-
-STYLE = """
-:root { color-scheme: light; }
-body { font: 16px/1.55 system-ui, sans-serif; color: #1d2430; max-width: 980px; margin: 3rem auto; padding: 0 1.2rem; }
-h1 { font-size: 1.9rem; margin-bottom: .2rem; } h2 { margin-top: 2.6rem; }
-table { border-collapse: collapse; margin: .8rem 0; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: .3rem .9rem; border-bottom: 1px solid #d9dee7; }
-th:first-child, td:first-child { text-align: left; padding-left: 0; }
-small { color: #5a6577; } figure { margin: 1rem 0; } svg { max-width: 100%; height: auto; }
-"""
 
 
 def main() -> None:
@@ -135,44 +120,13 @@ def report() -> str:
         ),
     ]
     seconds = time.perf_counter() - started
-    return (
-        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>Loss Atlas report</title><style>{STYLE}</style>"
-        f"<h1>The loss landscape of test_resnet on digits</h1><small>Made by Loss Atlas in {seconds:.0f} s.</small>"
-        + "".join(sections)
-        + "</html>"
-    )
+    title = "The loss landscape of test_resnet on digits"
+    return document(title, f"Made by Loss Atlas in {seconds:.0f} s.", sections)
 
 
 def step(message: str) -> None:
     """Say what happens now."""
     print(f"… {message}", flush=True)
-
-
-def section(title: str, text: str, body: str) -> str:
-    """Lay out one question with its answer."""
-    return f"<h2>{html.escape(title)}</h2><p>{html.escape(text)}</p>{body}"
-
-
-def table(rows: Mapping[str, Mapping[str, str]]) -> str:
-    """Lay out rows of named values."""
-    columns = list(next(iter(rows.values())))
-    head = "".join(f"<th>{html.escape(c)}</th>" for c in ["", *columns])
-    body = "".join(
-        f"<tr><td>{html.escape(name)}</td>" + "".join(f"<td>{html.escape(row[c])}</td>" for c in columns) + "</tr>"
-        for name, row in rows.items()
-    )
-    return f"<table><tr>{head}</tr>{body}</table>"
-
-
-def figure(chart: alt.TopLevelMixin) -> str:
-    """Draw a chart as inline SVG."""
-    return f"<figure>{chart_bytes(chart, 'svg').decode()}</figure>"
-
-
-def settings(values: Mapping[str, Any]) -> str:
-    """Say under a picture what it was made with."""
-    shown = ("model", "data", "split", "n_examples", "batch_norm", "precision", "normalization", "random_state")
-    return f"<small>{html.escape(', '.join(f'{k}: {values[k]}' for k in shown if k in values))}</small>"
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from app import widgets, workspace
 from app.__main__ import stay_on_this_machine
 from app.pages import FOLDERS
 from app.texts import follow, from_engine, plain, texts
+from app.widgets.boundary import RAISE, boundary
 from app.work import jobs
 from app.workspace import trainings
 
@@ -40,8 +41,6 @@ PAGES = (
     ("measure", "architectures", ":material/account_tree:"),
     ("keep", "runs", ":material/history:"),
 )
-# Set in tests: a page's exception then reaches the test instead of the sentence a person would see.
-RAISE = "LOSS_ATLAS_RAISE"
 
 WARM_UP_AFTER = 4.0  # seconds
 LOOK_AGAIN = 20.0  # seconds for which a look at the workspace holds
@@ -66,30 +65,14 @@ def view(page: str) -> Callable[[], None]:
     module = module_of(page)
 
     def draw() -> None:
-        try:
+        with boundary(f"page {page}"):
             if module not in sys.modules:
                 with st.spinner(texts("common")("opening")):
                     importlib.import_module(module)
             sys.modules[module].render()
-        except Exception as error:  # the boundary of a page: a sentence on screen, the traceback in the log
-            if os.environ.get(RAISE):
-                raise
-            logger.exception("page %s failed", page)
-            failure(error)
 
     draw.__name__ = page
     return draw
-
-
-def failure(error: Exception) -> None:
-    """Say that a page could not be shown, what stopped it, and where the details are."""
-    text = texts("common")
-    reason = str(error) or type(error).__name__
-    st.error(
-        text("page_failed.help", error=plain(reason), log=plain(workspace.log_path())),
-        title=text("page_failed"),
-        icon=":material/error:",
-    )
 
 
 @st.cache_resource(show_spinner=False)
@@ -136,10 +119,12 @@ def main() -> None:
     with st.sidebar:
         widgets.language_switch()  # before anything is said
     st.logo(str(STATIC / f"logo-{shade}.svg"), size="large", icon_image=str(STATIC / "mark.svg"))
-    jobs.get_queue()
-    if recovered() and "_told_recovered" not in st.session_state:
-        st.session_state["_told_recovered"] = True
-        st.toast(text("recovered", names=plain(", ".join(recovered()))), icon=":material/restore:", duration="long")
+    if "_told_restored" not in st.session_state:
+        st.session_state["_told_restored"] = True
+        found = {"restored": [job.title for job in jobs.get_queue().restored], "recovered": recovered()}
+        for what, names in found.items():
+            if names:
+                st.toast(text(what, names=plain(", ".join(names))), icon=":material/restore:", duration="long")
     sections: dict[str, list[st.Page]] = {}
     pages: dict[str, st.Page] = {}
     for section, page, icon in PAGES:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .cache import MISSING, check_memory, discard, fingerprint, keep, recall
 from .landscape import Anchors, Evaluation, Landscape
-from .progress import OnProgress, ignore_progress
+from .progress import OnProgress, ignore_progress, resumed
 from .workers import Parcel, count_workers, spread
 
 Where = slice | np.ndarray
@@ -119,6 +119,7 @@ class _Work:
         n = len(self.table)
         self.losses, self.accuracies = np.full(n, np.nan), np.full(n, np.nan)
         self.known = np.zeros(n, dtype=bool)
+        self.n_stored = 0  # points that were known before
         self.pace: float | None = None  # seconds a point
         caching = memory.location is not None
         self._content = fingerprint(list(anchors)) if caching else ""
@@ -150,6 +151,7 @@ class _Work:
 
     def _take(self, where: Where, values: Evaluation) -> None:
         self._put(where, values)
+        self.n_stored = int(self.known.sum())
         self._report(where, stored=True)
 
     def _put(self, where: Where, values: Evaluation) -> None:
@@ -159,7 +161,9 @@ class _Work:
     def _report(self, where: Where, stored: bool = False) -> None:
         if self.on_chunk is not None:
             self.on_chunk(where, Evaluation(self.losses[where], self.accuracies[where]), stored)
-        self.on_progress(int(self.known.sum()), len(self.known), "points (from the cache)" if stored else "points")
+        done, total = int(self.known.sum()), len(self.known)
+        said = "points (from the cache)" if stored else resumed("points", self.n_stored, total)
+        self.on_progress(done, total, said)
 
     def _finished(self, chunk: _Chunk, where: slice) -> None:
         """Keep and report points that were computed."""

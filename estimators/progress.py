@@ -18,6 +18,19 @@ def ignore_progress(done: int, total: int, message: str) -> None:
     """Report to nobody."""
 
 
+def resumed(what: str, at: int, total: int) -> str:
+    """Say what is being done, and where it began when an earlier call had got somewhere.
+
+    Examples
+    --------
+    >>> resumed("points", 649, 10201)
+    'points, resumed at 649 of 10,201'
+    >>> resumed("points", 0, 10201)
+    'points'
+    """
+    return f"{what}, resumed at {at:,} of {total:,}" if 0 < at < total else what
+
+
 def progress_bar(description: str) -> OnProgress:
     """Report to a tqdm bar, which closes itself when the work is done."""
     bar: tqdm | None = None

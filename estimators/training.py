@@ -23,7 +23,7 @@ from .core.network.losses import Loss, correct, per_example_losses
 from .core.network.probes import check_loss_values
 from .data import Examples, load_data
 from .models import save_checkpoint, with_provenance
-from .progress import OnProgress, ignore_progress
+from .progress import OnProgress, ignore_progress, resumed
 from .resuming import Carried, OwnRandomness, Standing, restore, state_of, unkept_is_said
 from .temporary import temporary_folder
 
@@ -242,7 +242,7 @@ def train(
         own.load_state_dict(found["randomness"])
         if carried is not None:
             carried.load_state_dict(found["carried"])
-        report(len(rows), epochs, f"going on after epoch {len(rows)}")
+        report(len(rows), epochs, resumed("epochs", len(rows), epochs))
     else:
         found = None
         keep(0)

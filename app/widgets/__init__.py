@@ -17,7 +17,7 @@
 - ``show_view``: the head of a page with several views, and the chosen one
 - ``take_along``: pin, files and script together
 - ``downloads``: PNG, SVG, PDF, CSV, NPZ, chart JSON; ``copy_as_python``: the script that reproduces the result
-- ``pin_button``, ``pinned``, ``unpin``: keep a result beside the next ones
+- ``pin_button``, ``beside_pinned``: keep a result beside the next ones
 - ``language_switch``, ``chosen_language``: the language of the interface
 - ``go_to``, ``page_link``: to another page by its name
 - ``verdict``: what a measurement says of a claim, beside the sentence it judges
@@ -45,13 +45,13 @@ from app.widgets.jobs import activity, answer, job_panel, show_view, start_fit
 from app.widgets.language import chosen_language, language_switch
 from app.widgets.outputs import copy_as_python, downloads, take_along
 from app.widgets.pickers import Inputs, data_picker, engine_settings, inputs, point_picker
-from app.widgets.pins import pin_button, pinned, unpin
+from app.widgets.pins import beside_pinned, pin_button
 from app.widgets.several import points_picker
 
 __all__ = [
-    "Form", "Inputs", "activity", "answer", "chosen_language", "copy_as_python", "cost", "data_picker",
+    "Form", "Inputs", "activity", "answer", "beside_pinned", "chosen_language", "copy_as_python", "cost", "data_picker",
     "definitions", "downloads", "engine_settings", "go_to", "heading", "in_pairs", "inputs", "job_panel",
-    "language_switch", "note", "notes", "page_header", "page_link", "picture", "pin_button", "pinned",
+    "language_switch", "note", "notes", "page_header", "page_link", "picture", "pin_button",
     "point_picker", "points_picker", "run_button", "settings_line", "show_chart", "show_table", "show_view",
-    "start_fit", "take_along", "unpin", "verdict",
+    "start_fit", "take_along", "verdict",
 ]  # fmt: skip

@@ -18,9 +18,15 @@ Kept = TypeVar("Kept", bound=Entry)
 
 
 def choose(
-    key: str, found: Sequence[Kept], columns: Mapping[str, Sequence[Any]], formats: Mapping[str, Any], alt: str
-) -> Kept | None:
-    """Show entries as a table, a row each; return the one whose row is selected.
+    key: str,
+    found: Sequence[Kept],
+    columns: Mapping[str, Sequence[Any]],
+    formats: Mapping[str, Any],
+    alt: str,
+    *,
+    several: bool = False,
+) -> list[Kept]:
+    """Show entries as a table, a row each; return those whose rows are selected.
 
     Parameters
     ----------
@@ -33,17 +39,19 @@ def choose(
         ``st.column_config`` of some.
     alt : str
         Name for a screen reader.
+    several : bool, default=False
+        Whether more than one can be selected.
     """
     event = st.dataframe(
         pd.DataFrame(columns),
         hide_index=True,
         key=key,
         on_select="rerun",
-        selection_mode="single-row",
+        selection_mode="multi-row" if several else "single-row",
         column_config=dict(formats),
         alt=alt,
     )
-    return next((found[i] for i in event.selection.rows if i < len(found)), None)
+    return [found[i] for i in event.selection.rows if i < len(found)]
 
 
 def rename_box(page: str, entry: Entry) -> None:
@@ -59,15 +67,19 @@ def rename_box(page: str, entry: Entry) -> None:
     )
 
 
-def delete_button(page: str, entry: Entry) -> None:
-    """Offer to move an entry to the bin; it is remembered for undo."""
+def delete_button(page: str, entries: Sequence[Entry]) -> None:
+    """Offer to move entries to the bin; they are remembered for undo."""
 
     def delete() -> None:
-        state.remember(page, "binned", (entry.title, str(entry.delete())))
+        gone: list[tuple[str, str]] = []
+        for entry in entries:
+            gone.append((entry.title, str(entry.delete())))
+            state.remember(page, "binned", list(gone))
 
+    text = texts(page)
     st.button(
-        texts(page)("delete"),
-        key=f"{page}.delete.{entry.id}",
+        text("delete") if len(entries) == 1 else text("delete.several", count=len(entries)),
+        key=f"{page}.delete.{entries[0].id}",
         on_click=attempt,
         args=(page, delete),
         icon=":material/delete:",
@@ -98,19 +110,21 @@ def undo_bar(page: str) -> None:
     if refused:
         st.error(from_engine(refused), icon=":material/error:")
         state.remember(page, "refused", None)
-    if not last or not Path(last[1]).exists():
+    there = [(name, path) for name, path in last or () if Path(path).exists()]
+    if not there:
         return
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.markdown(text("deleted", name=plain(last[0])), width="content")
+        st.markdown(text("deleted", name=plain(", ".join(name for name, _ in there))), width="content")
         st.button(
             text("undo"),
             key=state.key(page, "undo"),
             on_click=attempt,
-            args=(page, lambda: _undo(page, last[1])),
+            args=(page, lambda: _undo(page, [path for _, path in there])),
             icon=":material/undo:",
         )
 
 
-def _undo(page: str, path: str) -> None:
-    workspace.restore(Path(path))
+def _undo(page: str, paths: Sequence[str]) -> None:
+    for path in paths:
+        workspace.restore(Path(path))
     state.remember(page, "binned", None)

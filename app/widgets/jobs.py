@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,14 +13,17 @@ from app import export
 from app.catalog import DataSpec, PointSpec
 from app.state import key, recall, remember
 from app.texts import from_engine, plain, texts
+from app.widgets.boundary import boundary
 from app.widgets.form import Form
 from app.widgets.frame import definitions, page_header
 from app.work import jobs
+from app.work.work import Work, restartable
 
 Render = Callable[[DeltaGenerator, DeltaGenerator], None]
 
 POLL_SECONDS = 1.0
-FIRST_POLL_SECONDS = 0.3  # until there is a first picture; nothing is drawn before it, so looking is cheap
+FIRST_POLL_SECONDS = 0.3  # until there is a first picture
+PICTURE_SECONDS = 2.0  # between two pictures of a job that runs; drawing takes from it
 
 
 def duration(seconds: float | None) -> str:
@@ -41,7 +45,7 @@ def job_panel(
     *,
     empty: str | None = None,
 ) -> None:
-    """Show the newest job of a page.
+    """Show the newest job of a page; until it has something to draw, the picture of the one before it stays.
 
     Parameters
     ----------
@@ -59,24 +63,30 @@ def job_panel(
         with st.container(border=True, height=220, horizontal_alignment="center", vertical_alignment="center"):
             st.markdown(f":gray[:material/landscape: {empty or texts('common')('nothing_yet')}]", width="content")
         return
-    watched = job.id if job.live else None
-    waiting = job.live and job.partial is None
+    live, first = job.live, job.live and job.partial is None
 
-    @st.fragment(run_every=None if not job.live else FIRST_POLL_SECONDS if waiting else POLL_SECONDS)
-    def panel() -> None:
+    @st.fragment(run_every=None if not live else FIRST_POLL_SECONDS if first else POLL_SECONDS)
+    def state() -> None:
         now = jobs.latest(page)
         if now is None:
             return
-        if watched == now.id and not now.live:
-            st.rerun()  # a whole run: no timer any more, and lists elsewhere see the result
-        if waiting and watched == now.id and now.partial is not None:
-            st.rerun()  # a whole run: from here on the slower timer
+        # A whole run: another timer from here on, and lists elsewhere see the result.
+        if now is not job or (live and not now.live) or (first and now.partial is not None):
+            st.rerun()
         status(now)
-        shown = now.result if now.result is not None else now.partial
-        if shown is not None:
-            draw(shown)
 
-    panel()
+    @st.fragment(run_every=PICTURE_SECONDS if live and not first else None)
+    def picture() -> None:
+        now, shown = jobs.latest(page), jobs.shown(page)
+        if shown is None:
+            return
+        if now is not shown:
+            st.caption(texts("common")("job.earlier", title=plain(shown.title)))
+        with boundary(f"the picture of {page}"):
+            draw(shown.result if shown.result is not None else shown.partial)
+
+    state()
+    picture()
 
 
 def answer(
@@ -109,6 +119,12 @@ def answer(
         definitions(texts(text or page), explained, expanded=unfold and jobs.latest(page) is None)
 
 
+@restartable
+def fit_one(handle: jobs.Handle, estimator: Any, points: tuple[PointSpec, ...], data: DataSpec, held_out: None) -> Any:
+    """Fit an estimator on one network and its data; the work of most pages."""
+    return estimator.fit(points[0].load(), data.load(), **handle.reports).result_
+
+
 def start_fit(
     page: str,
     title: str,
@@ -116,7 +132,9 @@ def start_fit(
     *,
     points: Sequence[tuple[str, PointSpec]] = (),
     data: DataSpec | None = None,
-    run: Callable[..., Any] | None = None,
+    held_out: DataSpec | None = None,
+    work: Callable[..., Any] = fit_one,
+    given: Mapping[str, Any] | None = None,
     extra: Mapping[str, Any] | None = None,
     **program: Any,
 ) -> jobs.Job:
@@ -127,28 +145,24 @@ def start_fit(
     page, title : str
         As for :func:`app.work.jobs.submit`.
     estimator : LandscapeEstimator
-        Its ``result_`` is the job's.
-    points, data
+        Not fitted yet.
+    points, data, held_out
         What it is fitted on, and what the script loads.
-    run : callable, optional
-        ``run(on_progress=..., on_partial=...)`` fits it in the worker thread, where nothing of Streamlit may be
-        called; ``estimator.fit(first point, data)`` by default.
+    work : callable
+        ``work(handle, estimator, points, data, held_out, **given) -> result`` fits it in the worker thread, where
+        nothing of Streamlit may be called; a module-level function marked ``restartable``.
+    given : mapping, optional
+        What else the work needs: plain values and dataclasses of them.
     extra : mapping, optional
         What else the run notes about how it was made.
     **program
-        More for :func:`app.export.script`: ``fit``, ``show``, ``setup``, ``held_out``, ``imports``, ``call``.
+        More for :func:`app.export.script`: ``fit``, ``show``, ``setup``, ``imports``, ``call``.
     """
-
-    def work(handle: jobs.Handle) -> Any:
-        if run is not None:
-            run(**handle.reports)
-        else:
-            estimator.fit(points[0][1].load(), data.load() if data is not None else None, **handle.reports)
-        return estimator.result_
-
-    script = export.script(estimator, points=points, data=data, **program)
+    specs = tuple(spec for _, spec in points)
+    written = Work.of(work, estimator=estimator, points=specs, data=data, held_out=held_out, **(given or {}))
+    script = export.script(estimator, points=points, data=data, held_out=held_out, **program)
     config = export.config(estimator, points=points, data=data, script=script, extra=extra)
-    return jobs.submit(page, title, work, config=config)
+    return jobs.submit(page, title, written, config=config)
 
 
 def status(job: jobs.Job) -> None:
@@ -156,7 +170,7 @@ def status(job: jobs.Job) -> None:
     text = texts("common")
     if job.live:
         bar, button = st.columns([5, 1], vertical_alignment="center")
-        ahead = [j for j in jobs.live() if j.id != job.id and j.created < job.created]
+        ahead = list(itertools.takewhile(lambda other: other is not job, jobs.live()))
         if job.state == jobs.QUEUED and ahead:
             words = text("job.waiting", count=len(ahead), title=plain(ahead[0].title))
         elif job.eta is None:
@@ -186,27 +200,43 @@ def status(job: jobs.Job) -> None:
 
 
 def activity() -> None:
-    """Say in the sidebar what is running, on every page; refresh the page when something has ended."""
-    watched = tuple(job.id for job in _shown())
-    if not watched:
+    """Show in the sidebar of every page what runs and waits; refresh the page when something asked for ends."""
+    asked = _asked_for(jobs.live())
+    if not asked:
         return
 
     @st.fragment(run_every=POLL_SECONDS)
     def panel() -> None:
-        running = _shown()
-        if tuple(job.id for job in running) != watched:
+        live = jobs.live()
+        if _asked_for(live) != asked:
             st.rerun()
-        text = texts("common")
-        for job in running:
-            st.progress(job.fraction, text=f":small[{plain(job.title)}]")
-        st.caption(text("activity", count=len(running)))
+        running = sum(job.state == jobs.RUNNING for job in live)
+        st.caption(texts("common")("activity", running=running, waiting=len(live) - running))
+        for place, job in enumerate(live):
+            _row(job, place, first_waiting=place == running)
 
     panel()
 
 
-def _shown() -> list[jobs.Job]:
-    """Return the live jobs a person started; measuring jobs of the app itself begin with an underscore."""
-    return [job for job in jobs.live() if not job.page.startswith("_")]
+def _row(job: jobs.Job, place: int, *, first_waiting: bool) -> None:
+    """Show one job of the queue, with a button to stop it and, while others wait before it, one to go ahead of them."""
+    text, title = texts("common"), plain(job.title)
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        if job.state == jobs.RUNNING:
+            left = f" · {duration(job.eta)}" if job.eta is not None else ""
+            st.progress(job.fraction, text=f":small[{title} · {job.fraction:.0%}{left}]")
+        else:
+            st.markdown(f":small[{place + 1}. {title}]")
+            if not first_waiting:
+                ahead = {"help": text("job.ahead"), "args": (job,), "on_click": jobs.get_queue().advance}
+                st.button("", key=f"ahead-{job.id}", icon=":material/arrow_upward:", type="tertiary", **ahead)
+        end = {"help": text("job.stop", title=title), "on_click": job.cancel, "disabled": job.cancel_event.is_set()}
+        st.button("", key=f"stop-{job.id}", icon=":material/close:", type="tertiary", **end)
+
+
+def _asked_for(live: Sequence[jobs.Job]) -> set[str]:
+    """Return the ids of jobs a person started; those of the app's own looks begin with an underscore."""
+    return {job.id for job in live if not job.page.startswith("_")}
 
 
 def show_view(page: str, views: Mapping[str, tuple[str, Render]]) -> None:

@@ -27,14 +27,14 @@ def take_along(
     pin : str
         Label to pin the result under; none by default.
     script : str, optional
-        That of the page's newest job by default.
+        That of the job whose result the page shows by default.
     """
     with st.container(horizontal=True):
         if pin:
             pin_button(page, pin, result)
         downloads(result, chart, name=name, key=page, **files)
         if script is None:
-            job = jobs.latest(page)
+            job = jobs.shown(page)
             script = job.config.get("script", "") if job is not None else ""
         if script:
             copy_as_python(script, name=name, key=page)

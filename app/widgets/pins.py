@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import streamlit as st
@@ -17,27 +19,34 @@ def pinned(page: str) -> list[tuple[str, Any]]:
     return list(state.recall(page, "pins", []))
 
 
+def beside_pinned(page: str, label: str, result: Any) -> list[tuple[str, Any]]:
+    """Return the pinned results of a page and, last, one that is shown now; no two have the same label."""
+    kept = pinned(page)
+    if any(value is result for _, value in kept):
+        return kept
+    return [*kept, (_unused(label, [name for name, _ in kept]), result)]
+
+
 def pin(page: str, label: str, result: Any) -> None:
-    """Keep a result; the oldest goes when there are more than four, the same label is replaced."""
-    kept = [(name, value) for name, value in pinned(page) if name != label]
-    state.remember(page, "pins", [*kept, (label, result)][-MAX_PINS:])
+    """Keep a result; the oldest goes when there are more than four."""
+    state.remember(page, "pins", beside_pinned(page, label, result)[-MAX_PINS:])
 
 
-def unpin(page: str, label: str) -> None:
+def unpin(page: str, result: Any) -> None:
     """Let a pinned result go."""
-    state.remember(page, "pins", [(name, value) for name, value in pinned(page) if name != label])
+    state.remember(page, "pins", [(name, value) for name, value in pinned(page) if value is not result])
 
 
 def pin_button(page: str, label: str, result: Any) -> None:
     """Offer to pin a result, or to let it go when it is pinned."""
     text = texts("common")
-    if any(name == label for name, _ in pinned(page)):
+    if any(value is result for _, value in pinned(page)):
         st.button(
             text("unpin"),
             icon=":material/keep_off:",
             key=f"{page}-unpin-{label}",
             on_click=unpin,
-            args=(page, label),
+            args=(page, result),
         )
     else:
         st.button(
@@ -48,3 +57,9 @@ def pin_button(page: str, label: str, result: Any) -> None:
             args=(page, label, result),
             help=text("pin.help", count=MAX_PINS),
         )
+
+
+def _unused(label: str, taken: Sequence[str]) -> str:
+    """Return a label, with a number where another result has it."""
+    numbered = (f"{label} ({number})" for number in itertools.count(2))
+    return next(name for name in itertools.chain([label], numbered) if name not in taken)

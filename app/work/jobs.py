@@ -6,161 +6,91 @@ what it holds. The worker never calls ``st.*``: a thread without a session would
 
 One worker, not several: two measurements at once would share the cores and both come back later, and torch's
 default dtype is one per process.
+
+Work that can be written down (:class:`app.work.work.Work`) is kept on disk until it ends: an app that was killed starts
+with the queue as it was, and with the newest result of every page.
 """
 
 from __future__ import annotations
 
 import logging
-import queue
+import os
+import sys
 import threading
 import time
-import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
 import streamlit as st
 
 from app import workspace
+from app.work.job import CANCELLED, DONE, FAILED, QUEUED, RUNNING, Handle, Job
+from app.work.running import run
 from app.workspace import runs
+from app.workspace.queued import left_behind
+
+__all__ = [
+    "CANCELLED", "DONE", "FAILED", "QUEUED", "RUNNING", "Handle", "Job", "JobQueue", "adopt", "get_queue", "latest",
+    "live", "shown", "submit",
+]  # fmt: skip
+
+NICENESS = 10  # of the worker: pages are drawn first
+MOST_STARTS = 5  # a job during which the app has died so often is not started again: it may be what kills it
 
 logger = logging.getLogger("loss_atlas.jobs")
 
-QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
 
-
-@dataclass
-class Job:
-    """One piece of background work and all that is known about it.
+class JobQueue:
+    """The queue, its worker and the jobs of this process, newest last.
 
     Attributes
     ----------
-    id, page, title : str
-        Identity, the page that asked for it, and what a person calls it.
-    config : dict
-        What reproduces it: ``spec``, ``estimator``, ``params``, ``script``; saved with the run.
-    state : {"queued", "running", "done", "failed", "cancelled"}
-    fraction : float
-        Work done, 0 to 1.
-    message : str
-        What is being done now.
-    result, partial : object
-        The final result, and the latest one handed on while running. A cancelled job keeps its partial
-        result.
-    error : str or None
-        A sentence for a person. The traceback goes to the log file.
-    note : str or None
-        Something that went wrong beside the work, such as a full disk when the run was saved.
-    run_id : str or None
-        Folder of the saved run.
+    restored : list of Job
+        Those that the last start of the app has not ended.
     """
-
-    page: str
-    title: str
-    config: dict[str, Any] = field(default_factory=dict)
-    keep: bool = True
-    id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
-    state: str = QUEUED
-    fraction: float = 0.0
-    message: str = ""
-    result: Any = None
-    partial: Any = None
-    error: str | None = None
-    note: str | None = None
-    run_id: str | None = None
-    created: float = field(default_factory=time.monotonic)
-    started: float | None = None
-    finished: float | None = None
-    cancel_event: threading.Event = field(default_factory=threading.Event)
-    _first: tuple[float, float] | None = None
-
-    @property
-    def live(self) -> bool:
-        """Whether the job waits or runs."""
-        return self.state in (QUEUED, RUNNING)
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds of work so far."""
-        if self.started is None:
-            return 0.0
-        return (self.finished or time.monotonic()) - self.started
-
-    @property
-    def eta(self) -> float | None:
-        """Seconds left, from the speed since the first progress report; None while it cannot be told."""
-        if self.state != RUNNING or self._first is None:
-            return None
-        since, at = self._first
-        gained = self.fraction - at
-        if gained <= 0:
-            return None
-        return (time.monotonic() - since) * (1.0 - self.fraction) / gained
-
-    def cancel(self) -> None:
-        """Ask the job to stop; it does so between two chunks of work."""
-        self.cancel_event.set()
-        if self.state == QUEUED:
-            self.state, self.finished = CANCELLED, time.monotonic()
-
-
-class Handle:
-    """What the work sees of its job: where to report progress and partial results.
-
-    ``handle.progress`` is the estimators' ``on_progress`` and raises ``Cancelled`` once the person has asked
-    to stop; ``handle.partial`` is their ``on_partial``; ``handle.part(0.0, 0.5)`` is a handle for a first
-    half of the work.
-    """
-
-    def __init__(self, job: Job, start: float = 0.0, stop: float = 1.0) -> None:
-        self.job, self._start, self._stop = job, start, stop
-
-    def progress(self, done: float, total: float, message: str = "") -> None:
-        """Record ``done`` of ``total``; raise ``Cancelled`` if the job was asked to stop."""
-        job = self.job
-        if job.cancel_event.is_set():
-            from estimators import Cancelled
-
-            raise Cancelled(f"{job.title} was cancelled")
-        share = min(max(done / total, 0.0), 1.0) if total else 0.0
-        job.fraction = self._start + (self._stop - self._start) * share
-        if message:
-            job.message = str(message)
-        if job._first is None:
-            job._first = (time.monotonic(), job.fraction)
-
-    def partial(self, result: Any) -> None:
-        """Hand on what is known so far; the page draws it while the work goes on."""
-        self.job.partial = result
-
-    @property
-    def reports(self) -> dict[str, Callable[..., None]]:
-        """What ``fit`` takes to report here: ``on_progress`` and ``on_partial``."""
-        return {"on_progress": self.progress, "on_partial": self.partial}
-
-    def part(self, start: float, stop: float) -> Handle:
-        """Return a handle whose 0–1 covers ``start``–``stop`` of this one, for work of several stages."""
-        width = self._stop - self._start
-        return Handle(self.job, self._start + width * start, self._start + width * stop)
-
-
-class JobQueue:
-    """The queue, its worker and the jobs of this process, newest last."""
 
     def __init__(self, max_jobs: int = 60) -> None:
-        self._pending: queue.Queue[tuple[Job, Callable[[Handle], Any]]] = queue.Queue()
         self._jobs: dict[str, Job] = {}
-        self._lock = threading.Lock()
+        self._waiting: list[Job] = []
+        self._lock = threading.RLock()
+        self._turn = threading.Condition(self._lock)
         self._max_jobs = max_jobs
         self._thread: threading.Thread | None = None
+        self._kept: dict[str, runs.Run] = {}
+        self._reading = threading.Lock()
+        self.restored: list[Job] = []
 
-    def submit(self, job: Job, work: Callable[[Handle], Any]) -> Job:
+    def submit(self, job: Job) -> Job:
         """Put a job in the queue and return it at once."""
-        self.add(job)
-        self._pending.put((job, work))
+        job.write()
+        logger.info("job %s (%s) waits", job.id, job.title)
+        with self._turn:
+            self.add(job)
+            self._waiting.append(job)
+            self._waiting.sort(key=lambda waiting: waiting.position)
+            self._turn.notify()
         self._ensure_worker()
         return job
+
+    def restore(self) -> None:
+        """Take over what the last start of the app has left: jobs that have not ended, and each page's last result."""
+        saved = runs.Run.every()
+        self._kept = {run.page: run for run in reversed(saved)}
+        ended = {run.info.get("job") for run in saved}
+        for queued in left_behind():
+            job = Job.read(queued)
+            if job is None or job.id in ended:  # the kill came after its run was saved
+                queued.remove()
+            elif job.starts < MOST_STARTS:
+                self.restored.append(job)
+            else:
+                job.state, job.finished, job.error = FAILED, time.monotonic(), _gave_up(job)
+                job.forget()
+                self.add(job)
+        self.restored.sort(key=lambda waiting: waiting.position)
+        for job in self.restored:
+            self.submit(job)
 
     def add(self, job: Job) -> Job:
         """Keep a job that needs no work (a reopened run); the oldest finished ones are let go."""
@@ -182,11 +112,50 @@ class JobQueue:
 
     def latest(self, page: str) -> Job | None:
         """Return the newest job of a page, or None."""
-        return next((j for j in reversed(self.jobs()) if j.page == page), None)
+        return next((j for j in reversed(self.jobs()) if j.page == page), None) or self._reopened(page)
+
+    def shown(self, page: str) -> Job | None:
+        """Return the newest job of a page that has something to draw, final or not, or None."""
+        drawn = (j for j in reversed(self.jobs()) if j.page == page and (j.result is not None or j.partial is not None))
+        return next(drawn, None) or self._reopened(page)
+
+    def _reopened(self, page: str) -> Job | None:
+        """Read the result that a page ended with before the app was started; each is read once."""
+        if page not in self._kept:
+            return None
+        with self._reading:
+            saved = self._kept.pop(page, None)
+            if saved is None:  # somebody else has just read it
+                return next((j for j in self.jobs() if j.page == page), None)
+            try:
+                result = runs.load_result(saved)
+            except ValueError as error:  # deleted meanwhile, or of a class that is gone
+                logger.warning("the last result of %s is not shown: %s", page, error)
+                return None
+            job = _finished(saved.page, saved.title, result, saved.info.get("config", {}), saved.id, saved.seconds)
+            job.keep, job.created = True, job.created - saved.age
+            with self._lock:
+                self._jobs = {job.id: job, **self._jobs}  # older than all that was asked for since
+            return job
 
     def live(self) -> list[Job]:
-        """Return the jobs that wait or run, in their order."""
-        return [j for j in self.jobs() if j.live]
+        """Return the jobs that run or wait, in their order."""
+        with self._lock:
+            running = [j for j in self._jobs.values() if j.state == RUNNING]
+            return running + [j for j in self._waiting if j.live]
+
+    def advance(self, job: Job) -> None:
+        """Let a waiting job change places with the one before it."""
+        with self._lock:
+            waiting = [j for j in self._waiting if j.live]
+            place = next((i for i, j in enumerate(waiting) if j is job), 0)
+            if place == 0:
+                return
+            other = waiting[place - 1]
+            job.position, other.position = other.position, job.position
+            self._waiting.sort(key=lambda one: one.position)
+        for moved in (job, other):
+            moved.write()
 
     def wait(self, timeout: float = 60.0) -> bool:
         """Block until nothing is live; for tests and scripts. Return False when the time ran out."""
@@ -204,102 +173,33 @@ class JobQueue:
                 self._thread.start()
 
     def _loop(self) -> None:
+        let_others_go_first()
         while True:
-            job, work = self._pending.get()
-            if job.state == QUEUED and not job.cancel_event.is_set():
-                _run(job, work)
-            self._pending.task_done()
+            with self._turn:
+                while not self._waiting:
+                    self._turn.wait()
+                job = self._waiting.pop(0)
+                if not job.live:
+                    continue
+                job.started, job.state = time.monotonic(), RUNNING
+            run(job)
 
 
-def _run(job: Job, work: Callable[[Handle], Any]) -> None:
-    """Run one job to its end, whatever that is: nothing it raises reaches the worker, and its state always settles."""
-    job.started, job.state = time.monotonic(), RUNNING
-    outcome = FAILED
-    try:
-        job.result = _result(job, work)
-        job.fraction, job.finished = 1.0, time.monotonic()
-        outcome = _save(job) if job.keep else DONE
-    except BaseException as error:  # a SystemExit of some library must not take the jobs behind this one along
-        outcome = _blame(job, error)
-    finally:
-        job.finished = job.finished or time.monotonic()
-        job.state = outcome
+def let_others_go_first() -> None:
+    """Give this thread, and those that torch starts from it, the time that no page wants.
+
+    Linux alone knows priorities of threads.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
-def _result(job: Job, work: Callable[[Handle], Any]) -> Any:
-    """Do the work with torch's defaults, which it may change for itself alone."""
-    import torch
-
-    dtype = torch.get_default_dtype()
-    try:
-        # A thread starts with gradients on, but earlier work may have left another mode behind.
-        with torch.enable_grad():
-            return work(Handle(job))
-    finally:
-        torch.set_default_dtype(dtype)
-
-
-def _blame(job: Job, error: BaseException) -> str:
-    """Say in a sentence why the work ended, the rest in the log; return the state it ended in."""
-    from estimators import Cancelled
-
-    if isinstance(error, Cancelled):
-        return CANCELLED
-    if isinstance(error, OSError) and error.errno and _words(error).startswith("[Errno"):  # the system's own words
-        job.error, job.note = _disk(error), _where_to_look()
-        logger.error("job %s (%s) could not read or write", job.id, job.title, exc_info=error)
-    elif isinstance(error, ValueError | TypeError | OSError) and _words(error):
-        job.error = _words(error)
-        logger.info("job %s (%s) refused its input", job.id, job.title, exc_info=error)
-    else:
-        job.error, job.note = _sentence(error), _where_to_look()
-        logger.error("job %s (%s) failed", job.id, job.title, exc_info=error)
-    return FAILED
-
-
-def _save(job: Job) -> str:
-    """Keep a finished job as a run and return the state it ends in; a result that cannot be saved stays on screen."""
-    try:
-        job.run_id = runs.save_run(job.page, job.title, job.result, job.config, seconds=job.elapsed)
-    except OSError as error:  # the disk's fault, not the work's
-        job.note = f"The result is here, but it could not be saved; download it below. {_disk(error)}"
-        logger.error("job %s could not be saved", job.id, exc_info=error)
-    except BaseException as error:
-        job.error = f"The result is here, but saving it failed with {_sentence(error)}."
-        job.note = _where_to_look()
-        logger.error("job %s could not be saved", job.id, exc_info=error)
-        return FAILED
-    return DONE
-
-
-def _disk(error: OSError) -> str:
-    """Say in a sentence what the system answered to a read or a write."""
-    if not _words(error).startswith("[Errno"):
-        return _words(error) or type(error).__name__
-    what = repr(str(error.filename)) if error.filename else "a file"
-    return f"{what} must be readable and have room, got {error.strerror}. Free some space, or choose another place."
-
-
-def _words(error: BaseException) -> str:
-    """Return an error's own words; an error whose words fail has none."""
-    try:
-        return str(error).strip()
-    except Exception:
-        return ""
-
-
-def _sentence(error: BaseException) -> str:
-    """Return one line for a person: the kind of an error and the first line of its words."""
-    return f"{type(error).__name__}: {(_words(error) or 'no message').splitlines()[0]}"
-
-
-def _where_to_look() -> str | None:
-    """Return where the details are; None when the workspace cannot be written to, so that there is no log."""
-    try:
-        log = workspace.log_path()
-        return f"The details are in {log}." if log.parent.is_dir() else None
-    except OSError:
-        return None
+def _gave_up(job: Job) -> str:
+    return (
+        f"The app ended {job.starts} times while this ran, so it was not started again. It may need more memory than "
+        "there is: ask for less, or for the same again."
+    )
 
 
 @st.cache_resource(show_spinner=False)
@@ -308,7 +208,10 @@ def get_queue() -> JobQueue:
     workspace.start_log()
     with suppress(OSError):  # what is left half written can wait
         workspace.sweep()
-    return JobQueue()
+    queue = JobQueue()
+    with suppress(OSError):  # a workspace that can't be read has left nothing
+        queue.restore()
+    return queue
 
 
 def submit(
@@ -329,7 +232,7 @@ def submit(
         What a person calls it, such as ``"Surface of digits-a, 41 × 41"``.
     work : callable
         ``work(handle) -> result``; give ``handle.progress`` as ``on_progress`` and ``handle.partial`` as
-        ``on_partial``. It must not call ``st.*``.
+        ``on_partial``. It must not call ``st.*``. A ``Work`` is done again by the next start where the app dies.
     config : dict, optional
         From :func:`app.export.config`; saved with the run.
     keep : bool, default=True
@@ -339,24 +242,20 @@ def submit(
     -------
     Job
     """
-    return get_queue().submit(Job(page=page, title=title, config=config or {}, keep=keep), work)
+    return get_queue().submit(Job(page=page, title=title, config=config or {}, keep=keep, work=work))
 
 
 def adopt(page: str, title: str, result: Any, config: dict[str, Any], run_id: str | None = None) -> Job:
     """Show an existing result on a page as if its job had just finished (reopening a run)."""
+    return get_queue().add(_finished(page, title, result, config, run_id))
+
+
+def _finished(
+    page: str, title: str, result: Any, config: dict[str, Any], run_id: str | None, seconds: float = 0.0
+) -> Job:
     now = time.monotonic()
-    job = Job(
-        page=page,
-        title=title,
-        config=config,
-        keep=False,
-        state=DONE,
-        fraction=1.0,
-        result=result,
-        run_id=run_id,
-    )
-    job.started = job.finished = now
-    return get_queue().add(job)
+    known: dict[str, Any] = {"state": DONE, "fraction": 1.0, "result": result, "run_id": run_id, "keep": False}
+    return Job(page, title, config, **known, started=now - seconds, finished=now)
 
 
 def latest(page: str) -> Job | None:
@@ -364,6 +263,11 @@ def latest(page: str) -> Job | None:
     return get_queue().latest(page)
 
 
+def shown(page: str) -> Job | None:
+    """Return the newest job of a page that has something to draw: while a new one has not, the one before it."""
+    return get_queue().shown(page)
+
+
 def live() -> list[Job]:
-    """Return the jobs that wait or run, in their order."""
+    """Return the jobs that run or wait, in their order."""
     return get_queue().live()

@@ -9,16 +9,18 @@ import numpy as np
 
 from app.catalog import DataSpec, PointSpec
 from app.work import jobs
+from app.work.work import Work, restartable
 from app.workspace import library
 from app.workspace.trainings import unfinished
 
 PAGE = "workbench"
 
 
+@restartable
 def train(handle: jobs.Handle, name: str, point: PointSpec, data: DataSpec, settings: dict[str, Any]) -> Any:
     """Train one network and add it to the library; runs in the worker thread.
 
-    A training that is cancelled, or killed with the whole app, leaves the epochs it finished in the library.
+    A training that is cancelled leaves the epochs it finished in the library; one that was killed goes on after them.
 
     Parameters
     ----------
@@ -39,7 +41,6 @@ def train(handle: jobs.Handle, name: str, point: PointSpec, data: DataSpec, sett
     held_out_spec = data.held_out(None)
     examples, held_out = data.load(), held_out_spec.load()
     model = point.load()
-    rows: list[dict[str, float]] = []
     meta = {
         "name": name,
         **point.meta(data),
@@ -49,10 +50,11 @@ def train(handle: jobs.Handle, name: str, point: PointSpec, data: DataSpec, sett
         "held_out_examples": len(held_out),
     }
 
-    with unfinished(meta) as training:
+    with unfinished(meta, handle.job.id) as training:
+        rows = training.rows()
 
         def on_epoch(epoch: int, network: Any, row: dict[str, float]) -> None:
-            rows.append(row)
+            rows[epoch - 1 :] = [row]
             training.note(rows)
             handle.partial(TrainingResult(_curves(rows), name=name))
 
@@ -81,7 +83,9 @@ def train(handle: jobs.Handle, name: str, point: PointSpec, data: DataSpec, sett
         }
         weights = training.path / library.WEIGHTS
         save_checkpoint(weights, run.model.state_dict(), meta)
-        kept = library.add_checkpoint(weights, meta, epochs=[Path(path) for path in run.checkpoints])
+        kept = library.add_checkpoint(
+            weights, meta, epochs=[Path(path) for path in run.checkpoints], made_by=training.path.name
+        )
     return TrainingResult(dict(run.history), kept.id, name, settings=meta)
 
 
@@ -111,7 +115,8 @@ def submit(name: str, point: PointSpec, data: DataSpec, settings: dict[str, Any]
         "estimator": "train",
         "script": script(point, data, settings),
     }
-    return jobs.submit(PAGE, name, lambda handle: train(handle, name, point, data, settings), config=config)
+    work = Work.of(train, name=name, point=point, data=data, settings=settings)
+    return jobs.submit(PAGE, name, work, config=config)
 
 
 def submit_quick_start() -> None:

@@ -43,6 +43,12 @@ class Entry:
         """When it was added, as ISO writes it."""
         return str(self.info.get("created", ""))
 
+    @property
+    def age(self) -> float:
+        """Seconds since then."""
+        now = datetime.now().astimezone()
+        return (now - datetime.fromisoformat(self.created)).total_seconds() if self.created else 0.0
+
     @classmethod
     def every(cls) -> list[Self]:
         """Return all of the kind, newest first; a folder without a readable file is left out."""

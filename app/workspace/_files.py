@@ -167,7 +167,7 @@ def remove(path: Path) -> None:
 
 def sweep(days: float = 7.0) -> None:
     """Remove what a kill left half written; younger things may belong to another process of the app."""
-    for parent in (root(), *(folder(kind) for kind in ("checkpoints", "runs", "uploads", "trainings"))):
+    for parent in (root(), *(folder(kind) for kind in ("checkpoints", "runs", "uploads", "trainings", "queue"))):
         for left in parent.glob(f"{_PARTIAL}*"):
             with suppress(OSError):  # another process may be sweeping too
                 if time.time() - left.stat().st_mtime > 86400 * days:

@@ -68,7 +68,9 @@ def list_checkpoints(architecture: str | None = None) -> list[Checkpoint]:
     return [c for c in Checkpoint.every() if c.path.is_file() and architecture in (None, c.architecture)]
 
 
-def add_checkpoint(weights: Path, meta: dict[str, Any], *, epochs: Sequence[Path] = ()) -> Checkpoint:
+def add_checkpoint(
+    weights: Path, meta: dict[str, Any], *, epochs: Sequence[Path] = (), made_by: str | None = None
+) -> Checkpoint:
     """Copy a weights file, and the epochs before it, into the library.
 
     Parameters
@@ -79,7 +81,14 @@ def add_checkpoint(weights: Path, meta: dict[str, Any], *, epochs: Sequence[Path
         At least ``name``, ``architecture``, ``num_classes``, ``image_size``.
     epochs : sequence of Path
         safetensors files in order.
+    made_by : str, optional
+        Names the work that made it: what the same work has added already, before it was killed and started again, is
+        given as it is.
     """
+    there = added_by(made_by) if made_by is not None else None
+    if there is not None:
+        return there
+    meta = {**meta, "made_by": made_by} if made_by is not None else meta
     weights = Path(weights)
     file = WEIGHTS if weights.suffix == ".safetensors" else f"weights{weights.suffix}"
     with Checkpoint.new({"name": "checkpoint", **meta, "weights": file}) as (path, made):
@@ -89,6 +98,11 @@ def add_checkpoint(weights: Path, meta: dict[str, Any], *, epochs: Sequence[Path
             for number, epoch in enumerate(epochs):
                 shutil.copyfile(epoch, path / "epochs" / f"{number:04d}.safetensors")
     return made
+
+
+def added_by(work: str) -> Checkpoint | None:
+    """Return what a piece of work has added, by the name it noted there, or None."""
+    return next((c for c in list_checkpoints() if c.info.get("made_by") == work), None)
 
 
 def add_recording(folder: Path, meta: dict[str, Any]) -> Checkpoint:

@@ -7,11 +7,13 @@ holds the numbers, written by the result's own ``save``. Both appear together or
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from app.workspace import Entry
+from app.workspace.numbers import numbers_of
 
 _PACKAGES = ("loss-atlas", "torch", "timm", "numpy", "scikit-learn", "streamlit", "altair")
 
@@ -37,6 +39,21 @@ class Run(Entry):
         return bool(self.info.get("pinned"))
 
     @property
+    def tags(self) -> tuple[str, ...]:
+        """Words that a person has given it."""
+        return tuple(map(str, self.info.get("tags", ())))
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """What it is found by, see :mod:`app.workspace.numbers`."""
+        return dict(self.info.get("numbers", {}))
+
+    @property
+    def script(self) -> str:
+        """The Python program that makes it again; empty where there is none."""
+        return str(self.info.get("config", {}).get("script", ""))
+
+    @property
     def result_path(self) -> Path:
         """The saved numbers."""
         return self.folder / "result.npz"
@@ -53,7 +70,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def save_run(page: str, title: str, result: Any, config: dict[str, Any], *, seconds: float) -> str:
+def save_run(page: str, title: str, result: Any, config: dict[str, Any], *, seconds: float, job: str = "") -> str:
     """Save a finished job and return the run's id.
 
     Parameters
@@ -65,13 +82,17 @@ def save_run(page: str, title: str, result: Any, config: dict[str, Any], *, seco
         From :func:`app.export.config`.
     seconds : float
         Time the work took.
+    job : str
+        Id of the job, by which the next start of the app knows that it has ended.
     """
     info = {
         "page": page,
         "title": title,
+        "job": job,
         "seconds": round(seconds, 3),
         "result": f"{type(result).__module__}:{type(result).__qualname__}",
         "settings": getattr(result, "settings", {}),
+        "numbers": numbers_of(result),
         "config": config,
         "versions": versions(),
         "machine": {"system": platform.platform(), "processor": platform.machine()},
@@ -84,6 +105,32 @@ def save_run(page: str, title: str, result: Any, config: dict[str, Any], *, seco
 def list_runs() -> list[Run]:
     """Return the saved runs, pinned ones first, then newest first."""
     return sorted(Run.every(), key=lambda run: not run.pinned)
+
+
+def settings_of(run: Run) -> dict[str, Any]:
+    """Return everything that was chosen for a run by its dotted name, such as ``params.resolution``."""
+    config = run.info.get("config", {})
+    chosen = {
+        "page": run.page,
+        **{k: v for k, v in config.items() if k != "script"},
+        "machine": run.info.get("machine"),
+    }
+    return {**_flat(chosen), **_flat(run.info.get("settings") or {})}
+
+
+def _flat(values: Any, name: str = "") -> dict[str, Any]:
+    if not isinstance(values, dict):
+        return {name: values}
+    parts = (_flat(value, f"{name}.{key}" if name else str(key)) for key, value in values.items())
+    return {key: value for part in parts for key, value in part.items()}
+
+
+def differences(compared: Sequence[Run]) -> dict[str, list[Any]]:
+    """Return the settings in which runs differ, each with its value in every run (None where it has none)."""
+    every = [settings_of(run) for run in compared]
+    names = dict.fromkeys(name for settings in every for name in settings)
+    table = {name: [settings.get(name) for settings in every] for name in names}
+    return {name: values for name, values in table.items() if any(value != values[0] for value in values)}
 
 
 def load_result(run: Run) -> Any:

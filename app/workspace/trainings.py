@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from filelock import FileLock, Timeout
 
 from app import workspace
-from app.workspace import library
+from app.workspace import library, queued
 
 logger = logging.getLogger("loss_atlas.unfinished")
 
@@ -39,6 +40,10 @@ class Unfinished:
     def __init__(self, path: Path) -> None:
         self.path, self.epochs, self.settled = path, path / "epochs", False
 
+    def rows(self) -> list[dict[str, float]]:
+        """Return the curves that were kept."""
+        return list((workspace.read_json(self.path / "history.json") or {}).get("rows", []))
+
     def note(self, rows: list[dict[str, float]]) -> None:
         """Keep the curves so far."""
         workspace.write_json(self.path / "history.json", {"rows": rows})
@@ -46,10 +51,10 @@ class Unfinished:
     def keep(self) -> library.Checkpoint | None:
         """Put the last finished epoch into the library, with those before it; None where there is none."""
         meta = workspace.read_json(self.path / "meta.json")
-        if any(c.info.get("training_id") == self.path.name for c in library.list_checkpoints()):
+        if library.added_by(self.path.name) is not None:
             self.settled = True  # a kill came between the library and the end of this folder
             return None
-        rows = (workspace.read_json(self.path / "history.json") or {}).get("rows", [])
+        rows = self.rows()
         weights = sorted(self.epochs.glob("epoch-*.safetensors"))
         last = int(weights[-1].stem.removeprefix("epoch-")) if weights else 0
         if meta is None or last == 0:
@@ -62,28 +67,31 @@ class Unfinished:
             "held_out_loss": row.get("held_out_loss"),
             "accuracy": row.get("held_out_accuracy"),
         }
-        kept = library.add_checkpoint(weights[-1], meta, epochs=weights)
+        kept = library.add_checkpoint(weights[-1], meta, epochs=weights, made_by=self.path.name)
         self.settled = True
         return kept
 
 
 @contextmanager
-def unfinished(meta: dict[str, Any]) -> Iterator[Unfinished]:
+def unfinished(meta: dict[str, Any], job: str = "") -> Iterator[Unfinished]:
     """Give a training its folder; it goes when the block ends well or was settled, and stays for `recover` otherwise.
+
+    The same job, started again after a kill, finds what it had reached.
 
     Parameters
     ----------
     meta : dict
-        What the library must know of the network, its ``name`` there among it; it gets a ``training_id``, by which
-        the library knows what it has.
+        What the library must know of the network, its ``name`` there among it.
+    job : str
+        Id of the job.
     """
-    path = workspace.folder(KIND) / workspace.new_id(meta["name"])
+    known = f"{job}-{crc32(meta['name'].encode()):08x}"  # one job may train several
+    path = workspace.folder(KIND) / (known if job else workspace.new_id(meta["name"]))
     with workspace.told(path):
-        path.mkdir()
+        path.mkdir(exist_ok=True)
     training = Unfinished(path)
     try:
         with FileLock(path / "lock"):
-            meta["training_id"] = path.name
             workspace.write_json(path / "meta.json", meta)
             yield training
             training.settled = True
@@ -93,9 +101,11 @@ def unfinished(meta: dict[str, Any]) -> Iterator[Unfinished]:
 
 
 def recover() -> list[library.Checkpoint]:
-    """Bring trainings into the library that a kill or a crash has stopped; those that run are left alone."""
+    """Bring trainings into the library that a kill or a crash has stopped; those that run or wait are left alone."""
     kept = []
     for path in workspace.entries(KIND):
+        if queued.waits(path.name.partition("-")[0]):  # its job goes on with it
+            continue
         try:
             with FileLock(path / "lock", timeout=0):
                 found = Unfinished(path).keep()

@@ -19,7 +19,7 @@ from ..core.paths.bends import BendsSoFar, train_bends
 from ..core.paths.paths import PATHS, barrier, gram, path_length, plane_through, rise_over_endpoints, worst_t
 from ..core.paths.peaks import Peaks
 from ..landscape import Evaluation, Landscape
-from ..progress import OnProgress
+from ..progress import OnProgress, resumed
 
 WRITTEN_EVERY = 1.0  # seconds between two notes on where a training stands
 PLANE_MARGIN = 0.25  # of the distance between A and B, drawn around what the plane has to show
@@ -97,6 +97,9 @@ class Path:
 
         start = recall(memory, unfinished_bends, key)
         start = None if start is MISSING else start
+        if start is not None:
+            n_done = len(start.losses)
+            report(n_done, training["epochs"], resumed("training the bends", n_done, training["epochs"]))
         live = trainer.minibatch_loss_and_gradient, a, b, PATHS[self.family]
         trained = cached_call(memory, train_bends, key, *live, on_epoch=on_epoch, start=start, **training)
         discard(memory, unfinished_bends, key)

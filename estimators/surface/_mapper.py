@@ -25,7 +25,7 @@ from ..checks import check_integer, positive, whole
 from ..core.planes.directions import NORMALIZATIONS, largest_cosine
 from ..landscape import Evaluation, Landscape
 from ..points import CHUNK, OnChunk, Where
-from ..progress import Cancelled, OnProgress, ignore_progress
+from ..progress import Cancelled, OnProgress, ignore_progress, resumed
 from ..workers import WorkerLost, count_workers
 from . import _analysis as analysis
 from . import _marks as marks
@@ -476,6 +476,7 @@ class SurfaceMapper(TransformerMixin, ParallelEstimator):
         passes = 1 if other is None else 2
         whole_panels = mode == "exact" and count_workers(self.n_jobs) > 1  # workers would wait for each other's blocks
         drawn, cost = time.perf_counter(), 0.0
+        n_stored, any_new = 0, False  # nodes that the cache had before the first that is new
 
         def draw() -> None:
             nonlocal drawn, cost
@@ -492,11 +493,15 @@ class SurfaceMapper(TransformerMixin, ParallelEstimator):
                 assert where is not None
 
                 def take(which: Where, found: Evaluation, stored: bool, prefix: str = prefix) -> None:
+                    nonlocal n_stored, any_new
                     arrived(which, {f"{prefix}losses": found.losses, f"{prefix}accuracies": found.accuracies})
+                    any_new |= not stored
+                    n_stored = n_stored if any_new else grid.n_evaluated
 
                 def tick(done: int, out_of: int, message: str, k: int = k) -> None:
                     so_far = before + (k * out_of + done) // passes
-                    progress(min(so_far, grid.expected), grid.expected, "points")
+                    said = resumed("points", n_stored if any_new else 0, grid.expected)
+                    progress(min(so_far, grid.expected), grid.expected, said)
                     if mode == "exact" and time.perf_counter() - drawn > max(_PICTURE_EVERY, 10 * cost):
                         draw()
 
@@ -509,7 +514,8 @@ class SurfaceMapper(TransformerMixin, ParallelEstimator):
             work = grid.fill_adaptively(measure, self.tolerance)
         try:
             for _ in work:
-                progress(min(grid.n_evaluated, grid.expected), max(grid.expected, 1), "points")
+                said = resumed("points", n_stored if any_new else 0, grid.expected)
+                progress(min(grid.n_evaluated, grid.expected), max(grid.expected, 1), said)
                 draw()
         except (Cancelled, WorkerLost):
             grid.sketch()

@@ -83,7 +83,7 @@ def test_a_job_with_a_name_and_an_error_of_harm_is_shown_as_it_is(evil):
 
 def test_a_deleted_entry_a_folder_and_a_result_with_names_of_harm(evil):
     at = page("workbench")
-    at.session_state["workbench.binned"] = (EVIL, str(evil))
+    at.session_state["workbench.binned"] = [(EVIL, str(evil))]
     at.session_state["workbench.refused"] = EVIL
     at.run()
     assert live(at) == [] and "evil.example" in at.error[0].value

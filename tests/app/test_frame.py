@@ -267,7 +267,7 @@ def test_a_run_is_listed_reopened_pinned_deleted_and_brought_back():
     binned = runs.Run.get(first.id).delete()
     assert [run.title for run in runs.list_runs()] == ["Second"]
     at = page("runs")
-    at.session_state["runs.binned"] = ("Renamed", str(binned))
+    at.session_state["runs.binned"] = [("Renamed", str(binned))]
     at.run()
     at.button(key="runs.undo").click().run()
     assert not at.exception

@@ -24,7 +24,7 @@ from collections import defaultdict
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-TRIALS = {"map": 100, "training": 50, "average": 50, "path": 50, "comparison": 50, "worker": 30}
+TRIALS = {"map": 100, "training": 50, "average": 50, "path": 50, "comparison": 50, "worker": 30, "queue": 50}
 FORK = multiprocessing.get_context("fork")
 HUNG = 300  # seconds without an end
 PAGE = ROOT / "docs" / "faults.md"
@@ -110,7 +110,46 @@ def worker(folder):
     return map_(folder, n_jobs=2)
 
 
+def queue(folder):
+    """Start the app's queue as a fresh start of the app does; ask for three jobs once, and wait for all."""
+    import numpy as np
+
+    os.environ["LOSS_ATLAS_WORKSPACE"], os.environ["LOSS_ATLAS_CACHE"] = str(folder), str(Path(folder) / "cache")
+    from app.catalog import DataSpec, PointSpec
+    from app.pages.averaging.page import average as average_in_the_app
+    from app.pages.surface.page import map_surface
+    from app.work import jobs
+    from app.work.training import train as train_in_the_app
+    from app.work.work import Work
+    from app.workspace import library, runs
+    from estimators import SurfaceMapper, SWAAverager
+
+    data, point, training = DataSpec(n_samples=96), PointSpec(), {"epochs": 4, "batch_size": 32, "lr": 0.05}
+    on = {"points": (point,), "data": data}
+    asked = {
+        "a": Work.of(train_in_the_app, name="a", point=point, data=data, settings=training),
+        "b": Work.of(
+            map_surface, estimator=SurfaceMapper(resolution=9, mode="exact", memory="default"), held_out=None, paths=[],
+            marked={}, **on,
+        ),
+        "c": Work.of(
+            average_in_the_app, estimator=SWAAverager(memory="default"), held_out=data, training=training, keep=True, **on
+        ),
+    }  # fmt: skip
+    started = jobs.JobQueue()
+    started.restore()
+    known = {job.id for job in started.restored} | {run.info["job"] for run in runs.Run.every()}
+    for name, work in asked.items():
+        if name not in known:
+            started.submit(jobs.Job("surface", name, id=name, work=work))
+    started.wait(2 * HUNG)
+    found = {run.title: runs.load_result(run) for run in runs.Run.every()}
+    numbers = [found["a"].history["loss"], found["b"].losses.ravel(), [found["c"].row("average")["train_loss"]]]
+    return np.concatenate([*numbers, [len(runs.Run.every()), len(library.list_checkpoints())]])
+
+
 PROGRAMS = {
+    "queue": queue,
     "map": map_,
     "training": training,
     "average": average,
@@ -234,7 +273,7 @@ def table(notes, expected):
         "| what is killed | trials | kills | resumed, equal bit for bit | lost | hung |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
-    named = {"worker": "one worker of a map (loky, two)"}
+    named = {"worker": "one worker of a map (loky, two)", "queue": "the app with a training, a map and an average"}
     for kind in TRIALS:
         if kind in rows:
             r = rows[kind]
@@ -253,7 +292,8 @@ def main():
     options = parser.parse_args()
     if os.environ.get("OMP_NUM_THREADS") != "1":  # read when torch is loaded
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {"OMP_NUM_THREADS": "1"})
-    import estimators  # noqa: F401  # so that the programs forked from here need not load it
+    import app.pages.surface.page  # noqa: F401
+    import estimators  # noqa: F401  # so that the programs forked from here need not load them
 
     options.folder.mkdir(parents=True, exist_ok=True)
     file, known = options.folder / "faults.jsonl", options.folder / "undisturbed.json"

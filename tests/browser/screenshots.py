@@ -50,7 +50,7 @@ def run_jobs(page: Page, address: str, pages: list[str], seconds: float) -> None
     if quick.count():
         quick.click()
         page.wait_for_timeout(3000)
-        while page.get_by_text("running in the background").count():
+        while page.get_by_text("You can change pages").count():
             page.wait_for_timeout(1000)
     for name in pages:
         if name in ("home", "runs", "workbench"):

@@ -13,6 +13,7 @@ from app.pages.architectures.views import draw_comparison, draw_width_sweep
 from app.texts import from_engine, texts
 from app.widgets import Form
 from app.work import jobs
+from app.work.work import restartable
 
 PAGE = "architectures"
 WIDTH_SWEEP = "width_sweep"
@@ -58,7 +59,7 @@ def draw(result: Any) -> None:
     if hasattr(result, "factors"):
         draw_width_sweep(result, PAGE)
     else:
-        job = jobs.latest(PAGE)
+        job = jobs.shown(PAGE)
         draw_comparison(result, PAGE, job.config.get("runs") if job is not None else None)
 
 
@@ -134,8 +135,6 @@ def _start(
     from estimators import ArchitectureComparer
 
     comparer = ArchitectureComparer(n_seeds=seeds, epochs=epochs, resolution=side, memory="default", **settings)
-    held_out = data.held_out(None)
-
     architecture, text = variants[0].architecture, texts(PAGE)
     names = tuple(variant.name for variant in variants)
     widgets.start_fit(
@@ -143,8 +142,9 @@ def _start(
         text("job", what=text(f"preset.{vary}"), architecture=architecture, variants=len(variants), seeds=seeds),
         comparer,
         data=data,
-        held_out=held_out,
-        run=lambda **reports: comparer.fit(variants, data.load(), held_out=held_out.load(), **reports),
+        held_out=data.held_out(None),
+        work=compare,
+        given={"compared": variants},
         extra={"runs": len(variants) * seeds, "variants": [variant.as_dict() for variant in variants]},
         fit="variants, data, held_out=held_out",
         show="result.summary_",
@@ -159,16 +159,20 @@ def _start_width(
     """Queue a width sweep."""
     from estimators.experiments import WidthSweep
 
-    sweep = WidthSweep(factors=factors, n_seeds=seeds, epochs=epochs, memory="default", **settings)
-    held_out = data.held_out(None)
-
     widgets.start_fit(
         PAGE,
         texts(PAGE)("job.width", architecture=architecture, widths=len(factors), seeds=seeds),
-        sweep,
+        WidthSweep(factors=factors, n_seeds=seeds, epochs=epochs, memory="default", **settings),
         data=data,
-        held_out=held_out,
-        run=lambda **reports: sweep.fit(architecture, data.load(), held_out=held_out.load(), **reports),
+        held_out=data.held_out(None),
+        work=compare,
+        given={"compared": architecture},
         fit=f"{architecture!r}, data, held_out=held_out",
         show="result.summary_",
     )
+
+
+@restartable
+def compare(handle: jobs.Handle, estimator: Any, points: Any, data: DataSpec, held_out: DataSpec, compared: Any) -> Any:
+    """Train and measure every variant, or every width of an architecture; runs in the worker thread."""
+    return estimator.fit(compared, data.load(), held_out=held_out.load(), **handle.reports).result_

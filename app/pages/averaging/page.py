@@ -10,7 +10,7 @@ import pandas as pd
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from app import widgets, workspace
+from app import widgets
 from app.catalog import DataSpec, PointSpec
 from app.charts.theme import SCHEMES
 from app.pages.averaging import charts
@@ -20,6 +20,8 @@ from app.pages.averaging import views as averages
 from app.texts import said, texts
 from app.widgets import Form
 from app.widgets.pickers import TIMM
+from app.work import jobs
+from app.work.work import restartable
 from app.workspace import library
 
 PAGE = "averaging"
@@ -91,33 +93,16 @@ def start(point: PointSpec, data: DataSpec, params: dict[str, Any], training: di
     """Queue the job."""
     from estimators import SWAAverager
 
-    text = texts(PAGE)
-    averager = SWAAverager(**params, memory="default")
-    held_out = data.held_out(None)
-
-    def run(**reports: Any) -> None:
-        with workspace.scratch() as folder:
-            averager.train(
-                point.load(),
-                data.load(),
-                held_out=held_out.load(),
-                checkpoint_dir=folder / "epochs",
-                compare=True,
-                **reports,
-                **training,
-            )
-            if keep:
-                _keep(averager, point, data, training, folder)
-
     listed = ", ".join(f"{name}={value!r}" for name, value in training.items() if value)
     widgets.start_fit(
         PAGE,
-        text("job", model=point.label, epochs=training["epochs"]),
-        averager,
+        texts(PAGE)("job", model=point.label, epochs=training["epochs"]),
+        SWAAverager(**params, memory="default"),
         points=[("model", point)],
         data=data,
-        held_out=held_out,
-        run=run,
+        held_out=data.held_out(None),
+        work=average,
+        given={"training": training, "keep": keep},
         extra={"training": training},
         call="train",
         fit=f"model, data, held_out=held_out, compare=True, {listed}",
@@ -125,7 +110,34 @@ def start(point: PointSpec, data: DataSpec, params: dict[str, Any], training: di
     )
 
 
-def _keep(averager: Any, point: PointSpec, data: DataSpec, training: dict[str, Any], folder: Path) -> None:
+@restartable
+def average(
+    handle: jobs.Handle,
+    estimator: Any,
+    points: tuple[PointSpec, ...],
+    data: DataSpec,
+    held_out: DataSpec,
+    training: dict[str, Any],
+    keep: bool,
+) -> Any:
+    """Train with and without averaging, and keep both networks where asked; runs in the worker thread."""
+    (point,) = points
+    with handle.folder() as folder:
+        estimator.train(
+            point.load(),
+            data.load(),
+            held_out=held_out.load(),
+            checkpoint_dir=folder / "epochs",
+            compare=True,
+            **handle.reports,
+            **training,
+        )
+        if keep:
+            _keep(estimator, point, data, training, folder, handle.job.id)
+    return estimator.result_
+
+
+def _keep(averager: Any, point: PointSpec, data: DataSpec, training: dict[str, Any], folder: Path, job: str) -> None:
     """Add the end of the plain run and the average to the library, each with its epochs."""
     from estimators import count_parameters, save_checkpoint
 
@@ -145,7 +157,8 @@ def _keep(averager: Any, point: PointSpec, data: DataSpec, training: dict[str, A
         }
         weights = folder / f"{role}.safetensors"
         save_checkpoint(weights, averager.states_[role], meta)
-        library.add_checkpoint(weights, meta, epochs=[Path(path) for path in run.checkpoints])
+        epochs = [Path(path) for path in run.checkpoints]
+        library.add_checkpoint(weights, meta, epochs=epochs, made_by=f"{job} {role}")
 
 
 def draw(result: Any) -> None:

@@ -16,6 +16,7 @@ from app.texts import texts
 from app.widgets import Form
 from app.widgets.jobs import duration
 from app.work import jobs
+from app.work.work import Work, restartable
 
 PAGE = "averaging.seeds"
 DEFINITIONS = ("swa", "ema", "sharp", "pairs")
@@ -51,27 +52,30 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
 
 def start(name: str, options: dict[str, Any], making: dict[str, Any], swa_lr: float) -> None:
     """Queue the job."""
-
-    def work(handle: jobs.Handle) -> Any:
-        from estimators import SWAAverager, load_model
-        from estimators.experiments import noisy_digits, swa_experiment
-
-        return swa_experiment(
-            lambda seed: load_model(name, num_classes=10, image_size=32, random_state=seed),
-            partial(noisy_digits, **making),
-            estimator=SWAAverager(swa_lr=swa_lr),
-            memory="default",
-            **handle.reports,
-            **options,
-        )
-
     config = {
         "estimator": "swa_experiment",
         "params": {**options, **making, "swa_lr": swa_lr, "architecture": name},
         "script": code(name, options, making, swa_lr),
     }
     title = texts("averaging")("seeds.job", n=options["n_seeds"], epochs=options["epochs"])
+    work = Work.of(compare, name=name, options=options, making=making, swa_lr=swa_lr)
     jobs.submit(PAGE, title, work, config=config)
+
+
+@restartable
+def compare(handle: jobs.Handle, name: str, options: dict[str, Any], making: dict[str, Any], swa_lr: float) -> Any:
+    """Train with and without averaging from every seed; runs in the worker thread."""
+    from estimators import SWAAverager, load_model
+    from estimators.experiments import noisy_digits, swa_experiment
+
+    return swa_experiment(
+        lambda seed: load_model(name, num_classes=10, image_size=32, random_state=seed),
+        partial(noisy_digits, **making),
+        estimator=SWAAverager(swa_lr=swa_lr),
+        memory="default",
+        **handle.reports,
+        **options,
+    )
 
 
 def code(name: str, options: dict[str, Any], making: dict[str, Any], swa_lr: float) -> str:

@@ -16,6 +16,8 @@ from app.pages.averaging import charts
 from app.pages.averaging import views as averages
 from app.texts import texts
 from app.widgets import Form
+from app.work import jobs
+from app.work.work import restartable
 from app.workspace import library
 
 PAGE = "averaging.soup"
@@ -64,40 +66,50 @@ def start(points: list[PointSpec], data: DataSpec, params: dict[str, Any], keep:
     from estimators import SWAAverager
 
     text = texts("averaging")
-    averager = SWAAverager(**params, memory="default")
-    held_out = data.held_out(None)
-    names = [point.label for point in points]
     method = text("method." + params["method"])
+    checkpoints = [str(point.checkpoint) for point in points]
     name = text("soup.name", count="{count}", method=method.lower())  # said here: the worker serves no session
-
-    def run(**reports: Any) -> None:
-        averager.fit(
-            [str(point.checkpoint) for point in points],
-            data.load(),
-            model=points[0].load(),
-            names=names,
-            held_out=held_out.load(),
-            **reports,
-        )
-        if keep:
-            _keep(averager, points, data, name.format(count=averager.n_averaged_))
-
     widgets.start_fit(
         PAGE,
         text("soup.job", method=method, count=len(points)),
-        averager,
+        SWAAverager(**params, memory="default"),
         points=[("model", points[0])],
         data=data,
-        held_out=held_out,
-        run=run,
+        held_out=data.held_out(None),
+        work=average,
+        given={"members": points, "name": name if keep else None},
         extra={"points": {f"model_{i}": point.as_dict() for i, point in enumerate(points)}},
-        setup=f"checkpoints = {[str(point.checkpoint) for point in points]!r}",
+        setup=f"checkpoints = {checkpoints!r}",
         fit="checkpoints, data, model=model, held_out=held_out",
         show="*result.report_, sep='\\n'",
     )
 
 
-def _keep(averager: Any, points: list[PointSpec], data: DataSpec, name: str) -> None:
+@restartable
+def average(
+    handle: jobs.Handle,
+    estimator: Any,
+    points: tuple[PointSpec, ...],
+    data: DataSpec,
+    held_out: DataSpec,
+    members: list[PointSpec],
+    name: str | None,
+) -> Any:
+    """Average checkpoints, and keep the average where it has a name; runs in the worker thread."""
+    estimator.fit(
+        [str(member.checkpoint) for member in members],
+        data.load(),
+        model=points[0].load(),
+        names=[member.label for member in members],
+        held_out=held_out.load(),
+        **handle.reports,
+    )
+    if name is not None:
+        _keep(estimator, members, data, name.format(count=estimator.n_averaged_), handle.job.id)
+    return estimator.result_
+
+
+def _keep(averager: Any, points: list[PointSpec], data: DataSpec, name: str, job: str) -> None:
     from estimators import count_parameters
 
     row = averager.result_.row("average")
@@ -113,7 +125,7 @@ def _keep(averager: Any, points: list[PointSpec], data: DataSpec, name: str) -> 
     with workspace.scratch() as folder:
         weights = folder / library.WEIGHTS
         averager.save(weights)
-        library.add_checkpoint(weights, meta)
+        library.add_checkpoint(weights, meta, made_by=job)
 
 
 def draw(result: Any) -> None:

@@ -15,6 +15,8 @@ from app.charts import connectivity_pairs as charts
 from app.texts import said, texts
 from app.widgets import Form
 from app.widgets.pickers import architecture_picker
+from app.work import jobs
+from app.work.work import restartable
 
 PAGE = "connectivity.cases"
 DEFINITIONS = ("cases", "barrier", "rise", "curve", "match")
@@ -71,20 +73,26 @@ def start(point: PointSpec, data: DataSpec, params: dict[str, Any]) -> None:
     """Queue the experiment."""
     from estimators.experiments import ConnectivityCases
 
-    experiment = ConnectivityCases(**params, memory="default")
-    held_out = data.held_out(None)
-
     widgets.start_fit(
         PAGE,
         texts("connectivity")("cases.job", model=point.architecture, seeds=params["n_seeds"]),
-        experiment,
+        ConnectivityCases(**params, memory="default"),
         data=data,
-        held_out=held_out,
-        run=lambda **reports: experiment.fit(point.architecture, data.load(), held_out=held_out.load(), **reports),
+        held_out=data.held_out(None),
+        work=compare,
+        given={"architecture": point.architecture},
         extra={"points": {"model": point.as_dict()}},
         fit=f"{point.architecture!r}, data, held_out=held_out",
         show="*result.verdicts_, sep='\\n'",
     )
+
+
+@restartable
+def compare(
+    handle: jobs.Handle, estimator: Any, points: Any, data: DataSpec, held_out: DataSpec, architecture: str
+) -> Any:
+    """Train and join the networks of every case; runs in the worker thread."""
+    return estimator.fit(architecture, data.load(), held_out=held_out.load(), **handle.reports).result_
 
 
 def draw(result: Any) -> None:

@@ -16,6 +16,8 @@ from app.catalog import DataSpec, PointSpec
 from app.charts import connectivity_pairs as charts
 from app.texts import texts
 from app.widgets import Form
+from app.work import jobs
+from app.work.work import restartable
 
 PAGE = "connectivity.map"
 POLICIES = ("auto", "recompute", "batch")
@@ -68,27 +70,28 @@ def start(points: list[PointSpec], data: DataSpec, params: dict[str, Any], engin
     """Queue the job."""
     from estimators import MinimaMapper
 
-    mapper = MinimaMapper(**params, memory="default", **engine)
     names = unique([p.label for p in points])
-
     listed = [(f"model_{i}", point) for i, point in enumerate(points)]
     pairs = ", ".join(f"{name!r}: {variable}" for name, (variable, _) in zip(names, listed, strict=True))
-
-    def run(**reports: Any) -> None:
-        models = {name: point.load() for name, point in zip(names, points, strict=True)}
-        mapper.fit(models, data.load(), **reports)
-
     widgets.start_fit(
         PAGE,
         texts("connectivity")("map.job", count=len(points)),
-        mapper,
+        MinimaMapper(**params, memory="default", **engine),
         points=listed,
         data=data,
-        run=run,
+        work=measure,
+        given={"names": names},
         setup=f"models = {{{pairs}}}",
         fit="models, data",
         show="result.barriers_",
     )
+
+
+@restartable
+def measure(handle: jobs.Handle, estimator: Any, points: Any, data: DataSpec, held_out: None, names: list[str]) -> Any:
+    """Join every two networks; runs in the worker thread."""
+    models = {name: point.load() for name, point in zip(names, points, strict=True)}
+    return estimator.fit(models, data.load(), **handle.reports).result_
 
 
 def unique(names: list[str]) -> list[str]:

@@ -10,12 +10,15 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from app import widgets
+from app.catalog import DataSpec
 from app.charts import connectivity as charts
 from app.charts.theme import SCHEMES
 from app.pages.connectivity import cases as connectivity_cases
 from app.pages.connectivity import minima as connectivity_map
 from app.texts import plain, texts
 from app.widgets import Form
+from app.work import jobs
+from app.work.work import restartable
 
 PAGE = "connectivity"
 POLICIES = ("auto", "recompute", "batch")
@@ -87,20 +90,24 @@ def start(chosen: widgets.Inputs, params: dict[str, Any]) -> None:
 
     text = texts(PAGE)
     (a, b), data = chosen.points, chosen.data
-    held_out = data.held_out(None)
-    connector = ModeConnector(**params, memory="default", **chosen.settings)
-
     widgets.start_fit(
         PAGE,
         text("job", path=text("path." + params["path"]), a=a.label, b=b.label),
-        connector,
+        ModeConnector(**params, memory="default", **chosen.settings),
         points=[("model_a", a), ("model_b", b)],
         data=data,
-        held_out=held_out,
-        run=lambda **reports: connector.fit((a.load(), b.load()), data.load(), held_out=held_out.load(), **reports),
+        held_out=data.held_out(None),
+        work=connect,
         fit="(model_a, model_b), data, held_out=held_out",
         show="result.barrier_, result.straight_barrier_, result.connected_",
     )
+
+
+@restartable
+def connect(handle: jobs.Handle, estimator: Any, points: Any, data: DataSpec, held_out: DataSpec) -> Any:
+    """Find the path between two networks; runs in the worker thread."""
+    ends = tuple(point.load() for point in points)
+    return estimator.fit(ends, data.load(), held_out=held_out.load(), **handle.reports).result_
 
 
 def draw(result: Any) -> None:

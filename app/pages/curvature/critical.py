@@ -12,6 +12,8 @@ from streamlit.delta_generator import DeltaGenerator
 from app import widgets
 from app.pages.curvature import critical_charts as charts
 from app.texts import texts
+from app.work import jobs
+from app.work.work import restartable
 
 PAGE = "stationary.critical"
 LARGEST = 500
@@ -52,7 +54,7 @@ def settings() -> dict[str, Any]:
 
 def start(chosen: dict[str, Any]) -> None:
     """Queue the search."""
-    from estimators import CriticalPointFinder, pooled_digits, small_net
+    from estimators import CriticalPointFinder
 
     finder = CriticalPointFinder(
         indices=tuple(range(chosen["largest"] + 1)),
@@ -61,15 +63,30 @@ def start(chosen: dict[str, Any]) -> None:
         random_state=chosen["seed"],
         memory="default",
     )
-
     net_of = (chosen["side"] ** 2, chosen["hidden"], chosen["classes"], chosen["seed"])
     data_of = (chosen["side"], chosen["classes"])
     widgets.start_fit(
         PAGE, texts(PAGE)("job", n=chosen["n"], k=chosen["largest"]), finder,
-        run=lambda **report: finder.fit(small_net(*net_of), pooled_digits(*data_of), **report),
+        work=search, given={"net_of": net_of, "data_of": data_of},
         setup=f"net = small_net{net_of!r}\ndata = pooled_digits{data_of!r}", imports=("pooled_digits", "small_net"),
         fit="net, data", show="result.success_, result.spearman_",
     )  # fmt: skip
+
+
+@restartable
+def search(
+    handle: jobs.Handle,
+    estimator: Any,
+    points: Any,
+    data: None,
+    held_out: None,
+    net_of: tuple[int, ...],
+    data_of: tuple[int, ...],
+) -> Any:
+    """Search for critical points of a small network; runs in the worker thread."""
+    from estimators import pooled_digits, small_net
+
+    return estimator.fit(small_net(*net_of), pooled_digits(*data_of), **handle.reports).result_
 
 
 def draw(result: Any) -> None:

@@ -13,6 +13,7 @@ from app import widgets
 from app.pages.curvature import charts
 from app.texts import texts
 from app.work import jobs
+from app.work.work import Work, restartable
 
 PAGE = "stationary.random"
 TEXTS = "stationary"
@@ -36,13 +37,8 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
 
 def start(largest: int, samples: int, shift: float, seed: int) -> None:
     """Queue the Monte-Carlo."""
-    from estimators import random_critical_points
-
     arguments = {"n_samples": samples, "shift": shift, "random_state": seed}
     dimensions = tuple(range(1, largest + 1))
-
-    def work(handle: jobs.Handle) -> Any:
-        return random_critical_points(dimensions, **arguments, **handle.reports)
 
     listed = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
     script = (
@@ -51,7 +47,16 @@ def start(largest: int, samples: int, shift: float, seed: int) -> None:
         "print(result.probability, result.low, result.high)\n"
     )
     config = {"estimator": "random_critical_points", "params": arguments, "script": script}
+    work = Work.of(draw_matrices, dimensions=dimensions, arguments=arguments)
     jobs.submit(PAGE, texts(TEXTS)("random.job", d=largest), work, config=config)
+
+
+@restartable
+def draw_matrices(handle: jobs.Handle, dimensions: tuple[int, ...], arguments: dict[str, Any]) -> Any:
+    """Draw random Hessians and count their signs; runs in the worker thread."""
+    from estimators import random_critical_points
+
+    return random_critical_points(dimensions, **arguments, **handle.reports)
 
 
 def draw(result: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from app.texts import texts
 from app.widgets.numbers import plus_minus
 from app.widgets.pickers import checkpoint_picker, quick_start
 from app.work import jobs
+from app.work.work import restartable
 from app.workspace import library
 
 PAGE = "stationary.training"
@@ -73,28 +75,39 @@ def start(entry: library.Checkpoint, data: DataSpec, every: int, trace: bool, en
     if "rates" in entry.info:  # noted by a recorder, one a point
         rates = [float(entry.info["rates"][place]) for place in places]
     known = bool({"training", "rates"} & set(entry.info)) and bool(np.isfinite(rates).all())
-    tracker = CurvatureTracker(trace=trace, memory="default", **engine)
-
-    def run(**report: Any) -> None:
-        schedule = {"lr": rates, "momentum": momentum} if known else {}
-        tracker.fit(paths, data.load(), model=point.load(), **schedule, **report)
-
+    schedule = {"lr": rates, "momentum": momentum} if known else {}
     listed = ",\n    ".join(repr(str(path)) for path in paths)
     setup = f"checkpoints = [\n    {listed},\n]"
     fit = "checkpoints, data, model=model"
     if known:
         setup += f"\nrates = {[float(f'{rate:.6g}') for rate in rates]!r}"
         fit += f", lr=rates, momentum={momentum!r}"
+    tracker = CurvatureTracker(trace=trace, memory="default", **engine)
     widgets.start_fit(
-        PAGE, texts(TEXTS)("training.job", model=entry.name), tracker, points=[("model", point)], data=data, run=run,
+        PAGE, texts(TEXTS)("training.job", model=entry.name), tracker, points=[("model", point)], data=data,
+        work=track, given={"paths": paths, "schedule": schedule},
         fit=fit, setup=setup, show="result.lambda_max_, result.edge_",
     )  # fmt: skip
+
+
+@restartable
+def track(
+    handle: jobs.Handle,
+    estimator: Any,
+    points: tuple[PointSpec, ...],
+    data: DataSpec,
+    held_out: None,
+    paths: list[Path],
+    schedule: dict[str, Any],
+) -> Any:
+    """Measure the curvature at every checkpoint; runs in the worker thread."""
+    return estimator.fit(paths, data.load(), model=points[0].load(), **schedule, **handle.reports).result_
 
 
 def draw(result: Any) -> None:
     """Draw a partial or final result; runs in a fragment."""
     text = texts(TEXTS)
-    job = jobs.latest(PAGE)
+    job = jobs.shown(PAGE)
     if not np.isfinite(result.lambda_max).any():
         return
     _claim(result, final=job is not None and not job.live)

@@ -11,6 +11,7 @@ from app import widgets
 from app.pages.known import charts
 from app.texts import said, texts
 from app.work import jobs
+from app.work.work import Work, restartable
 
 PAGE = "known"
 SCRIPT = """from estimators import check_installation
@@ -36,13 +37,16 @@ def render() -> None:
 
 def start() -> None:
     """Queue the check."""
+    config = {"estimator": "check_installation", "params": {}, "script": SCRIPT}
+    jobs.submit(PAGE, texts(PAGE)("job"), Work.of(check), config=config)
+
+
+@restartable
+def check(handle: jobs.Handle) -> Any:
+    """Measure the known landscapes; runs in the worker thread."""
     from estimators import check_installation
 
-    def work(handle: jobs.Handle) -> Any:
-        return check_installation(**handle.reports)
-
-    config = {"estimator": "check_installation", "params": {}, "script": SCRIPT}
-    jobs.submit(PAGE, texts(PAGE)("job"), work, config=config)
+    return check_installation(**handle.reports)
 
 
 def draw(result: Any) -> None:

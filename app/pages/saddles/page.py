@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,13 @@ import pandas as pd
 import streamlit as st
 
 from app import widgets
+from app.catalog import DataSpec, PointSpec
 from app.pages.saddles import charts
 from app.texts import from_engine, said, texts
 from app.widgets.cost import timed
 from app.widgets.jobs import duration
 from app.work import jobs
+from app.work.work import restartable
 
 PAGE = "escape"
 SEARCHED, SURFACES = ("strict", "embedding", "origin"), ("strict_surface", "monkey_saddle", "degenerate_valley")
@@ -110,17 +113,17 @@ def _seconds(handle: jobs.Handle, saddle: str, network: dict[str, Any], params: 
     from estimators import SaddleEscaper
 
     began = time.perf_counter()
-    SaddleEscaper(**params, saddle=saddle).fit(*_loaded(network), on_progress=handle.progress)
+    SaddleEscaper(**params, saddle=saddle).fit(*_loaded((), None, network.get("hidden")), on_progress=handle.progress)
     return time.perf_counter() - began
 
 
-def _loaded(network: dict[str, Any]) -> tuple[Any, Any]:
+def _loaded(points: Sequence[PointSpec], data: DataSpec | None, hidden: int | None) -> tuple[Any, Any]:
     """Return the network and its data; nothing for a surface that is a formula."""
     from estimators import pooled_digits, small_net
 
-    if network["kind"] == MINE:
-        return network["chosen"].point.load(), network["chosen"].data.load()
-    return (small_net(hidden=network["hidden"]), pooled_digits()) if network["kind"] == SMALL else (None, None)
+    if points and data is not None:
+        return points[0].load(), data.load()
+    return (small_net(hidden=hidden), pooled_digits()) if hidden is not None else (None, None)
 
 
 def start(saddle: str, network: dict[str, Any], params: dict[str, Any]) -> None:
@@ -129,20 +132,35 @@ def start(saddle: str, network: dict[str, Any], params: dict[str, Any]) -> None:
 
     text, chosen = texts(PAGE), network.get("chosen")
     engine = {k: v for k, v in chosen.settings.items() if k not in ("batch_norm", "precision")} if chosen else {}
-    escaper = SaddleEscaper(**params, saddle=saddle, memory="default", **engine)
     program: dict[str, Any] = {"fit": ""}
     if network["kind"] == MINE:
         program = {"points": [("model", chosen.point)], "data": chosen.data}
     elif network["kind"] == SMALL:
         program["fit"], program["imports"] = "model, data", ("pooled_digits", "small_net")
         program["setup"] = f"model = small_net(hidden={network['hidden']})\ndata = pooled_digits()"
-
-    def run(**report: Any) -> None:
-        escaper.fit(*_loaded(network), **report)
-
     count = len(OPTIMIZERS) if params["optimizers"] == "all" else len(params["optimizers"])
-    title = text("job", saddle=text(f"saddle.{saddle}"), n=count)
-    widgets.start_fit(PAGE, title, escaper, run=run, show="result.escape_steps_", **program)
+    widgets.start_fit(
+        PAGE,
+        text("job", saddle=text(f"saddle.{saddle}"), n=count),
+        SaddleEscaper(**params, saddle=saddle, memory="default", **engine),
+        work=race,
+        given={"hidden": network.get("hidden")},
+        show="result.escape_steps_",
+        **program,
+    )
+
+
+@restartable
+def race(
+    handle: jobs.Handle,
+    estimator: Any,
+    points: tuple[PointSpec, ...],
+    data: DataSpec | None,
+    held_out: None,
+    hidden: int | None,
+) -> Any:
+    """Let the optimisers leave the saddle; runs in the worker thread."""
+    return estimator.fit(*_loaded(points, data, hidden), **handle.reports).result_
 
 
 def draw(result: Any) -> None:

@@ -16,6 +16,7 @@ from app.pages.sharpness import charts
 from app.texts import texts
 from app.widgets.pickers import architecture_picker
 from app.work import jobs
+from app.work.work import Work, restartable
 
 PAGE = "sharpness.batch"
 DEFINITIONS = ("pairs", "worst", "average", "curvature", "pac")
@@ -74,19 +75,6 @@ def settings(data: DataSpec | None) -> dict[str, Any] | None:
 def start(point: PointSpec, data: DataSpec, params: dict[str, Any]) -> None:
     """Queue the experiment."""
     held_out = data.held_out(None)
-
-    def work(handle: jobs.Handle) -> Any:
-        from estimators.experiments import batch_size_experiment
-
-        return batch_size_experiment(
-            lambda seed: replace(point, seed=seed).load(),
-            data.load(),
-            held_out.load(),
-            memory="default",
-            **handle.reports,
-            **params,
-        )
-
     config = {
         "estimator": "batch_size_experiment",
         "params": params,
@@ -96,7 +84,23 @@ def start(point: PointSpec, data: DataSpec, params: dict[str, Any]) -> None:
     }
     sizes = {"small": params["small"], "large": params["large"], "seeds": params["n_seeds"]}
     title = texts("sharpness")("batch.job", model=point.architecture, **sizes)
+    work = Work.of(compare, point=point, data=data, held_out=held_out, params=params)
     jobs.submit(PAGE, title, work, config=config)
+
+
+@restartable
+def compare(handle: jobs.Handle, point: PointSpec, data: DataSpec, held_out: DataSpec, params: dict[str, Any]) -> Any:
+    """Train with small and large batches and measure both; runs in the worker thread."""
+    from estimators.experiments import batch_size_experiment
+
+    return batch_size_experiment(
+        lambda seed: replace(point, seed=seed).load(),
+        data.load(),
+        held_out.load(),
+        memory="default",
+        **handle.reports,
+        **params,
+    )
 
 
 def script(point: PointSpec, data: DataSpec, held_out: DataSpec, params: dict[str, Any]) -> str:

@@ -90,9 +90,9 @@ def start(chosen: widgets.Inputs, params: dict[str, Any]) -> None:
 def draw(result: Any) -> None:
     """Draw a partial or final result beside the pinned ones; runs in a fragment."""
     text = texts(PAGE)
-    job = jobs.latest(PAGE)
+    job = jobs.shown(PAGE)
     label = label_of(job)
-    results = [(name, kept) for name, kept in widgets.pinned(PAGE) if name != label] + [(label, result)]
+    results = widgets.beside_pinned(PAGE, label, result)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         form = widgets.Form(PAGE)
         log, quadratic = form.log(), form.toggle("quadratic", True)

@@ -134,14 +134,14 @@ def _measure(kind: str, mapper: Any) -> None:
         run = mapper.basin_width if kind == "width" else mapper.convexity
         return run(on_progress=handle.progress)
 
-    job = jobs.latest(PAGE)
+    job = jobs.shown(PAGE)
     config = {"kind": kind, "map": job.id if job is not None else ""}
     jobs.submit(EXTRA, texts(PAGE)(f"job.{kind}"), work, config=config, keep=False)
 
 
 def _measured() -> None:
     newest = jobs.latest(EXTRA)
-    owner = jobs.latest(PAGE)
+    owner = jobs.shown(PAGE)
     if newest is None or owner is None or newest.config.get("map") != owner.id:
         return
 
@@ -179,8 +179,8 @@ def compare(result: Any, job: jobs.Job | None, look: dict[str, Any]) -> None:
     label = f"{job.title} · {job.id[:4]}" if job is not None else texts(PAGE)("title")
     if job is None or not job.live:
         widgets.pin_button(PAGE, label, result)
-    kept = [(name, one) for name, one in widgets.pinned(PAGE) if look["quantity"] in charts.quantities(one)]
-    maps = kept if any(name == label for name, _ in kept) else [*kept, (label, result)]
+    shown = widgets.beside_pinned(PAGE, label, result)
+    maps = [(name, one) for name, one in shown if look["quantity"] in charts.quantities(one)]
     if len(maps) < 2:
         return
     st.subheader(text("compare"))

@@ -8,10 +8,12 @@ from typing import Any
 import streamlit as st
 
 from app import widgets
+from app.catalog import DataSpec, PointSpec
 from app.pages.surface import view
 from app.state import recall, remember
 from app.texts import plain, texts
 from app.work import jobs
+from app.work.work import restartable
 from app.workspace import library
 
 PAGE = "surface"
@@ -147,19 +149,6 @@ def start(chosen: widgets.Inputs, kind: str, params: dict[str, Any], extra: dict
     mapper = SurfaceMapper(memory="default", **params, **chosen.settings)
     paths = [str(p) for p in points[0].trajectory] if kind == "trajectory" else []
     marked = {c.name: [str(p) for p in c.trajectory] or str(c.path) for c in extra["marked"]}
-
-    def run(**report: Any) -> None:
-        networks = [p.load() for p in points]
-        model: Any = networks[0] if len(networks) == 1 else {p.label: m for p, m in zip(points, networks, strict=True)}
-        mapper.fit(
-            {points[0].label: paths} if paths else model,
-            data.load(),
-            held_out=held_out.load() if held_out else None,
-            marked=marked or None,
-            architecture=networks[0],
-            **report,
-        )
-
     names = ["model"] if len(points) == 1 else [f"model_{'abc'[k]}" for k in range(len(points))]
     setup, fit = "", f"[{', '.join(names)}], data" if len(names) > 1 else "model, data"
     if paths:
@@ -171,12 +160,36 @@ def start(chosen: widgets.Inputs, kind: str, params: dict[str, Any], extra: dict
     size = params["resolution"]
     shape = " × ".join(str(n) for n in (size if isinstance(size, tuple) else [size] * params["n_dims"]))
     remember(PAGE, "opened", None)
-    job = widgets.start_fit(
-        PAGE, texts(PAGE)("job", model=points[0].label, shape=shape), mapper, run=run, data=data, held_out=held_out,
-        points=list(zip(names, points, strict=True)), fit=fit, setup=setup, show="result.losses_",
+    widgets.start_fit(
+        PAGE, texts(PAGE)("job", model=points[0].label, shape=shape), mapper, data=data, held_out=held_out,
+        points=list(zip(names, points, strict=True)), work=map_surface, given={"paths": paths, "marked": marked},
+        fit=fit, setup=setup, show="result.losses_",
     )  # fmt: skip
-    view.keep_fitted(job.id, mapper)
     view.forget_cell()
+
+
+@restartable
+def map_surface(
+    handle: jobs.Handle,
+    estimator: Any,
+    points: tuple[PointSpec, ...],
+    data: DataSpec,
+    held_out: DataSpec | None,
+    paths: list[str],
+    marked: dict[str, Any],
+) -> Any:
+    """Map the loss, and keep the fitted mapper for questions about its points; runs in the worker thread."""
+    view.keep_fitted(handle.job.id, estimator)
+    networks = [p.load() for p in points]
+    model: Any = networks[0] if len(networks) == 1 else {p.label: m for p, m in zip(points, networks, strict=True)}
+    return estimator.fit(
+        {points[0].label: paths} if paths else model,
+        data.load(),
+        held_out=held_out.load() if held_out else None,
+        marked=marked or None,
+        architecture=networks[0],
+        **handle.reports,
+    ).result_
 
 
 def _open_saved() -> None:

@@ -33,12 +33,12 @@ def _start(mapper: Any) -> None:
     def work(handle: jobs.Handle) -> Any:
         return mapper.trust(on_progress=handle.progress)
 
-    owner = jobs.latest(PAGE)
+    owner = jobs.shown(PAGE)
     jobs.submit(JOB, texts(PAGE)("trust"), work, config={"map": owner.id if owner is not None else ""}, keep=False)
 
 
 def _measured() -> None:
-    newest, owner = jobs.latest(JOB), jobs.latest(PAGE)
+    newest, owner = jobs.latest(JOB), jobs.shown(PAGE)
     if newest is None or owner is None or newest.config.get("map") != owner.id:
         return
 

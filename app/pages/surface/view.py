@@ -19,6 +19,7 @@ from app.state import key, recall, remember
 from app.texts import plain, said, texts
 from app.widgets.jobs import POLL_SECONDS
 from app.work import jobs
+from app.work.work import Work, restartable
 
 PAGE = "surface"
 CELL = "_surface_cell"  # a leading underscore keeps a job out of the sidebar
@@ -43,7 +44,7 @@ def keep_fitted(job_id: str, mapper: Any) -> None:
 def fitted_of(result: Any) -> tuple[jobs.Job | None, Any]:
     """Return the job a shown result came from and its mapper; None for a result from a file."""
     opened = recall(PAGE, "opened")
-    job = jobs.latest(PAGE)
+    job = jobs.shown(PAGE)
     if job is None or (opened is not None and opened["result"] is result):
         return None, None
     mapper = None if job.live else _fitted().get(job.id)
@@ -74,7 +75,7 @@ def draw(result: Any) -> None:
         _cell(result, job, mapper, look)
     numbers.metrics(result)
     if mapper is not None and job is not None and not np.all(result.evaluated):
-        st.button(text("finish"), on_click=_finish, args=(job, mapper), icon=":material/grid_on:", key=f"{PAGE}.finish")
+        st.button(text("finish"), on_click=_finish, args=(job,), icon=":material/grid_on:", key=f"{PAGE}.finish")
     numbers.models(result)
     trust.block(mapper)
     if dims == 2:
@@ -202,39 +203,52 @@ def _probe(result: Any, job: jobs.Job, mapper: Any, cell: tuple[float, float], o
 
     measured()
     st.button(
-        texts(PAGE)("cell.closer"), on_click=_closer, args=(job, mapper, cell), icon=":material/zoom_in:",
+        texts(PAGE)("cell.closer"), on_click=_closer, args=(job, cell), icon=":material/zoom_in:",
         key=f"{PAGE}.closer",
     )  # fmt: skip
 
 
-def _closer(job: jobs.Job, mapper: Any, cell: tuple[float, float]) -> None:
+def _closer(job: jobs.Job, cell: tuple[float, float]) -> None:
     """Queue a map of the same plane around the cell, four times closer."""
-
-    def work(handle: jobs.Handle) -> Any:
-        closer = mapper.look_closer(cell, **handle.reports)
-        keep_fitted(handle.job.id, closer)
-        return closer.result_
-
     title = texts(PAGE)("job.closer", x=f"{cell[0]:.3g}", y=f"{cell[1]:.3g}")
-    _submit_again(job, title, work, f"result = result.look_closer({cell!r})")
+    _submit_again(job, title, closer, f"result = result.look_closer({cell!r})", cell=cell)
 
 
-def _finish(job: jobs.Job, mapper: Any) -> None:
+@restartable
+def closer(handle: jobs.Handle, of: Work, job: str, cell: tuple[float, float]) -> Any:
+    """Map around a cell of the map that ``of`` makes; runs in the worker thread."""
+    mapper = _fitted_again(handle, of, job).look_closer(cell, **handle.reports)
+    keep_fitted(handle.job.id, mapper)
+    return mapper.result_
+
+
+def _finish(job: jobs.Job) -> None:
     """Queue the exact evaluation of what was interpolated."""
-
-    def work(handle: jobs.Handle) -> Any:
-        mapper.finish(**handle.reports)
-        keep_fitted(handle.job.id, mapper)
-        return mapper.result_
-
-    _submit_again(job, job.title, work, "result.finish()")
+    _submit_again(job, job.title, finish, "result.finish()")
 
 
-def _submit_again(job: jobs.Job, title: str, work: Any, line: str) -> None:
+@restartable
+def finish(handle: jobs.Handle, of: Work, job: str) -> Any:
+    """Evaluate what the map that ``of`` makes has interpolated; runs in the worker thread."""
+    mapper = _fitted_again(handle, of, job)
+    mapper.finish(**handle.reports)
+    keep_fitted(handle.job.id, mapper)
+    return mapper.result_
+
+
+def _fitted_again(handle: jobs.Handle, of: Work, job: str) -> Any:
+    """Return the mapper of a job; where it is gone, the cache makes it again quickly."""
+    if job not in _fitted():
+        of(handle)
+        job = handle.job.id
+    return _fitted()[job]
+
+
+def _submit_again(job: jobs.Job, title: str, work: Any, line: str, **given: Any) -> None:
     """Queue work on a fitted map; its script is the map's with one more line."""
     config = dict(job.config)
     before, _, last = config.get("script", "").rstrip("\n").rpartition("\n")
     config["script"] = f"{before}\n{line}\n{last}\n" if last.startswith("print(") else config.get("script", "")
     forget_cell()
     remember(PAGE, "opened", None)
-    jobs.submit(PAGE, title, work, config=config)
+    jobs.submit(PAGE, title, Work.of(work, of=job.work, job=job.id, **given), config=config)

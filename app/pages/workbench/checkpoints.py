@@ -23,7 +23,7 @@ def table(page: str) -> None:
     if not found:
         st.caption(text("library.empty"))
         return
-    entry = choose(
+    chosen = choose(
         state.key(page, "library"),
         found,
         {
@@ -43,9 +43,10 @@ def table(page: str) -> None:
         },
         text("library"),
     )
-    if entry is None:
+    if not chosen:
         st.caption(text("library.pick"))
         return
+    (entry,) = chosen
     with st.container(horizontal=True, vertical_alignment="bottom"):
         rename_box(page, entry)
         st.download_button(
@@ -56,7 +57,7 @@ def table(page: str) -> None:
             on_click="ignore",
             icon=":material/download:",
         )
-        delete_button(page, entry)
+        delete_button(page, [entry])
 
 
 def _data(entry: library.Checkpoint) -> str:

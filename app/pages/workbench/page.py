@@ -71,7 +71,7 @@ def suggestion(point: PointSpec | None, data: DataSpec | None) -> str:
 def draw(result: Any) -> None:
     """Draw the curves so far, or the finished ones with what they led to."""
     text = texts(PAGE)
-    job = jobs.latest(PAGE)
+    job = jobs.shown(PAGE)
     if result.checkpoint_id is not None:
         seconds = duration(job.elapsed) if job is not None else "…"
         settings = result.settings

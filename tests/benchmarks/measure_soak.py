@@ -1,0 +1,164 @@
+"""Three browser sessions submit and cancel for half an hour: are jobs lost, does memory grow, does a process stay behind?
+
+    python -m tests.benchmarks.measure_soak --minutes 30 --write
+
+Every job that the app's log says was asked for must have ended, in one way or another; what grew is the server's resident
+memory between the end of the first fifth and the end; orphans are processes that the server started and that outlive it.
+`--write` puts the table into docs/faults.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import re
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from tests.benchmarks.measure_pages import resident, server_of
+from tests.browser.driving import FLAGS, ROOT, browser_path, running_app
+
+# Small work of several kinds, by its address; each has one main button.
+QUESTIONS = (
+    "surface?surface.resolution=15",
+    "surface?surface.resolution=41&surface.mode=exact",
+    "sharpness?sharpness.n_draws=8",
+    "stationary?stationary.n_lanczos=10&stationary.n_probes=2",
+    "stationary?stationary.view=random",
+    "escape?escape.saddle=strict_surface",
+    "workbench?workbench.epochs=2&workbench.samples=256",
+    "averaging?averaging.epochs=4",
+)
+RUN = '[data-testid="stMain"] button[kind="primary"]:not([disabled])'
+SESSIONS, CANCELLED, CLOSED = 3, 0.4, 0.1  # shares of the jobs that are cancelled, and of tabs that are closed
+DRAIN = 900  # seconds in which the queue has to end
+PAGE = ROOT / "docs" / "faults.md"
+START, END = "<!-- table: soak -->", "<!-- end of table: soak -->"
+
+
+def family(process: int) -> set[int]:
+    """Give the processes that a process has started, and theirs."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parents[int(entry.name)] = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            except OSError:
+                continue
+    found, new = set(), {process}
+    while new:
+        new = {child for child, parent in parents.items() if parent in new} - found
+        found |= new
+    return found
+
+
+def alive(process: int) -> bool:
+    """Tell whether a process runs, and is not one that only waits to be noticed."""
+    try:
+        return (Path("/proc") / str(process) / "stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def ends(log: Path) -> dict[str, str | None]:
+    """Give for every job that was asked for how it ended, None while it has not."""
+    words = "".join(path.read_text(errors="replace") for path in sorted(log.parent.glob(f"{log.name}*"), reverse=True))
+    asked = dict.fromkeys(re.findall(r"job (\w+) \(.*\) waits", words))
+    return asked | {job: how for job, how in re.findall(r"job (\w+) \(.*\) ended: (\w+)", words) if job in asked}
+
+
+def act(page, address: str, rng: random.Random) -> None:
+    """Ask one question, look at it for a while, and cancel it at times."""
+    page.goto(f"{address}/{rng.choice(QUESTIONS)}")
+    page.wait_for_selector("[data-testid='stApp'][data-test-script-state='notRunning']", timeout=120_000)
+    run = page.locator(RUN).first
+    if not run.count():  # nothing to measure yet
+        page.goto(f"{address}/surface")
+        page.get_by_role("button", name="Train two small networks").click(timeout=120_000)
+        page.wait_for_timeout(15_000)
+        return
+    run.click(timeout=120_000)
+    page.wait_for_timeout(rng.uniform(200, 6000))
+    cancel = page.get_by_role("button", name="Cancel")
+    if rng.random() < CANCELLED and cancel.count():
+        cancel.first.click(timeout=120_000)
+        page.wait_for_timeout(500)
+
+
+def soak(folder: Path, minutes: float) -> dict[str, float | str]:
+    """Do it; give what the table says."""
+    from playwright.sync_api import Error, sync_playwright
+
+    found: dict[str, float | str] = {}
+    children: set[int] = set()
+    refused: Counter[str] = Counter()
+    with running_app(folder) as address, sync_playwright() as playwright:
+        server = server_of(address)
+        log = folder / "logs" / "loss-atlas.log"
+        browser = playwright.chromium.launch(executable_path=browser_path(), args=list(FLAGS))
+        pages = [browser.new_context().new_page() for _ in range(SESSIONS)]
+        rngs = [random.Random(seed) for seed in range(SESSIONS)]
+        began, early = time.monotonic(), float("nan")
+        deadline = began + 60 * minutes
+        while time.monotonic() < deadline:
+            for k, rng in enumerate(rngs):
+                try:
+                    act(pages[k], address, rng)
+                except Error as error:  # a button that went while it was pressed; the job's end is what counts
+                    refused[str(error).splitlines()[0][:100]] += 1
+                if rng.random() < CLOSED:
+                    pages[k].context.close()
+                    pages[k] = browser.new_context().new_page()
+                children |= family(server)
+            if time.monotonic() - began > 12 * minutes and early != early:
+                early = resident(server)
+            print(f"{(time.monotonic() - began) / 60:.1f} min, {resident(server):.0f} MB", file=sys.stderr, flush=True)
+        late = time.monotonic() + DRAIN
+        while None in ends(log).values() and time.monotonic() < late:
+            time.sleep(1)
+            children |= family(server)
+        grown = resident(server) - early
+        browser.close()
+    time.sleep(3)
+    how = Counter(str(end) for end in ends(log).values())
+    errors = [line for line in log.read_text(errors="replace").splitlines() if " ERROR " in line]
+    found["jobs asked for"] = sum(how.values())
+    found |= {f"{name}": how[name] for name in ("done", "cancelled", "failed")}
+    found["lost (asked for, never ended)"] = how["None"]
+    found["errors in the log"] = len(errors)
+    found["places left in the queue"] = len([p for p in (folder / "queue").glob("*") if not p.name.startswith(".")])
+    found["memory grown (asked: ≤ 100 MB)"] = f"{grown:.0f} MB"
+    found["orphans"] = sum(map(alive, children))
+    for message, times in refused.items():
+        print(f"{times} × {message}", file=sys.stderr)
+    for line in errors[:10]:
+        print(line, file=sys.stderr)
+    return found
+
+
+def main() -> int:
+    """Soak, print, and write where asked; 1 when something was lost or stayed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--write", action="store_true", help="write the table into docs/faults.md")
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="loss-atlas-soak-"))
+    found = soak(folder, options.minutes)
+    lines = [
+        f"| {options.minutes:g} minutes, {SESSIONS} browser sessions, {os.cpu_count()} cores | |",
+        "| --- | ---: |",
+    ]
+    text = "\n".join([*lines, *(f"| {what} | {value} |" for what, value in found.items())])
+    print(text)
+    if options.write:
+        page = PAGE.read_text()
+        PAGE.write_text(f"{page.split(START)[0]}{START}\n{text}\n{END}{page.split(END)[1]}")
+    return int(bool(found["lost (asked for, never ended)"] or found["orphans"]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
