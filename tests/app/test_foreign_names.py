@@ -24,6 +24,7 @@ def live(at: AppTest) -> list[str]:
     said = [str(e.value) for kind in MARKDOWN for e in at.get(kind)]
     said += [str(getattr(e.proto, "label", "")) for kind in ("expander", "button", "metric") for e in at.get(kind)]
     said += [str(getattr(e, "text", "")) for e in at.get("progress")]
+    said = [words.removeprefix(":orange[:material/info:]") for words in said]  # ours, before a note
     return [words for words in said if "evil.example" in words and LIVE.search(words)]
 
 

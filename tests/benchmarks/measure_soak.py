@@ -18,20 +18,22 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from urllib.parse import urlencode
 
+from app.texts import texts
 from tests.benchmarks.measure_pages import resident, server_of
 from tests.browser.driving import FLAGS, ROOT, browser_path, running_app
 
-# Small work of several kinds, by its address; each has one main button.
-QUESTIONS = (
-    "surface?surface.resolution=15",
-    "surface?surface.resolution=41&surface.mode=exact",
-    "sharpness?sharpness.n_draws=8",
-    "stationary?stationary.n_lanczos=10&stationary.n_probes=2",
-    "stationary?stationary.view=random",
-    "escape?escape.saddle=strict_surface",
-    "workbench?workbench.epochs=2&workbench.samples=256",
-    "averaging?averaging.epochs=4",
+# Small work of several kinds: a page and its inputs. Each has one main button; a choice is in the URL by its words.
+QUESTIONS: tuple[tuple[str, dict[str, int | str]], ...] = (
+    ("surface", {"resolution": 15}),
+    ("surface", {"resolution": 41, "mode": "exact"}),
+    ("sharpness", {"n_draws": 8}),
+    ("stationary", {"n_lanczos": 10, "n_probes": 2}),
+    ("stationary", {"view": "random"}),
+    ("escape", {"saddle": "strict_surface"}),
+    ("workbench", {"epochs": 2, "samples": 256}),
+    ("averaging", {"epochs": 4}),
 )
 RUN = '[data-testid="stMain"] button[kind="primary"]:not([disabled])'
 SESSIONS, CANCELLED, CLOSED = 3, 0.4, 0.1  # shares of the jobs that are cancelled, and of tabs that are closed
@@ -71,9 +73,16 @@ def ends(log: Path) -> dict[str, str | None]:
     return asked | {job: how for job, how in re.findall(r"job (\w+) \(.*\) ended: (\w+)", words) if job in asked}
 
 
+def address_of(page: str, inputs: dict[str, int | str]) -> str:
+    """Give the address of a page with its inputs."""
+    words = texts(page)
+    said = {name: words(f"{name}.{value}") if isinstance(value, str) else value for name, value in inputs.items()}
+    return f"{page}?{urlencode({f'{page}.{name}': value for name, value in said.items()})}"
+
+
 def act(page, address: str, rng: random.Random) -> None:
     """Ask one question, look at it for a while, and cancel it at times."""
-    page.goto(f"{address}/{rng.choice(QUESTIONS)}")
+    page.goto(f"{address}/{address_of(*rng.choice(QUESTIONS))}")
     page.wait_for_selector("[data-testid='stApp'][data-test-script-state='notRunning']", timeout=120_000)
     run = page.locator(RUN).first
     if not run.count():  # nothing to measure yet

@@ -64,8 +64,12 @@ def test_a_stop_says_a_sentence_draws_a_picture_and_leads_on(name):
 
 
 def test_a_stop_opened_by_hand_computes_nothing_until_asked():
-    at = AppTest.from_function(lambda: __import__("app.pages.tour.page", fromlist=["x"]).render(), default_timeout=60)
-    at.run()
+    def draw():
+        from app.pages.tour.page import render
+
+        render()
+
+    at = AppTest.from_function(draw, default_timeout=60).run()
     assert not at.exception
     assert jobs.live() == [] and at.button(key="tour.run")
 
