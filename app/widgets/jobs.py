@@ -201,14 +201,15 @@ def status(job: jobs.Job) -> None:
 
 def activity() -> None:
     """Show in the sidebar of every page what runs and waits; refresh the page when something asked for ends."""
-    asked = _asked_for(jobs.live())
-    if not asked:
+    first = jobs.live()
+    if not first:
         return
+    asked = _asked_for(first)
 
     @st.fragment(run_every=POLL_SECONDS)
     def panel() -> None:
         live = jobs.live()
-        if _asked_for(live) != asked:
+        if not live or _asked_for(live) != asked:
             st.rerun()
         running = sum(job.state == jobs.RUNNING for job in live)
         st.caption(texts("common")("activity", running=running, waiting=len(live) - running))

@@ -17,6 +17,7 @@ from app.texts import said, texts
 from app.widgets import Form
 from app.widgets.pickers import architecture_picker
 from app.work import jobs
+from app.work.work import Work, restartable
 
 PAGE, CLAIMS = "lecture", "lecture.claims"
 DESIGN = ("contrast", "equal", "controls", "unit", "test", "smallest", "against")
@@ -127,16 +128,12 @@ def run_here(claim: Any, study: Any, choice: Choice) -> None:
 
 def start(name: str, choice: Choice) -> None:
     """Queue an experiment."""
-    from estimators.experiments import STUDIES, Subject
+    from estimators.experiments import STUDIES
 
     study, text = STUDIES[name], texts(PAGE)
     architecture = choice.architecture if study.own_network and choice.architecture else study.architecture
     data = choice.data if study.own_network and choice.data else DataSpec()
     held_out = data.held_out(None)
-
-    def work(handle: jobs.Handle) -> Any:
-        subject = Subject(architecture, data.load(), held_out.load())
-        return study.run(subject, n_seeds=choice.seeds, memory="default", **handle.reports)
 
     words = {"title": study.title, "architecture": architecture, "seeds": choice.seeds}
     config = {
@@ -146,7 +143,19 @@ def start(name: str, choice: Choice) -> None:
         "data": data.as_dict(),
         "script": script(name, architecture, data, held_out, choice.seeds),
     }
+    work = Work.of(run_study, name=name, architecture=architecture, data=data, held_out=held_out, n_seeds=choice.seeds)
     jobs.submit(PAGE, text("job" if study.own_network else "job.own", **words), work, config=config)
+
+
+@restartable
+def run_study(
+    handle: jobs.Handle, name: str, architecture: str, data: DataSpec, held_out: DataSpec, n_seeds: int
+) -> Any:
+    """Run the experiment behind a claim; runs in the worker thread."""
+    from estimators.experiments import STUDIES, Subject
+
+    subject = Subject(architecture, data.load(), held_out.load())
+    return STUDIES[name].run(subject, n_seeds=n_seeds, memory="default", **handle.reports)
 
 
 def script(name: str, architecture: str, data: DataSpec, held_out: DataSpec, seeds: int) -> str:
@@ -169,7 +178,7 @@ def draw(result: Any) -> None:
     from estimators.experiments import STUDIES, common_verdict
 
     text = texts(PAGE)
-    job = jobs.latest(PAGE)
+    job = jobs.shown(PAGE)
     study = STUDIES[job.config["experiment"]] if job is not None else None
     if study is None:
         return
