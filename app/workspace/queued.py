@@ -62,6 +62,10 @@ class Queued:
     def remove(self) -> None:
         """Let it go, with its files."""
         workspace.remove(self.path)
+        self.release()
+
+    def release(self) -> None:
+        """Let another process take it over."""
         self._lock.release()
 
 

@@ -106,7 +106,7 @@ def prepare(folder: Path, busy: bool) -> None:
         )
         job = jobs.Job("surface", "A long map", work=work)
         job.write()
-        job.queued._lock.release()
+        job.queued.release()
 
 
 def resident(process: int) -> float:

@@ -164,7 +164,7 @@ def test_a_kill_after_the_run_was_saved_does_not_do_it_twice():
     done = jobs.submit("surface", "once", Work.of(count, up_to=3))
     assert jobs.get_queue().wait(20)
     done.write()  # as if the kill had come before its place went
-    done.queued._lock.release()
+    done.queued.release()
     queue = started_again()
     assert queue.restored == [] and workspace.entries(queued.KIND) == []
     assert len(runs.list_runs()) == 1
@@ -189,7 +189,7 @@ def test_jobs_of_an_app_that_lives_are_left_alone(tmp_path):
 def test_a_job_that_kills_the_app_is_not_started_for_ever():
     job = jobs.Job("surface", "too large", work=Work.of(count, up_to=3), starts=jobs.MOST_STARTS)
     job.write()
-    job.queued._lock.release()
+    job.queued.release()
     queue = started_again()
     assert queue.restored == []
     (found,) = queue.jobs()
@@ -202,7 +202,7 @@ def test_files_on_the_way_are_there_again_and_go_with_the_job():
     job.write()
     with jobs.Handle(job).folder() as folder:
         (folder / "epoch").write_bytes(b"3")
-    job.queued._lock.release()
+    job.queued.release()
     (restored,) = started_again().restored
     assert restored.id == job.id
     with jobs.Handle(jobs.Job("averaging", "no place")).folder() as folder:
