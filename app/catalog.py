@@ -9,12 +9,14 @@ the same numbers.
 from __future__ import annotations
 
 import difflib
+import re
 import time
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from app.names import names_apart
 from app.own_models import import_lines
 from app.workspace import library
 
@@ -23,8 +25,6 @@ if TYPE_CHECKING:
 
     from estimators import DataList, Examples
 
-SMALL = "Small and quick"
-ALL = "All families"
 # Trained in seconds on two cores at 32 px; ``test_*`` are timm's own small relatives of the large families.
 QUICK_NAMES = (
     "test_resnet",
@@ -67,23 +67,37 @@ def architectures() -> tuple[str, ...]:
     return (*quick, *(name for name in names if name not in set(quick)))
 
 
-@lru_cache(maxsize=1)
-def families() -> dict[str, tuple[str, ...]]:
-    """Return architectures by family: small and quick, all, then timm's own modules in alphabetical order."""
-    import timm
-
-    quick = tuple(name for name in architectures() if name in set(QUICK_NAMES))
-    table = {SMALL: quick, ALL: architectures()}
-    for module in sorted(timm.list_modules()):
-        names = tuple(timm.list_models(module=module))
-        if names:
-            table[module] = names
-    return table
-
-
 def ready() -> bool:
     """Tell whether the list of architectures has been read; reading it the first time imports timm."""
-    return families.cache_info().currsize > 0
+    return architectures.cache_info().currsize > 0
+
+
+def matching(words: str) -> tuple[str, ...]:
+    """Return the architectures whose names hold all of some words, in any order, the best one first.
+
+    A name that is, or begins with, what was typed comes before others; whole parts of a name count more than pieces of
+    them, short names more than long ones.
+
+    Examples
+    --------
+    >>> matching("large eva02")[0]
+    'eva02_large_patch14_224'
+    """
+    wanted = _parts(words)
+    found = [name for name in architectures() if wanted and all(word in name.lower() for word in wanted)]
+    typed = "".join(wanted)
+
+    def worth(name: str) -> tuple[bool, bool, int, int, str]:
+        parts = _parts(name)
+        whole = "".join(parts)
+        return whole != typed, not whole.startswith(typed), -sum(word in parts for word in wanted), len(name), name
+
+    return tuple(sorted(found, key=worth))
+
+
+def _parts(words: str) -> list[str]:
+    """Return the words and the numbers in a name."""
+    return re.findall(r"[a-z]+|[0-9]+", words.lower())
 
 
 def is_shared(name: str) -> bool:
@@ -110,8 +124,8 @@ class DataSpec:
     Attributes
     ----------
     source : str
-        ``"digits"`` (the 1,797 handwritten digits shipped with scikit-learn) or the path of a folder with one
-        sub-folder of images for each class.
+        ``"digits"`` (the 1,797 handwritten digits shipped with scikit-learn), the path of a folder with one
+        sub-folder of images for each class, or one of timm's names of data sets ("torch/cifar10", "hfds/…").
     split : {"train", "test", "all"}
     n_samples : int or None
         How many, drawn once with ``seed``; None takes all.
@@ -123,6 +137,8 @@ class DataSpec:
         Normalisation of the pixels, where a pretrained model wants another one than ImageNet's.
     unreadable : {"raise", "skip"}
         What to do with image files that cannot be read.
+    root : str
+        The folder that holds a data set given by name.
     """
 
     source: str = "digits"
@@ -133,6 +149,7 @@ class DataSpec:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     unreadable: str = "raise"
+    root: str = ""
 
     def load(self) -> Examples:
         """Return the examples themselves."""
@@ -148,6 +165,7 @@ class DataSpec:
             "random_state": self.seed,
         }
         arguments |= {"mean": self.mean, "std": self.std} if self.mean and self.std else {}
+        arguments |= {"root": self.root} if self.root else {}
         return arguments | ({"unreadable": self.unreadable} if self.unreadable != "raise" else {})
 
     def for_point(self, point: PointSpec) -> DataSpec:
@@ -157,14 +175,28 @@ class DataSpec:
         mean, std = normalisation(point.architecture)
         return replace(self, mean=mean, std=std)
 
+    def drawn(self, n_samples: int) -> DataSpec:
+        """Return another number of the same images; all where there are not so many."""
+        return replace(self, n_samples=n_samples if n_samples < self.available else None)
+
     def held_out(self, n_samples: int | None = 512) -> DataSpec:
         """Return the other split of the same source."""
         return replace(self, split="test" if self.split == "train" else "train", n_samples=n_samples)
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes of the source, of all its splits together."""
+        return class_names(self.source, self.root)
+
+    @property
+    def available(self) -> int:
+        """How many images the split holds."""
+        return available(self.source, self.split, self.root)
+
+    @property
     def label(self) -> str:
         """One line for people."""
-        name = self.source if self.source == "digits" else Path(self.source).name
+        name = self.source if self.source == "digits" or is_named(self.source) else Path(self.source).name
         count = "all" if self.n_samples is None else f"{self.n_samples:,}"
         return f"{name}, {self.split}, {count} images at {self.image_size} px"
 
@@ -179,36 +211,42 @@ class DataSpec:
 
 
 _LOOK_AGAIN_SECONDS = 3
+NAMED = ("torch", "hfds", "hfids", "tfds", "wds")
 DIGITS = {"train": 1437, "test": 360, "all": 1797}  # at hand before torch has been imported
 
 
-def class_names(source: str) -> tuple[str, ...]:
+def is_named(source: str) -> bool:
+    """Tell whether a source is one of timm's names of data sets, not a folder that happens to be called so."""
+    return source.partition("/")[0].lower() in NAMED and not Path(source).is_dir()
+
+
+def class_names(source: str, root: str = "") -> tuple[str, ...]:
     """Return the class names of a source, of all its splits together; empty when there are none to find."""
     if source == "digits":
         return tuple(str(digit) for digit in range(10))
     try:
-        return listed(source, "all").class_names
+        return listed(source, "train" if is_named(source) else "all", root).class_names
     except ValueError:
         return ()
 
 
-def available(source: str, split: str) -> int:
+def available(source: str, split: str, root: str = "") -> int:
     """Return how many images a split holds, by the rule of ``load_data``."""
     if source == "digits":
         return DIGITS[split]
-    return len(listed(source, split))
+    return len(listed(source, split, root))
 
 
-def listed(source: str, split: str) -> DataList:
-    """List a folder as ``load_data`` sees it; one drawing of a page asks several times and walks through it once."""
-    return _walked(source, split, int(time.monotonic() / _LOOK_AGAIN_SECONDS))
+def listed(source: str, split: str, root: str = "") -> DataList:
+    """List a source as ``load_data`` sees it; one drawing of a page asks several times and walks through it once."""
+    return _walked(source, split, root, int(time.monotonic() / _LOOK_AGAIN_SECONDS))
 
 
 @lru_cache(maxsize=8)
-def _walked(source: str, split: str, tick: int) -> DataList:
+def _walked(source: str, split: str, root: str, tick: int) -> DataList:
     from estimators import list_data
 
-    return list_data(source, split=split)
+    return list_data(source, split=split, root=root or None)
 
 
 @lru_cache(maxsize=32)
@@ -225,17 +263,17 @@ def normalisation(architecture: str) -> tuple[tuple[float, ...], tuple[float, ..
     return tuple(config.mean), tuple(config.std)
 
 
-def check_source(source: str, split: str = "all") -> str | None:
+def check_source(source: str, split: str = "all", root: str = "") -> str | None:
     """Return a sentence when a split of a source cannot be used, else None. Cheap: it looks, it does not decode."""
     if source == "digits":
         return None
     folder = Path(source).expanduser()
     if not source.strip():
         return "data folder must be a path, got nothing. Type one, or choose digits."
-    if not folder.is_dir():
+    if not folder.is_dir() and not is_named(source):
         return f"data folder must exist on this computer, got {source!r}. Check the path."
     try:
-        names = listed(source, split).class_names
+        names = listed(source, split, root).class_names
     except ValueError as error:
         return str(error)
     if len(names) < 2:
@@ -284,7 +322,7 @@ class PointSpec:
     def from_checkpoint(cls, checkpoint: library.Checkpoint, epoch: str | None = None) -> PointSpec:
         """Return the point of a library entry, or of one of its epochs (file stem)."""
         weights = f"library:{checkpoint.id}" + (f"/{epoch}" if epoch else "")
-        label = checkpoint.name + (f", epoch {int(epoch)}" if epoch else "")
+        label = names_apart(library.list_checkpoints())[checkpoint.id] + (f", epoch {int(epoch)}" if epoch else "")
         return cls(checkpoint.architecture, weights, checkpoint.num_classes, checkpoint.image_size, 0, label)
 
     @property

@@ -41,9 +41,18 @@ PAGES = (
     ("measure", "architectures", ":material/account_tree:"),
     ("keep", "runs", ":material/history:"),
 )
+MEASURING = {page for section, page, _ in PAGES if section == "measure"}
 
 WARM_UP_AFTER = 4.0  # seconds
 LOOK_AGAIN = 20.0  # seconds for which a look at the workspace holds
+
+# Below this width inputs stand above the picture: beside it, both would be a few letters wide.
+NARROW = """<style>@media (max-width: 1000px) {
+  .st-key-page-columns > [data-testid="stLayoutWrapper"] > [data-testid="stHorizontalBlock"] > [data-testid="stColumn"],
+  .st-key-page-columns > [data-testid="stHorizontalBlock"] > [data-testid="stColumn"]
+  { min-width: calc(100% - 1.5rem); }
+  [data-testid="stLayoutWrapper"]:has(> .st-key-subject-line) { flex: 1 1 100%; }
+}</style>"""
 
 STATIC = Path(__file__).with_name("static")
 
@@ -137,9 +146,15 @@ def main() -> None:
     chosen = st.navigation(sections, expanded=True)
     with st.sidebar:
         widgets.activity()
+    st.html(NARROW)
     problem = unwritable()
     if problem:
         st.warning(from_engine(problem), title=text("unwritable"), icon=":material/save:")
+    page = chosen.url_path or "home"
+    widgets.begin(page, in_frame=True)
+    if page in MEASURING:
+        with boundary(page):
+            widgets.subject_bar()
     chosen.run()
     if not os.environ.get(RAISE):
         warm_up()

@@ -6,6 +6,8 @@ Streamlit does that with ``bind="query-params"``; buttons, uploads and table sel
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
 import streamlit as st
@@ -40,3 +42,40 @@ def remember(page: str, name: str, value: Any) -> None:
 def recall(page: str, name: str, default: Any = None) -> Any:
     """Return what :func:`remember` stored, or ``default``."""
     return st.session_state.get(key(page, name), default)
+
+
+# ---- what was asked, in full ----
+
+_ASKED, _FORM = "_asked", "_form"
+
+
+def note(name: str) -> None:
+    """Note that a widget was asked for in this run."""
+    st.session_state.setdefault(_ASKED, []).append(name)
+
+
+def ask() -> None:
+    """Begin the inputs of a page: nothing has been asked yet."""
+    st.session_state[_ASKED] = []
+
+
+def asked() -> list[str]:
+    """Return the keys of what was asked so far."""
+    return list(st.session_state.get(_ASKED, ()))
+
+
+def close_form() -> None:
+    """Take what was asked since :func:`ask` as the form that a run of the page is made from."""
+    values = {name: st.session_state.get(name) for name in asked()}
+    st.session_state[_FORM] = json.loads(json.dumps(values, default=str))
+
+
+def form() -> dict[str, Any]:
+    """Return the values of the inputs that the page's run button closed, by their keys."""
+    return dict(st.session_state.get(_FORM, {}))
+
+
+def fill(values: Mapping[str, Any]) -> None:
+    """Set the inputs to what :func:`form` once gave; before they are drawn."""
+    for name, value in values.items():
+        st.session_state[name] = value

@@ -3,6 +3,7 @@
 from .architectures import ArchitectureComparer, ComparisonResult
 from .averaging import AverageResult, SWAAverager
 from .cache import CacheInfo, cache_info, clear_cache, reduce_cache
+from .card import LayerCard, ModelCard, model_card
 from .checks import choose_device
 from .connectivity import MapResult, MinimaMapper, ModeConnector, PathResult
 from .curvature import (
@@ -61,10 +62,12 @@ __all__ = [
     "Footprint",
     "KnownLandscape",
     "Landscape",
+    "LayerCard",
     "MapResult",
     "MinimaMapper",
     "MinimumProbabilityResult",
     "ModeConnector",
+    "ModelCard",
     "PathResult",
     "Problem",
     "Recording",
@@ -90,6 +93,7 @@ __all__ = [
     "list_data",
     "load_data",
     "load_model",
+    "model_card",
     "pooled_digits",
     "random_critical_points",
     "read_checkpoint",

@@ -99,11 +99,7 @@ def footprint(
     """
     check_integer("batch_size", batch_size, "Use 512 when in doubt.")
     try:
-        with _Shapes():
-            model = load_model(
-                name, num_classes=num_classes, image_size=image_size, in_chans=in_chans, random_state=None
-            )
-        model = model.to("meta")
+        model = meta_model(name, num_classes=num_classes, image_size=image_size, in_chans=in_chans)
         side = image_size or int(vars(model)["pretrained_cfg"]["input_size"][-1])
         activations = _activations(model, torch.empty(batch_size, in_chans, side, side, device="meta"), derivatives)
     except (NotImplementedError, RuntimeError, TypeError, AttributeError) as error:
@@ -115,6 +111,13 @@ def footprint(
     n = sum(p.numel() for p in model.parameters())
     vector = sum(p.nbytes for p in model.parameters()) * wide
     return Footprint(n, sum(t.nbytes for t in _tensors(model)) * wide, activations * wide, vector)
+
+
+def meta_model(name: str, **options: Any) -> nn.Module:
+    """Build a timm model of shapes alone, on torch's meta device; options as for :func:`load_model`."""
+    with _Shapes():
+        model = load_model(name, **options, random_state=None)
+    return model.to("meta")
 
 
 def free_memory(device: str = "auto") -> int:

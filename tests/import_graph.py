@@ -35,7 +35,7 @@ FLOORS = (
         "estimators.recorder",
         "estimators.variants",
     ),
-    ("estimators.landscape", "estimators.memory"),
+    ("estimators.landscape", "estimators.memory", "estimators.card"),
     ("estimators.points", "estimators.base"),
     tuple(f"estimators.{room}" for room in ("curvature", "sharpness", "surface", "connectivity", "saddles")),
     ("estimators.averaging", "estimators.architectures"),

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from app.charts import surface, theme
-from app.charts.marks import names, rule, shared, tips
+from app.charts.marks import names, one_unit, rule, shared, tips
 from app.texts import texts
 
 text = texts("connectivity")
@@ -181,10 +181,13 @@ def plane(
     corners, path = np.asarray(result.plane_anchors, float), np.asarray(result.plane_path, float)
     bends = range(1, len(corners) - 1)
     names = ["A", *(shared("bend.number", number=i) if len(bends) > 1 else shared("bend") for i in bends), "B"]
-    x = alt.X("x:Q", title=text("chart.plane_x"))
-    y = alt.Y("y:Q", title=text("chart.plane_y"))
-    layers: list[alt.Chart | alt.LayerChart] = []
     mapped = len(result.plane_x) > 0
+    x, y = alt.X("x:Q", title=text("chart.plane_x")), alt.Y("y:Q", title=text("chart.plane_y"))
+    if not mapped:  # a map brings its own scales
+        seen = np.concatenate([corners, path])
+        room = 0.1 * float(np.ptp(seen, axis=0).max())
+        x.scale, y.scale = one_unit(*zip(seen.min(0) - room, seen.max(0) + room, strict=True))
+    layers: list[alt.Chart | alt.LayerChart] = []
     if mapped:
         drawn = SimpleNamespace(
             axes=(result.plane_x, result.plane_y),
@@ -219,7 +222,7 @@ def plane(
         labels.encode(text="label:N"),
     ]
     described = shared("alt.plane", distance=f"{result.distance:.3g}")
-    return theme.describe(alt.layer(*layers), described, height=theme.SQUARE)
+    return theme.describe(alt.layer(*layers), described, height=theme.SQUARE, usermeta=theme.about(theme.SQUARE))
 
 
 def training(result: Any) -> alt.Chart:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from app.charts import theme
 from app.charts.connectivity import COLORS, OTHER
-from app.charts.marks import band, names, rule, shared, tips
+from app.charts.marks import band, names, one_unit, rule, shared, tips
 from app.texts import texts
 
 text = texts("connectivity")
@@ -90,10 +90,8 @@ def layout(result: Any) -> alt.LayerChart:
     )
     edges = edges.sort_values("barrier", ascending=False)  # low barriers are drawn last, on top
     middle, half = (place.max(0) + place.min(0)) / 2, max(0.62 * np.ptp(place, axis=0).max(), 1e-9)
-    x, y = (
-        kind(f"{name}:Q", title=None, axis=None, scale=alt.Scale(domain=[m - half, m + half], nice=False, zero=False))
-        for kind, name, m in ((alt.X, "x", middle[0]), (alt.Y, "y", middle[1]))
-    )
+    across, up = one_unit(*((m - half, m + half) for m in middle))
+    x, y = alt.X("x:Q", title=None, axis=None, scale=across), alt.Y("y:Q", title=None, axis=None, scale=up)
     barrier, tones = text("chart.barrier"), alt.Scale(scheme="viridis", reverse=True, **SYMLOG)
     links = (
         alt.Chart(edges)
@@ -121,6 +119,7 @@ def layout(result: Any) -> alt.LayerChart:
         alt.layer(links, dots, labels).resolve_scale(color="independent"),
         shared("alt.layout", count=len(called), groups=count),
         height=theme.SQUARE,
+        usermeta=theme.about(theme.SQUARE),
     )
 
 

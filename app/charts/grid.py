@@ -93,6 +93,17 @@ def isolines(x: np.ndarray, y: np.ndarray, values: np.ndarray, at: Sequence[floa
     return pd.concat(pieces, ignore_index=True)
 
 
+def level_labels(lines: pd.DataFrame, *, every: int = 3, most: int = 6) -> pd.DataFrame:
+    """Return where some isolines say their level: the middle of the longest line of every third level."""
+    rows = []
+    for level in sorted(lines["level"].unique())[1::every][:most]:
+        own = lines[lines["level"] == level]
+        longest = own[own["line"] == own["line"].value_counts().idxmax()]
+        if len(longest) > 4:
+            rows.append(longest.iloc[len(longest) // 2])
+    return pd.DataFrame(rows, columns=lines.columns).assign(words=lambda t: t["level"].map("{:.2g}".format))
+
+
 def rotate(points: np.ndarray, azimuth: float, elevation: float) -> tuple[np.ndarray, np.ndarray]:
     """Look at points from an angle.
 
@@ -154,12 +165,26 @@ def axis_titles(result: Any) -> tuple[str, str]:
     return first, second
 
 
+def share_unit(result: Any) -> bool:
+    """Return whether both axes are in one unit, by the words in parentheses at the end of their titles."""
+    first, second = (title.rpartition("(")[2] for title in axis_titles(result))
+    return first == second
+
+
+def is_preview(result: Any) -> bool:
+    """Return whether a map is still being measured, or was stopped: what lies between its points may be wrong."""
+    return not getattr(result, "converged", True)
+
+
 def unknown(result: Any, values: np.ndarray) -> np.ndarray:
-    """Return the mask of values that were not measured yet, as against measured and not finite."""
+    """Return the mask of values that were not measured yet, as against measured and not finite.
+
+    In a preview these are all but the measured ones: an interpolation that was not checked knows nothing.
+    """
     evaluated = getattr(result, "evaluated", None)
     if evaluated is None or np.shape(evaluated) != values.shape:
         return np.zeros(values.shape, bool)
-    return ~np.asarray(evaluated, bool) & ~np.isfinite(values)
+    return ~np.asarray(evaluated, bool) & (is_preview(result) | ~np.isfinite(values))
 
 
 def is_log(log: bool, quantity: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -47,6 +47,25 @@ def interval(base: alt.Chart, x: alt.X, y: alt.Y, width: float = 2, **more: Any)
     """Return the line from the field ``low`` to ``high`` along ``x``: how well a value is known."""
     look = {"color": alt.value(theme.NEUTRAL)} | more
     return base.mark_rule(strokeWidth=width).encode(x=same(x, "low:Q"), x2="high:Q", y=y, **look)
+
+
+def one_unit(x: Sequence[float], y: Sequence[float]) -> tuple[alt.Scale, alt.Scale]:
+    """Return the scales of two axes that share a unit: circles stay circles, whatever the size of the picture.
+
+    Both ranges are in sight; the axis that has more room than it needs shows more than its range.
+
+    Parameters
+    ----------
+    x, y : (low, high)
+    """
+    (left, right), (low, high) = ((float(a), float(b)) for a, b in (x, y))
+    unit = f"max({right - left!r} / width, {high - low!r} / height)"  # of one pixel
+
+    def around(middle: float, side: str) -> alt.Scale:
+        half = f"{unit} * {side} / 2"
+        return alt.Scale(domain=alt.ExprRef(f"[{middle!r} - {half}, {middle!r} + {half}]"), nice=False, zero=False)
+
+    return around((left + right) / 2, "width"), around((low + high) / 2, "height")
 
 
 def rule(axis: alt.X | alt.Y, value: float) -> alt.Chart:

@@ -24,7 +24,7 @@ import pandas as pd
 
 from app.charts import grid, theme
 from app.charts.grid import QUANTITIES, quantities, values_of
-from app.charts.marks import band, shared, tips
+from app.charts.marks import band, one_unit, shared, tips
 from app.charts.relief import relief
 
 OVERLAP = 0.06  # share of a cell that lies under the next one, at least
@@ -59,6 +59,7 @@ def heat_map(
     legend: bool = True,
     select: str | None = None,
     cursor: tuple[float, float] | None = None,
+    equal: bool = True,
 ) -> alt.LayerChart:
     """Draw a surface as a map: coloured cells, isolines, the centre, marked models and trajectories.
 
@@ -81,13 +82,16 @@ def heat_map(
         Name of a selection of cells by click; its value holds ``cx`` and ``cy``, the node's coordinates.
     cursor : tuple of float, optional
         A point to mark, in the coordinates of the axes.
+    equal : bool, default=True
+        Whether axes of one unit are drawn with as many pixels for a step along one as along the other; False where the
+        map is a panel of a larger chart, whose sides are given.
     """
     log = grid.is_log(log, quantity)
     values = values_of(result, quantity)
     low, high = domain or grid.domain(values, log=log, clip=clip)
     cells = _cells(result, quantity)
     drawable = np.isfinite(cells["value"]) & ((cells["value"] > 0) | (not log))
-    x, y = _position(result, 0), _position(result, 1)
+    x, y = _positions(result, equal)
     scale = theme.loss_scale(log, (low, high), scheme)
     tooltip = _tooltip(result, quantity, cells)
     box = {"x": x, "x2": "x2:Q", "y": y, "y2": "y2:Q"}
@@ -106,7 +110,9 @@ def heat_map(
     waiting = grid.unknown(result, values)[drawn_nodes(values)].ravel()
     missing = cells[~drawable & ~waiting].assign(why=shared("map.not_finite"))
     if waiting.any():
-        layers.append(alt.Chart(cells[waiting]).mark_rect(color=theme.MISSING, opacity=0.12).encode(**box))
+        empty = alt.Chart(cells[waiting])
+        layers.append(empty.mark_rect(color=theme.MISSING, opacity=0.12).encode(**box))
+        layers.append(empty.mark_rule(color=theme.MISSING, strokeWidth=0.8, opacity=0.8).encode(**box))  # hatched
     if len(missing):
         told = [*tooltip[:2], *tips(("why:N", shared(quantity)))]
         layers.append(alt.Chart(missing).mark_rect(color=theme.MISSING, opacity=0.55).encode(**box, tooltip=told))
@@ -116,6 +122,10 @@ def heat_map(
         if len(lines):
             drawn = alt.Chart(lines).mark_line(color="white", strokeWidth=0.9, opacity=0.6)
             layers.append(drawn.encode(x=x, y=y, detail="line:N", order="order:Q"))
+            named = alt.Chart(grid.level_labels(lines)).encode(x=x, y=y, text="words:N")
+            # a dark edge under white figures is read on every colour
+            layers.append(named.mark_text(fontSize=11, color="#14181d", stroke="#14181d", strokeWidth=2.5, opacity=0.7))
+            layers.append(named.mark_text(fontSize=11, color="white"))
     layers += _overlays(result, x, y)
     if cursor is not None:
         spot = pd.DataFrame({"x": [cursor[0]], "y": [cursor[1]]})
@@ -149,12 +159,15 @@ def _map_description(values: np.ndarray, waiting: np.ndarray, quantity: str, low
     return "; ".join(parts) + "."
 
 
-def _position(result: Any, number: int) -> alt.X | alt.Y:
-    """Return the encoding of one direction, exactly as long as the cells."""
-    edges = grid.edges(result.axes[number])
-    scale = alt.Scale(domain=[float(edges[0]), float(edges[-1])], nice=False, zero=False)
-    channel = (alt.X, alt.Y)[number]
-    return channel(f"{'xy'[number]}:Q", title=grid.axis_titles(result)[number], scale=scale, axis=alt.Axis(grid=False))
+def _positions(result: Any, equal: bool) -> tuple[alt.X, alt.Y]:
+    """Return the encodings of both directions, as long as the cells; of one unit where they share one."""
+    ends = [(float(edges[0]), float(edges[-1])) for edges in map(grid.edges, result.axes)]
+    scales = [alt.Scale(domain=list(pair), nice=False, zero=False) for pair in ends]
+    if equal and grid.share_unit(result):
+        scales = list(one_unit(*ends))
+    looks = zip(grid.axis_titles(result), scales, strict=True)
+    first, second = ({"title": title, "scale": scale, "axis": alt.Axis(grid=False)} for title, scale in looks)
+    return alt.X("x:Q", **first), alt.Y("y:Q", **second)
 
 
 def drawn_nodes(values: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -258,11 +271,11 @@ def ratio_map(axes: Sequence[np.ndarray], ratio: np.ndarray, *, height: int = 28
     finite = table[np.isfinite(table["ratio"])].assign(words=lambda t: t["ratio"].map("{:.2g}".format))
     scale = alt.Scale(domain=[0, 1], scheme="viridis", clamp=True)
     base = alt.Chart(finite)
-    flat = alt.Scale(nice=False, zero=False)
+    across, up = one_unit((ex[0], ex[-1]), (ey[0], ey[-1]))
     cells = base.mark_rect().encode(
-        x=alt.X("x:Q", title=shared("axis.first.bare"), scale=flat, axis=alt.Axis(grid=False)),
+        x=alt.X("x:Q", title=shared("axis.first.bare"), scale=across, axis=alt.Axis(grid=False)),
         x2="x2:Q",
-        y=alt.Y("y:Q", title=shared("axis.second.bare"), scale=flat, axis=alt.Axis(grid=False)),
+        y=alt.Y("y:Q", title=shared("axis.second.bare"), scale=up, axis=alt.Axis(grid=False)),
         y2="y2:Q",
         color=alt.Color("ratio:Q", title="|λ_min / λ_max|", scale=scale),
         tooltip=tips(("ratio:Q", "|λ_min / λ_max|", ".3g")),
@@ -272,7 +285,7 @@ def ratio_map(axes: Sequence[np.ndarray], ratio: np.ndarray, *, height: int = 28
     middle = float(np.nanmedian(ratio)) if np.isfinite(ratio).any() else float("nan")
     rows, columns = ratio.shape
     description = shared("alt.ratio", rows=rows, columns=columns, median=f"{middle:.3g}")
-    return theme.describe(alt.layer(cells, numbers), description, None, height=height)
+    return theme.describe(alt.layer(cells, numbers), description, None, height=height, usermeta=theme.about(height))
 
 
 def profile(

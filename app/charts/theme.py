@@ -28,7 +28,7 @@ MISSING = "#9a9a9a"
 NEUTRAL = "#7d8590"
 
 HEIGHT = 420
-HEIGHT_SMALL = 220
+HEIGHT_SMALL = 300
 SQUARE = 460
 
 LOSS_FORMAT = ".4g"
@@ -54,6 +54,11 @@ def describe(chart: Any, description: str, title: str | None = None, **propertie
     if title is not None:
         properties["title"] = title
     return chart.properties(description=description, **properties)
+
+
+def about(height: int) -> dict[str, Any]:
+    """Return what tells the page how wide a map of one unit is at most; wider, it would only have empty margins."""
+    return {"widest": round(1.25 * height)}
 
 
 def for_export(chart: Any, *, dark: bool = False, width: int = 560) -> Any:

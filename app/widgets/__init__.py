@@ -1,8 +1,10 @@
 """Reusable blocks of a page; a page composes these.
 
 - ``page_header``: title, the question the page answers, and two columns: inputs, picture
-- ``inputs``: model(s), data and engine settings, with every message beside its input; gives ``Inputs``
-- ``point_picker``, ``data_picker``, ``engine_settings``: the parts of ``inputs`` alone
+- ``begin``, ``subject_bar``: what the frame does before a page
+- ``subject``: the network, the examples and the engine's settings, chosen once for all pages; gives ``Subject``
+- ``measure_button``: make a checkpoint the subject, and go and see its surface
+- ``point_picker``, ``data_picker``: one more network, or examples of a page's own, every message beside its input
 - ``points_picker``: several checkpoints of one kind, or the epochs of one
 - ``Form``: a page's own inputs, a line each
 - ``cost``: points × measured milliseconds, before the run
@@ -24,8 +26,10 @@
 """
 
 from app.widgets.cost import cost
+from app.widgets.data import data_picker
 from app.widgets.form import Form
 from app.widgets.frame import (
+    begin,
     definitions,
     go_to,
     heading,
@@ -44,14 +48,15 @@ from app.widgets.frame import (
 from app.widgets.jobs import activity, answer, job_panel, show_view, start_fit
 from app.widgets.language import chosen_language, language_switch
 from app.widgets.outputs import copy_as_python, downloads, take_along
-from app.widgets.pickers import Inputs, data_picker, engine_settings, inputs, point_picker
+from app.widgets.pickers import point_picker
 from app.widgets.pins import beside_pinned, pin_button
 from app.widgets.several import points_picker
+from app.widgets.subject import Subject, measure_button, subject, subject_bar
 
 __all__ = [
-    "Form", "Inputs", "activity", "answer", "beside_pinned", "chosen_language", "copy_as_python", "cost", "data_picker",
-    "definitions", "downloads", "engine_settings", "go_to", "heading", "in_pairs", "inputs", "job_panel",
-    "language_switch", "note", "notes", "page_header", "page_link", "picture", "pin_button",
-    "point_picker", "points_picker", "run_button", "settings_line", "show_chart", "show_table", "show_view",
-    "start_fit", "take_along", "verdict",
+    "Form", "Subject", "activity", "answer", "begin", "beside_pinned", "chosen_language", "copy_as_python", "cost",
+    "data_picker", "definitions", "downloads", "go_to", "heading", "in_pairs", "job_panel", "language_switch",
+    "measure_button", "note", "notes", "page_header", "page_link", "picture", "pin_button", "point_picker",
+    "points_picker", "run_button", "settings_line", "show_chart", "show_table", "show_view", "start_fit", "subject",
+    "subject_bar", "take_along", "verdict",
 ]  # fmt: skip

@@ -14,7 +14,7 @@ from typing import Any
 
 import streamlit as st
 
-from app.catalog import DataSpec, PointSpec, available
+from app.catalog import DataSpec, PointSpec
 from app.texts import from_engine, plain, texts
 from app.widgets.jobs import POLL_SECONDS, duration, status
 from app.work import jobs
@@ -45,7 +45,7 @@ def cost(
     spec, data
         What is evaluated on what.
     settings : dict
-        From :func:`app.widgets.engine_settings`.
+        Those of :func:`app.widgets.subject`.
     passes : float, default=1
         Forward passes a point costs (a gradient counts about 3, a Hessian-vector product about 10).
     several_networks : bool, default=False
@@ -78,7 +78,7 @@ def _memory(
 ) -> bool:
     """Say what will be in memory, and what to lower where that is too much."""
     text = texts("common")
-    batch = min(settings.get("batch_size", 512), data.n_samples or available(data.source, data.split))
+    batch = min(settings.get("batch_size", 512), data.n_samples or data.available)
     kind = (spec.architecture, spec.num_classes, data.image_size, batch, derivatives)
     with st.spinner(text("opening")):  # torch, the first time
         size = footprint_of(*kind, settings.get("precision", "float32"))

@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 
 import streamlit as st
 
-from app.state import bound, kept
+from app.state import bound, kept, note
+from app.state import key as key_of
 from app.texts import Texts, texts
 
 Option = TypeVar("Option")
@@ -88,8 +89,8 @@ class Form:
     ) -> Option:
         """Ask for one of several, in a list that opens; ``words(option)`` names them where texts cannot."""
         listed = self._listed(name, options, **more)
-        index = 0 if default is None else listed.index(default)
-        chosen: Option = self._choose(self._place.selectbox, name, options=listed, index=index, **more)
+        start = {"index": 0 if default is None else listed.index(default)}
+        chosen: Option = self._choose(self._place.selectbox, name, options=listed, **{**start, **more})
         return chosen
 
     def switch(
@@ -152,7 +153,9 @@ class Form:
     ) -> Any:
         text, key = self._found(label or name)
         words = {"label": text(key), "help": text(f"{key}.help") if f"{key}.help" in text else None}
-        return widget(**{**words, **(kept if private else bound)(self.page, name), **more})
+        given = widget(**{**words, **(kept if private else bound)(self.page, name), **more})
+        note(key_of(self.page, name))
+        return given
 
     def _found(self, key: str) -> tuple[Texts, str]:
         """Return the texts that name a key, and its name there."""

@@ -9,9 +9,12 @@ import altair as alt
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from app import state
 from app.state import key
 from app.texts import from_engine, plain, said, texts
+from app.work import jobs
 
+_BEGUN = "_begun"
 _SETTINGS = (
     "model", "data", "n_examples", "batch_norm", "normalization", "loss", "precision", "bfloat16_deviation",
     "backbone", "random_state", "device",
@@ -28,14 +31,41 @@ def page_header(page: str, text: Callable[..., str]) -> tuple[DeltaGenerator, De
     text : callable
         The page's :func:`app.texts.texts`; the keys ``title`` and ``question`` are used.
     """
+    if not st.session_state.pop(_BEGUN, False):
+        begin(page)
     st.header(text("title"))
     st.caption(text("question"))
-    left, right = st.columns([1, 2.4], gap="large")
+    with st.container(key="page-columns"):
+        left, right = st.columns([1, 2.4], gap="large")
     return left.container(key=f"{page}-inputs"), right.container(key=f"{page}-result")
 
 
+def begin(page: str, *, in_frame: bool = False) -> None:
+    """Begin the inputs of a page: those of a run that was reopened since the last look are set to what made it.
+
+    Parameters
+    ----------
+    page : str
+    in_frame : bool, default=False
+        Whether the frame does it, before the page, so that the page need not.
+    """
+    state.ask()
+    if in_frame:
+        st.session_state[_BEGUN] = True
+    own = [job for job in jobs.get_queue().jobs() if job.page.partition(".")[0] == page]
+    if not own or state.recall(page, "filled") == own[-1].id:
+        return
+    state.remember(page, "filled", own[-1].id)
+    if own[-1].run_id is not None and not own[-1].keep:
+        state.fill(own[-1].config.get("form", {}))
+
+
 def run_button(page: str, label: str, *, ready: bool = True, name: str = "run") -> bool:
-    """Return True when the page's main button was pressed; greyed while an input is wrong."""
+    """Return True when the page's main button was pressed; greyed while an input is wrong.
+
+    What was asked above it is the form that a run is made from.
+    """
+    state.close_form()
     return st.button(
         label,
         type="primary",
@@ -53,6 +83,9 @@ def show_chart(chart: Any, *, chart_key: str | None = None, on_select: Any = "ig
     -------
     The selection when ``on_select`` is ``"rerun"`` or a callback, else the element.
     """
+    meta = getattr(chart, "usermeta", None)
+    if isinstance(meta, dict) and "widest" in meta:
+        options.setdefault("width", meta["widest"])
     shapes = getattr(chart, "datasets", None)
     if not isinstance(shapes, dict):
         return st.altair_chart(chart, key=chart_key, on_select=on_select, **options)

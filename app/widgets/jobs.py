@@ -11,11 +11,12 @@ from streamlit.delta_generator import DeltaGenerator
 
 from app import export
 from app.catalog import DataSpec, PointSpec
-from app.state import key, recall, remember
+from app.state import form, key, recall, remember
 from app.texts import from_engine, plain, texts
 from app.widgets.boundary import boundary
 from app.widgets.form import Form
 from app.widgets.frame import definitions, page_header
+from app.widgets.heads import head
 from app.work import jobs
 from app.work.work import Work, restartable
 
@@ -83,6 +84,7 @@ def job_panel(
         if now is not shown:
             st.caption(texts("common")("job.earlier", title=plain(shown.title)))
         with boundary(f"the picture of {page}"):
+            head(shown)
             draw(shown.result if shown.result is not None else shown.partial)
 
     state()
@@ -161,7 +163,7 @@ def start_fit(
     specs = tuple(spec for _, spec in points)
     written = Work.of(work, estimator=estimator, points=specs, data=data, held_out=held_out, **(given or {}))
     script = export.script(estimator, points=points, data=data, held_out=held_out, **program)
-    config = export.config(estimator, points=points, data=data, script=script, extra=extra)
+    config = export.config(estimator, points=points, data=data, script=script, extra={**(extra or {}), "form": form()})
     return jobs.submit(page, title, written, config=config)
 
 

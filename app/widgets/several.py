@@ -8,6 +8,7 @@ from pathlib import Path
 import streamlit as st
 
 from app.catalog import PointSpec
+from app.names import names_apart
 from app.texts import plain, texts
 from app.widgets.form import Form
 from app.widgets.pickers import quick_start
@@ -39,7 +40,9 @@ def points_picker(
     found = {entry.id: entry for entry in library.list_checkpoints()}
     points: list[PointSpec] = []
     if found:
-        chosen = form.many("models", found, list(found)[:first], words=lambda i: found[i].label if i in found else i)
+        names = names_apart(list(found.values()))
+        same = [i for i, entry in found.items() if entry.architecture == next(iter(found.values())).architecture]
+        chosen = form.many("models", found, same[:first], words=lambda i: names.get(i, i))
         entries = [found[i] for i in chosen]
         points = [PointSpec.from_checkpoint(entry) for entry in entries]
         kept = epochs(entries[0].trajectory) if entries else ()

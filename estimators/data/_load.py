@@ -21,7 +21,7 @@ from ..checks import check_choice, check_integer
 from ..core.network.fields import Given, Inputs, each, packed, shapes
 from ._folder import ImageFolder, readable, split_indices
 from ._images import read_images
-from ._named import class_names_of, is_named, named_data, of_split
+from ._named import class_names_of, is_named, labels_of, named_data, of_split
 from ._rows import Keys, image_to_rows, is_counted, is_rows, read_rows
 from ._store import streams
 
@@ -135,14 +135,16 @@ class DataList:
         return len(self.targets)
 
 
-def list_data(source: str | os.PathLike, *, split: str = "train") -> DataList:
+def list_data(source: str | os.PathLike, *, split: str = "train", root: str | os.PathLike | None = None) -> DataList:
     """List what :func:`load_data` would load from a name or a folder, by the same rule, without reading an image.
 
     Parameters
     ----------
     source : str or path
-        "digits" or a folder of images.
+        "digits", a folder of images, or one of timm's names of data sets.
     split : {"train", "test", "all"}, default="train"
+    root : path or None
+        The folder of a data set given by name.
 
     Returns
     -------
@@ -152,13 +154,19 @@ def list_data(source: str | os.PathLike, *, split: str = "train") -> DataList:
     Raises
     ------
     ValueError
-        As :func:`load_data` for a folder that holds no images by class, or not that split.
+        As :func:`load_data` for a folder that holds no images by class, or not that split; for a data set by name
+        whose labels cannot be read without its images.
     """
     if split not in SPLITS:
         raise ValueError(f"split must be one of {SPLITS}, got {split!r}. 'train' is the default.")
     if source == "digits":
         targets = _digits_bunch().target
         return DataList(DIGIT_NAMES, targets[split_indices(targets, split)])
+    if isinstance(source, str) and is_named(source):
+        named = named_data(source, root, split)
+        targets = labels_of(named, source)
+        numbers = tuple(map(str, range(int(targets.max(initial=-1)) + 1)))
+        return DataList(class_names_of(named, None) or numbers, targets)
     folder = ImageFolder(Path(source).expanduser())
     files, targets = folder.select(split)
     return DataList(folder.class_names, targets, tuple(files), tuple(folder.notes), folder.holds_out)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import timm.data
 
 _NAME = re.compile(r"(torch|hfds|hfids|tfds|wds)/.+", re.I)
@@ -76,3 +77,30 @@ def class_names_of(source: Any, target_key: str | None) -> tuple[str, ...]:
             if names:
                 return tuple(map(str, names))
     return ()
+
+
+def labels_of(source: Any, name: str) -> np.ndarray:
+    """Read the labels alone, where a data set keeps them apart from its images.
+
+    Torchvision's, timm's folders' and Hugging Face's do.
+
+    Raises
+    ------
+    ValueError
+        When only reading every image would tell them.
+    """
+    reader = getattr(source, "reader", None)
+    for key in ("targets", "labels", "_labels"):
+        found = getattr(source, key, None)
+        if found is not None and len(found) == len(source):
+            return np.asarray(found, dtype=np.int64)
+    samples = getattr(reader, "samples", None)
+    if samples:
+        return np.array([target for _, target in samples], dtype=np.int64)
+    table, column = getattr(reader, "dataset", None), getattr(reader, "label_key", None)
+    if table is not None and isinstance(column, str):
+        return np.asarray(table[column], dtype=np.int64)
+    raise ValueError(
+        f"data {name!r} must keep its labels apart from its images to be listed, got {type(source).__name__}. Load it "
+        "with load_data in a script."
+    )

@@ -13,6 +13,7 @@ import pytest
 
 from app import catalog, workspace
 from app.catalog import DataSpec, PointSpec
+from app.names import distinct, names_apart
 from app.workspace import library, runs
 from estimators import list_data, load_data
 
@@ -27,12 +28,19 @@ def test_the_quick_group_comes_first_and_every_timm_name_is_there():
     assert set(names) <= set(timm.list_models())
     assert len(names) > 1000
     assert len(names) == len(set(names))
-    families = catalog.families()
-    assert list(families)[:2] == [catalog.SMALL, catalog.ALL]
-    assert families[catalog.SMALL] == names[: len(families[catalog.SMALL])]
-    assert families[catalog.SMALL][0] == "test_resnet"
-    assert "resnet50" in families["resnet"]
-    assert "resnet50" not in families["vision_transformer"]
+    assert names[0] == "test_resnet"
+    assert names[: len(catalog.QUICK_NAMES)] == tuple(name for name in catalog.QUICK_NAMES if name in names)
+
+
+def test_words_in_any_order_find_a_name_and_none_is_made_up():
+    assert catalog.matching("eva02 large") == catalog.matching("Large eva02")
+    assert catalog.matching("large EVA02")[0].startswith("eva02_large")
+    assert catalog.matching("resnet18")[0] == "resnet18" and catalog.matching("resnet_18")[0] == "resnet18"
+    assert catalog.matching("vit-b/16")[0].startswith("vit_")
+    assert catalog.matching("18 resnet")[0] == "resnet18"
+    assert set(catalog.matching("18 resnet")) <= set(catalog.architectures())
+    assert catalog.matching("no such network") == () and catalog.matching("") == ()
+    assert catalog.matching("hf-hub:timm/resnet18") == ()  # what it stands for is not in the list
 
 
 def test_a_mistyped_name_is_answered_with_near_ones():
@@ -178,6 +186,18 @@ def test_rename_delete_and_undo(tmp_path):
         library.Checkpoint.get(entry.id)
     workspace.restore(binned)
     assert library.Checkpoint.get(entry.id).path.read_bytes() == b"final"
+
+
+def test_equal_names_are_told_apart(tmp_path):
+    first, second = add(tmp_path), add(tmp_path)
+    other = add(tmp_path, name="other")
+    names = names_apart([first, second, other])
+    assert len(set(names.values())) == 3 and names[other.id] == "other"
+    assert all(names[c.id].startswith("digits-a, ") for c in (first, second))
+    seeds = [library.Checkpoint(c.id, {**c.info, "start": {"seed": k}}) for k, c in enumerate((first, second))]
+    assert list(names_apart(seeds).values()) == ["digits-a, seed 0", "digits-a, seed 1"]
+    assert PointSpec.from_checkpoint(first).label != PointSpec.from_checkpoint(second).label
+    assert distinct(["a", "b", "a"]) == ["a", "b", "a (2)"]
 
 
 def test_names_are_not_used_twice(tmp_path):

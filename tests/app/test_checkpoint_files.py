@@ -17,21 +17,22 @@ from tests import checkpoint_files
 def draw():
     import streamlit as st
 
-    from app.widgets.pickers import data_picker, file_point
+    from app.widgets.data import data_picker
+    from app.widgets.pickers import file_point
 
     data = data_picker("t")
-    st.session_state["point"] = file_point("t", data, "m")
+    st.session_state["point"] = file_point("t", data)
 
 
 def page(path, architecture="test_resnet"):
     at = AppTest.from_function(draw, default_timeout=60)
-    at.session_state["t.m.given"] = "path"
-    at.session_state["t.m.architecture"] = architecture
+    at.session_state["t.given"] = "path"
+    at.session_state["t.architecture"] = architecture
     return type_in(at.run(), path)
 
 
 def type_in(at, path):
-    at.text_input(key="t.m.file_path").set_value(str(path)).run()
+    at.text_input(key="t.file_path").set_value(str(path)).run()
     assert not at.exception
     return at
 
@@ -63,7 +64,7 @@ def test_every_file_opens_by_its_path(tmp_path):
         torch.testing.assert_close(weights, written.state["fc.weight"], rtol=written.rounded, atol=written.rounded / 10)
         for words in written.notes:
             assert words in captions(at), (kind, words)
-    at.session_state["t.m.architecture"] = "test_convnext"
+    at.session_state["t.architecture"] = "test_convnext"
     type_in(at, files["DDP"].path)
     assert "notes that it is of test_resnet" in captions(at)
     assert "mismatches" in at.error[0].value and "choose that architecture" in at.error[0].value
@@ -115,10 +116,10 @@ def test_what_was_chosen_of_a_file_is_what_the_library_keeps(tmp_path):
     path = tmp_path / "both.pth"
     torch.save({"state_dict": a.state_dict(), "state_dict_ema": b.state_dict()}, path)
     at = AppTest.from_function(workbench, default_timeout=60)
-    at.session_state["w-import.file.given"] = "path"
-    at.session_state["w-import.file.architecture"] = "test_resnet"
+    at.session_state["w-import.given"] = "path"
+    at.session_state["w-import.architecture"] = "test_resnet"
     at.run()
-    at.text_input(key="w-import.file.file_path").set_value(str(path)).run()
+    at.text_input(key="w-import.file_path").set_value(str(path)).run()
     pick(at).set_value("state_dict").run()
     at.button(key="w.import.go").click().run()
     assert not at.exception and not at.error
@@ -142,7 +143,8 @@ def test_shared_names_are_offered_and_refused_beside_the_input(monkeypatch, tmp_
     def picker():
         import streamlit as st
 
-        from app.widgets.pickers import data_picker, point_picker
+        from app.widgets.data import data_picker
+        from app.widgets.pickers import point_picker
 
         st.session_state["point"] = point_picker("t", data_picker("t"), default="timm")
 
@@ -154,8 +156,8 @@ def test_shared_names_are_offered_and_refused_beside_the_input(monkeypatch, tmp_
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     for name in (f"local-dir:{folder}", "hf-hub:nobody/nothing"):
         at = AppTest.from_function(picker, default_timeout=60)
-        at.session_state["t.m.architecture"] = name
-        at.session_state["t.m.weights"] = "pretrained"
+        at.session_state["t.architecture"] = name
+        at.session_state["t.weights"] = "pretrained"
         at.run()
         assert not at.exception
         point = at.session_state["point"]

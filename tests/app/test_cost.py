@@ -31,11 +31,10 @@ def page(name="surface"):
 
 def with_model(name, architecture, **values):
     at = page(name)
-    at.session_state[f"{name}.m.from"] = "timm"
-    at.session_state[f"{name}.m.family"] = "All families"
-    at.session_state[f"{name}.m.architecture"] = architecture
+    at.session_state["subject.from"] = "timm"
+    at.session_state["subject.architecture"] = architecture
     for key, value in values.items():
-        at.session_state[f"{name}.{key}"] = value
+        at.session_state[f"subject.{key}"] = value
     return at
 
 

@@ -20,12 +20,13 @@ def folder_of(root, **counts):
 
 def opened(folder, **values):
     at = page("surface")
-    at.session_state["surface.m.from"] = "timm"
-    at.session_state["surface.m.architecture"] = "test_vit"
-    at.session_state["surface.data"] = "folder"
-    at.session_state["surface.data.path"] = str(folder)
+    at.session_state["subject.from"] = "timm"
+    at.session_state["subject.architecture"] = "test_vit"
+    at.session_state["subject.data"] = "folder"
+    at.session_state["subject.data.path"] = str(folder)
+    at.session_state["surface.resolution"] = 3
     for key, value in values.items():
-        at.session_state[f"surface.{key}"] = value
+        at.session_state[f"subject.{key}"] = value
     return at.run()
 
 
@@ -37,7 +38,9 @@ def test_what_a_folder_was_taken_to_hold_is_said(tmp_path):
     folder_of(tmp_path / "b" / "pets", cat=3, dog=3)
     folder_of(tmp_path / "b" / "birds", eagle=3, sparrow=3)
     at = opened(tmp_path / "b")
-    assert "'pets' is one class; its images lie in folders inside it: 'cat', 'dog'" in at.text[0].value
+    (warning,) = at.warning  # two classes are not taken silently
+    assert "one level too high" in warning.value
+    assert "'pets' is one class; its images lie in folders inside it: 'cat', 'dog'" in warning.value
     folder_of(tmp_path / "c" / "photos", **{"![x](far.away)": 4}, **{f"class {k:02d}": 2 for k in range(14)})
     at = opened(tmp_path / "c" / "photos")
     assert "15 classes" in at.text[0].value and at.text[0].value.count("class 0") == 10 and ", …" in at.text[0].value
@@ -49,7 +52,7 @@ def test_what_a_folder_was_taken_to_hold_is_said(tmp_path):
 def test_damaged_images_are_left_out_where_that_is_chosen(tmp_path):
     folder = folder_of(tmp_path / "a", ant=10, bee=10)
     (folder / "ant" / "3.png").write_bytes(b"no image")
-    small = {"samples": 20, "split": "all", "resolution": 3}
+    small = {"samples": 20, "split": "all"}
     at = opened(folder, **small)
     at.button(key="surface.run").click().run()
     assert jobs.get_queue().wait(120)

@@ -102,9 +102,7 @@ def test_a_deleted_entry_a_folder_and_a_result_with_names_of_harm(evil):
 
 def test_an_upload_that_is_refused_is_removed_and_its_name_does_nothing(workspace_folder):
     at = page("workbench").run()
-    at.get_by_key("workbench.m.from").set_value("file").run()
-    at.file_uploader(key="workbench.m.file").upload(
-        "![x](http:__evil.example_a).pth", b"this is not a checkpoint"
-    ).run()
+    at.get_by_key("workbench.from").set_value("file").run()
+    at.file_uploader(key="workbench.file").upload("![x](http:__evil.example_a).pth", b"this is not a checkpoint").run()
     assert not at.exception and len(at.error) == 1 and live(at) == []
     assert list((workspace_folder / "uploads").iterdir()) == []

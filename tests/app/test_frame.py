@@ -164,7 +164,7 @@ def test_the_script_of_a_training_is_python():
 
 def test_an_unknown_architecture_is_answered_beside_its_box():
     at = page("workbench")
-    at.session_state["workbench.m.architecture"] = "resnet_18"
+    at.session_state["workbench.architecture"] = "resnet_18"
     at.run()
     assert not at.exception
     assert "resnet18" in at.error[0].value
@@ -198,7 +198,7 @@ def test_pretrained_weights_without_a_network_say_what_to_do(monkeypatch):
     # Without a network the hub tries again for most of a minute; told that there is none it gives up at once.
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     at = page("workbench").run()
-    at.get_by_key("workbench.m.weights").set_value("pretrained").run()
+    at.get_by_key("workbench.weights").set_value("pretrained").run()
     at.button(key="workbench.run").click().run()
     finish(at)
     job = jobs.latest("workbench")
@@ -210,8 +210,8 @@ def test_pretrained_weights_without_a_network_say_what_to_do(monkeypatch):
 
 def test_a_file_that_is_no_checkpoint_is_refused_beside_the_upload(tmp_path):
     at = page("workbench").run()
-    at.get_by_key("workbench.m.from").set_value("file").run()
-    at.file_uploader(key="workbench.m.file").upload("weights.pth", b"this is not a checkpoint").run()
+    at.get_by_key("workbench.from").set_value("file").run()
+    at.file_uploader(key="workbench.file").upload("weights.pth", b"this is not a checkpoint").run()
     assert not at.exception
     assert len(at.error) == 1
     assert at.button(key="workbench.run").disabled
@@ -230,9 +230,9 @@ def test_what_is_odd_about_a_checkpoint_is_said_beside_it():
     file = io.BytesIO()
     torch.save({"module." + k: v for k, v in state.items()}, file)
     at = page("workbench").run()
-    at.get_by_key("workbench.m.from").set_value("file").run()
-    at.session_state["workbench.m.architecture"] = "test_resnet"
-    at.file_uploader(key="workbench.m.file").upload("weights.pth", file.getvalue()).run()
+    at.get_by_key("workbench.from").set_value("file").run()
+    at.session_state["workbench.architecture"] = "test_resnet"
+    at.file_uploader(key="workbench.file").upload("weights.pth", file.getvalue()).run()
     assert not at.exception and not at.error
     said = " ".join(caption.value for caption in at.caption)
     assert "stripped the prefix 'module.'" in said

@@ -14,7 +14,7 @@ expect = playwright.expect
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 PATIENCE = 120_000
 LARGE, SMALL = "vit_large_patch16_224", "test_vit"
-CHOOSE = "/surface?surface.m.from=timm&surface.m.family=All+families&surface.m.architecture="
+CHOOSE = "/surface?subject.from=timm&subject.architecture="
 
 
 def server(address):
@@ -41,6 +41,7 @@ def test_choosing_a_large_model_takes_no_memory_and_answers_at_once(app, page):
     expect(page.get_by_text("parameters. In memory")).to_be_visible(timeout=PATIENCE)
     page.wait_for_selector("[data-testid='stApp'][data-test-script-state='notRunning']", timeout=PATIENCE)
     before = resident(process)
+    page.get_by_role("button", name="Model", exact=True).click()
     box = page.get_by_role("combobox", name="Architecture")
     box.click()
     box.fill(LARGE)

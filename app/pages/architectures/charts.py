@@ -79,7 +79,15 @@ def small_multiples(
     domain = domain_of(result, log=log)
     panels = [
         surface.heat_map(
-            one, log=log, levels=levels, scheme=scheme, domain=domain, title=name, height=PANEL, legend=last
+            one,
+            log=log,
+            levels=levels,
+            scheme=scheme,
+            domain=domain,
+            title=name,
+            height=PANEL,
+            legend=last,
+            equal=False,
         ).properties(width=PANEL)
         for last, (name, one) in ((number == len(drawn) - 1, pair) for number, pair in enumerate(drawn))
     ]

@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from app import widgets
-from app.catalog import DataSpec, PointSpec, check_architecture, class_names
+from app.catalog import DataSpec, PointSpec, check_architecture
 from app.pages.architectures.views import draw_comparison, draw_width_sweep
 from app.texts import from_engine, texts
 from app.widgets import Form
@@ -107,16 +107,16 @@ def _budget(row: Sequence[Form]) -> tuple[int, int]:
 
 
 def _data_and_engine() -> tuple[DataSpec | None, dict[str, Any]]:
-    data = widgets.data_picker(PAGE)
+    chosen = widgets.subject(several=True)
+    data = chosen.data
     if data is not None and data.split == "all":
         st.error(texts(PAGE)("split.all"))
         data = None
-    settings = widgets.engine_settings(PAGE)
-    return data, settings
+    return data, chosen.settings
 
 
 def _point(architecture: str, data: DataSpec) -> PointSpec:
-    return PointSpec(architecture, num_classes=len(class_names(data.source)), image_size=data.image_size)
+    return PointSpec(architecture, num_classes=len(data.class_names), image_size=data.image_size)
 
 
 def _cost(variants: list[Any], seeds: int, epochs: int, side: int, data: DataSpec, settings: dict[str, Any]) -> bool:

@@ -105,7 +105,7 @@ def plane(result: Any, *, log: bool = True, levels: int = 12, scheme: str = "vir
     chart = surface.heat_map(drawn, log=log, levels=levels, scheme=scheme, height=theme.SQUARE)
     named = ", ".join(f"{m['label']} {m['loss']:.3g} nats" for m in result.plane_markers)
     described = text("alt.plane", named=named)
-    return theme.describe(chart, described, height=theme.SQUARE)
+    return theme.describe(chart, described, height=theme.SQUARE, usermeta=theme.about(theme.SQUARE))
 
 
 def members(result: Any, *, quantity: str = "loss", on: str = "held_out") -> alt.LayerChart:

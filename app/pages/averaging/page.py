@@ -40,14 +40,12 @@ def render() -> None:
 def _render_training(left: DeltaGenerator, right: DeltaGenerator) -> None:
     text = texts(PAGE)
     with left:
-        slot = st.container()
-        data = widgets.data_picker(PAGE, samples=300, splits=("train",))
-        with slot:
-            point = widgets.point_picker(PAGE, data, label=text("start_point"), default=TIMM)
+        chosen = widgets.subject(several=True, policies=POLICIES)
+        data, engine = chosen.data, chosen.settings
+        point = widgets.point_picker(PAGE, data, label=text("start_point"), default=TIMM)
         if data is not None and point is not None:
             data = data.for_point(point)
         params, training, extras, keep = settings()
-        engine = widgets.engine_settings(PAGE, POLICIES)
         ready = data is not None and point is not None
         if data is not None and point is not None:
             work: dict[str, Any] = {"networks": 2, "derivatives": True}
@@ -66,19 +64,19 @@ def settings() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], bool]:
         "lr": row[1].real("lr", 0.1, 1e-5, step=0.05),
         "batch_size": row[2].integer("batch", 64, 2, 4096),
     }
-    row = form.columns(2)
-    params: dict[str, Any] = {
-        "start": row[0].real("start", 0.75, 0.0, 0.99, step=0.05),
-        "swa_lr": row[1].real("swa_lr", 0.05, 1e-5, step=0.01),
-    }
     with st.expander(texts(PAGE)("more"), icon=":material/join_inner:"):
+        row = form.columns(2)
+        params: dict[str, Any] = {
+            "start": row[0].real("start", 0.75, 0.0, 0.99, step=0.05),
+            "swa_lr": row[1].real("swa_lr", 0.05, 1e-5, step=0.01),
+        }
         params["schedule"] = form.switch("schedule", width="stretch")
         row = form.columns(2)
         params["every"] = row[0].integer("every", 1, 1, 100)
         params["decay"] = row[1].real("decay", 0.999, 0.0, 0.99999, step=0.001, format="%.5g")
-    plane = form.toggle("with_plane", True)
-    sharp = form.toggle("with_sharp", True, label="with_sharpness")
-    keep = form.toggle("keep", True)
+        plane = form.toggle("with_plane", True)
+        sharp = form.toggle("with_sharp", True, label="with_sharpness")
+        keep = form.toggle("keep", True)
     return params, training, {"plane_resolution": RESOLUTION if plane else 0, "sharpness": sharp}, keep
 
 

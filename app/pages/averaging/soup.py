@@ -12,6 +12,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from app import widgets, workspace
 from app.catalog import DataSpec, PointSpec
+from app.names import distinct
 from app.pages.averaging import charts
 from app.pages.averaging import views as averages
 from app.texts import texts
@@ -22,7 +23,6 @@ from app.workspace import library
 
 PAGE = "averaging.soup"
 SOUPS = ("greedy_soup", "uniform_soup")
-POLICIES = ("auto", "recompute", "frozen", "batch")
 DEFINITIONS = ("soup", "swa", "ema", "statistics")
 
 
@@ -30,10 +30,10 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
     """Draw the inputs on the left and the average on the right."""
     text = texts("averaging")
     with left:
+        chosen = widgets.subject(several=True)
+        data, engine = chosen.data, chosen.settings
         points = widgets.points_picker(PAGE, late, first=2, alone=True)
-        data = widgets.data_picker(PAGE)
         params, keep = settings()
-        engine = widgets.engine_settings(PAGE, POLICIES)
         ready = data is not None and len(points) >= 2
         if ready and data is not None:
             data = data.for_point(points[0])
@@ -100,7 +100,7 @@ def average(
         [str(member.checkpoint) for member in members],
         data.load(),
         model=points[0].load(),
-        names=[member.label for member in members],
+        names=distinct([member.label for member in members]),
         held_out=held_out.load(),
         **handle.reports,
     )

@@ -10,7 +10,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from app import widgets
-from app.catalog import RANDOM, DataSpec, PointSpec, class_names
+from app.catalog import RANDOM, DataSpec, PointSpec
 from app.charts import connectivity_pairs as charts
 from app.texts import said, texts
 from app.widgets import Form
@@ -29,14 +29,16 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
     """Draw the inputs on the left and the cases on the right."""
     text = texts("connectivity")
     with left:
-        data = widgets.data_picker(PAGE, samples=1437)
+        data = widgets.subject(several=True).data
+        if data is not None:
+            data = data.drawn(Form(PAGE, "connectivity").integer("samples", 1437, 20, step=64))
         widgets.heading(text("cases.architecture"))
         name = architecture_picker(PAGE)
         params = settings()
         ready = data is not None and name is not None and bool(params["joints"])
         point = None
         if ready and data is not None and name is not None:
-            point = PointSpec(name, RANDOM, len(class_names(data.source)), data.image_size, 0)
+            point = PointSpec(name, RANDOM, len(data.class_names), data.image_size, 0)
             seeds, joints = params["n_seeds"], params["joints"]
             trained = seeds * (5 * params["train_epochs"] + 2 * params["fine_tune_epochs"]) * TRAINING_PASSES
             curves = sum(j in ("bezier", "polychain") for j in joints)

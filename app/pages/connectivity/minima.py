@@ -14,6 +14,7 @@ from streamlit.delta_generator import DeltaGenerator
 from app import widgets
 from app.catalog import DataSpec, PointSpec
 from app.charts import connectivity_pairs as charts
+from app.names import distinct
 from app.texts import texts
 from app.widgets import Form
 from app.work import jobs
@@ -29,10 +30,10 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
     """Draw the inputs on the left and the map on the right."""
     text = texts("connectivity")
     with left:
+        chosen = widgets.subject(several=True, policies=POLICIES)
+        data, engine = chosen.data, chosen.settings
         points = widgets.points_picker(PAGE, epochs, first=6)
-        data = widgets.data_picker(PAGE)
         params = settings()
-        engine = widgets.engine_settings(PAGE, POLICIES)
         ready = data is not None and len(points) >= 2
         if ready and data is not None:
             data = data.for_point(points[0])
@@ -70,7 +71,7 @@ def start(points: list[PointSpec], data: DataSpec, params: dict[str, Any], engin
     """Queue the job."""
     from estimators import MinimaMapper
 
-    names = unique([p.label for p in points])
+    names = distinct([p.label for p in points])
     listed = [(f"model_{i}", point) for i, point in enumerate(points)]
     pairs = ", ".join(f"{name!r}: {variable}" for name, (variable, _) in zip(names, listed, strict=True))
     widgets.start_fit(
@@ -92,16 +93,6 @@ def measure(handle: jobs.Handle, estimator: Any, points: Any, data: DataSpec, he
     """Join every two networks; runs in the worker thread."""
     models = {name: point.load() for name, point in zip(names, points, strict=True)}
     return estimator.fit(models, data.load(), **handle.reports).result_
-
-
-def unique(names: list[str]) -> list[str]:
-    """Give names that occur more than once a number."""
-    seen: dict[str, int] = {}
-    result = []
-    for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        result.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
-    return result
 
 
 def draw(result: Any) -> None:

@@ -34,7 +34,7 @@ def render() -> None:
 def _render_path(left: DeltaGenerator, right: DeltaGenerator) -> None:
     text = texts(PAGE)
     with left:
-        chosen = widgets.inputs(PAGE, (text("a"), text("b")), epochs=True, policies=POLICIES)
+        chosen = widgets.subject(policies=POLICIES).beside({"b": text("b")}, PAGE)
         params = settings()
         ready = chosen.ready
         if ready and chosen.points[0] == chosen.points[1]:
@@ -58,14 +58,16 @@ def settings() -> dict[str, Any]:
     form = Form(PAGE)
     params: dict[str, Any] = {"path": form.switch("path", None, "bezier", width="stretch")}
     if params["path"] != "linear":
-        row = form.columns(4)
-        params["n_bends"] = row[0].integer("n_bends", 1, 1, 10)
-        params["epochs"] = row[1].integer("epochs", 15, 0, 1000)
-        params["lr"] = row[2].real("lr", 0.1, 1e-5, step=0.05)
-        params["train_batch_size"] = row[3].integer("train_batch", 32, 2, 4096, label="train_batch_size")
+        left, right = form.columns(2)
+        params["n_bends"] = left.integer("n_bends", 1, 1, 10)
+        params["epochs"] = right.integer("epochs", 15, 0, 1000)
     if form.toggle("align"):
         params["align"] = "weights"
     with st.expander(texts(PAGE)("more"), icon=":material/conversion_path:"):
+        if params["path"] != "linear":
+            row = form.columns(2)
+            params["lr"] = row[0].real("lr", 0.1, 1e-5, step=0.05)
+            params["train_batch_size"] = row[1].integer("train_batch", 32, 2, 4096, label="train_batch_size")
         row = form.columns(2)
         params["n_points"] = row[0].integer("n_points", 21, 3, 201, step=2)
         params["tolerance"] = row[1].real("tolerance", 0.1, 0.0, step=0.05)
@@ -84,7 +86,7 @@ def passes(params: dict[str, Any]) -> int:
     return params["n_points"] * (lines + 1) + train + params["plane_resolution"] ** 2 + 2 * params["ensemble_points"]
 
 
-def start(chosen: widgets.Inputs, params: dict[str, Any]) -> None:
+def start(chosen: widgets.Subject, params: dict[str, Any]) -> None:
     """Queue the job."""
     from estimators import ModeConnector
 

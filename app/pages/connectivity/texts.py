@@ -31,7 +31,7 @@ EN = {
     "ensemble_points.help": "Evenly spaced on the path; their predicted probabilities are averaged. 0 leaves it out.",
     "tolerance": "Counts as joined up to (nats)",
     "tolerance.help": "Rise of the loss over the worse end.",
-    "more": "Points, plane, ensemble",
+    "more": "More settings",
     "run": "Find the path",
     "job": "{path} path, {a} to {b}",
     "quantity": "Show",

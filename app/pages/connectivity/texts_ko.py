@@ -31,7 +31,7 @@ KO = {
     "ensemble_points.help": "경로 위에 고르게 놓고 예측 확률을 평균합니다. 0이면 뺍니다.",
     "tolerance": "이어졌다고 볼 한도 (nats)",
     "tolerance.help": "더 나쁜 끝보다 손실이 오른 값.",
-    "more": "점, 평면, 앙상블",
+    "more": "설정 더 보기",
     "run": "경로 찾기",
     "job": "{path} 경로, {a} → {b}",
     "quantity": "보일 것",

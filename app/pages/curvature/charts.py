@@ -123,7 +123,7 @@ def density(result: Any, *, log: bool = True, height: int = theme.HEIGHT) -> alt
     )
 
 
-def fractions(result: Any, *, height: int = 150) -> alt.LayerChart:
+def fractions(result: Any, *, height: int = 260) -> alt.LayerChart:
     """Draw the shares of negative, zero and positive eigenvalues with error bars of two standard errors."""
     share = np.asarray(result.fractions, dtype=float)
     reach = 2 * np.asarray(result.fractions_stderr, dtype=float)
@@ -168,7 +168,7 @@ def _whiskers(base: alt.Chart, x: alt.X, y: alt.Y) -> alt.Chart:
     return bars.encode(x=same(x, "low:Q"), x2="high:Q", y=y)
 
 
-def traces(result: Any, *, height: int = 150) -> alt.LayerChart:
+def traces(result: Any, *, height: int = 260) -> alt.LayerChart:
     """Draw the traces of the four matrices beside each other, with error bars of two standard errors."""
     rows = [
         (text(f"kind.{name}"), row["value"], row["value"] - 2 * row["stderr"], row["value"] + 2 * row["stderr"])

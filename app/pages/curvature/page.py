@@ -30,7 +30,7 @@ def render() -> None:
 def _render_point(left: Any, right: Any) -> None:
     text = texts(PAGE)
     with left:
-        chosen = widgets.inputs(PAGE)
+        chosen = widgets.subject()
         params, products = settings()
         ready = chosen.ready and params is not None
         if ready and params is not None:
@@ -75,7 +75,7 @@ def check_pattern(pattern: str) -> str | None:
     return None
 
 
-def start(chosen: widgets.Inputs, params: dict[str, Any]) -> None:
+def start(chosen: widgets.Subject, params: dict[str, Any]) -> None:
     """Queue the measurement."""
     from estimators import CurvatureEstimator
 

@@ -31,16 +31,16 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
     text = texts(TEXTS)
     with left:
         entry = choose()
-        data = widgets.data_picker(PAGE)
+        chosen = widgets.subject(several=True)
+        data, engine = chosen.data, chosen.settings
         number, switch = widgets.Form(PAGE, TEXTS).columns(2, vertical_alignment="bottom")
         every = number.integer("every", 1, 1, 1000)
         trace = switch.toggle("trace", True)
-        engine = widgets.engine_settings(PAGE)
         ready = entry is not None and data is not None
         if ready:
-            chosen = thinned(entry, every)
+            places = thinned(entry, every)
             point, work = PointSpec.from_checkpoint(entry), {"passes": 10, "vectors": PRODUCTS, "derivatives": True}
-            ready = widgets.cost(len(chosen) * PRODUCTS, point, data, engine, **work)
+            ready = widgets.cost(len(places) * PRODUCTS, point, data, engine, **work)
         if widgets.run_button(PAGE, text("training.run"), ready=ready) and entry is not None and data is not None:
             start(entry, data, every, trace, engine)
     widgets.answer(right, PAGE, draw, ("edge", "lanczos", "traces"), text=TEXTS)

@@ -15,10 +15,12 @@ import streamlit as st
 
 from app import widgets
 from app.charts import surface as charts
+from app.charts import theme
 from app.state import key
 from app.texts import texts
 
 PAGE = "home"
+HEIGHT = 470
 # In a checkout the example lies in assets/, beside the script that made it; a package carries a copy.
 HERE = Path(__file__).resolve().parent
 DEMO = (HERE.parents[2] / "assets" / "demo_surface.npz", HERE.parents[1] / "static" / "demo_surface.npz")
@@ -107,9 +109,9 @@ def landscape() -> None:
         if view == "relief":
             azimuth = form.slider("turn", 35, 0, 355, step=5, format="%d°", width=260)
     if view == "relief":
-        widgets.show_chart(charts.relief(result(found), azimuth=azimuth, height=470))
+        widgets.show_chart(charts.relief(result(found), azimuth=azimuth, height=HEIGHT))
     else:
-        widgets.show_chart(charts.heat_map(result(found), height=470))
+        widgets.show_chart(charts.heat_map(result(found), height=HEIGHT).properties(usermeta=theme.about(HEIGHT)))
     st.caption(text("caption"))
 
 

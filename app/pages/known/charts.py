@@ -35,11 +35,13 @@ def ladder(result: Any, *, height: int = 340) -> alt.LayerChart:
     kinds = [text("formula"), text("at"), text("found")]
     color = names("kind", dict(zip(kinds, (theme.NEUTRAL, theme.CATEGORICAL[0], theme.ACCENT), strict=True)))
     tooltip = tips(("kind:N", " "), ("index:Q", text("axis.index")), ("loss:Q", text("axis.loss"), ".10g"))
-    base = alt.Chart(table).encode(x=x, y=y, color=color, tooltip=tooltip)
+    # the legend shows each kind as it is drawn: a bar, a ring, a dot
+    shape = alt.Shape("kind:N", title=None, scale=alt.Scale(domain=kinds, range=["stroke", "circle", "circle"]))
+    base = alt.Chart(table).encode(x=x, y=y, color=color, shape=shape, tooltip=tooltip)
     stairs = alt.Chart(exact).mark_line(strokeDash=[3, 4], strokeWidth=1, color=theme.NEUTRAL).encode(x=x, y=y)
-    rungs = base.transform_filter(f"datum.kind == '{kinds[0]}'").mark_tick(size=56, thickness=2.5, orient="horizontal")
+    rungs = base.transform_filter(f"datum.kind == '{kinds[0]}'").mark_point(size=56**2, strokeWidth=2.5)
     rings = base.transform_filter(f"datum.kind == '{kinds[1]}'").mark_point(size=150, strokeWidth=2)
-    dots = base.transform_filter(f"datum.kind == '{kinds[2]}'").mark_circle(size=45, opacity=1)
+    dots = base.transform_filter(f"datum.kind == '{kinds[2]}'").mark_point(filled=True, size=45, opacity=1)
     words = ", ".join(
         text("alt.rung", loss=f"{loss:.4f}", index=index)
         for index, loss in zip(exact["index"], exact["loss"], strict=True)

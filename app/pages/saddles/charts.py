@@ -76,6 +76,7 @@ def paths(result: Any, radius: int = 0, shown: Sequence[str] | None = None, *, h
         alt.layer(*layers).resolve_scale(color="independent"),
         text("alt.paths", radius=f"{result.radii[radius]:g}", names=drawn),
         height=height,
+        usermeta=theme.about(height),
     )
 
 
@@ -196,7 +197,7 @@ def times_table(result: Any) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def spectrum(result: Any, *, height: int = 150) -> alt.Chart:
+def spectrum(result: Any, *, height: int = 260) -> alt.Chart:
     """Draw the eigenvalues of the Hessian at the saddle as ticks; negative ones in the accent colour."""
     values = np.asarray(result.saddle["eigenvalues"], float)
     rows = pd.DataFrame({"value": values, "sign": np.where(values < 0, text("negative"), text("positive"))})

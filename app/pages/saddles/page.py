@@ -54,7 +54,7 @@ def choose_network(saddle: str) -> dict[str, Any]:
     form = widgets.Form(PAGE)
     if form.switch("network") == SMALL:
         return {"kind": SMALL, "ready": True, "hidden": form.integer("hidden", 4, 1, 40)}
-    chosen = widgets.inputs(PAGE, policies=("frozen",))
+    chosen = widgets.subject(policies=("auto", "frozen"))
     return {"kind": MINE, "ready": chosen.ready, "chosen": chosen}
 
 

@@ -11,7 +11,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from app import widgets
-from app.catalog import RANDOM, DataSpec, PointSpec, class_names
+from app.catalog import RANDOM, DataSpec, PointSpec
 from app.pages.sharpness import charts
 from app.texts import texts
 from app.widgets.pickers import architecture_picker
@@ -27,14 +27,15 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
     """Draw the inputs on the left and the experiment on the right."""
     text = texts("sharpness")
     with left:
-        data = widgets.data_picker(PAGE)
+        chosen = widgets.subject(several=True)
+        data = chosen.data
         widgets.heading(text("batch.architecture"))
         name = architecture_picker(PAGE)
         params = settings(data)
         ready = data is not None and name is not None and params is not None
         point = None
         if data is not None and name is not None:
-            point = PointSpec(name, RANDOM, len(class_names(data.source)), data.image_size, 0)
+            point = PointSpec(name, RANDOM, len(data.class_names), data.image_size, 0)
         if ready and point is not None and params is not None:
             runs = 2 * params["n_seeds"]
             ready = widgets.cost(runs * MEASURE_PASSES, point, data, {}, vectors=60, derivatives=True)

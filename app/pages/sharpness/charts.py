@@ -155,7 +155,7 @@ def measures(results: Labelled, *, columns: int = 2, width: int = 220) -> alt.Co
         base = alt.Chart(table)
         dots = base.mark_point(filled=True, size=80, opacity=1).encode(x=x, y=y, color=color, tooltip=tips(*told))
         drawn = alt.layer(interval(base, x, y, color=color), dots)
-        panels.append(drawn.properties(width=width, height=max(40, 28 * len(labels))))
+        panels.append(drawn.properties(width=width, height=max(110, 34 * len(labels))))
     chart = alt.concat(*panels, columns=columns, spacing=20).resolve_scale(x="independent", y="independent")
     return theme.describe(chart, text("alt.measures", models=", ".join(labels), names=", ".join(shown)))
 

@@ -31,7 +31,7 @@ def render() -> None:
 def _render_point(left: DeltaGenerator, right: DeltaGenerator) -> None:
     text = texts(PAGE)
     with left:
-        chosen = widgets.inputs(PAGE)
+        chosen = widgets.subject()
         params = settings()
         if not params["measures"]:
             st.error(text("nothing_chosen"))
@@ -76,7 +76,7 @@ def passes(params: dict[str, Any]) -> int:
     return SharpnessEstimator(**params).cost()
 
 
-def start(chosen: widgets.Inputs, params: dict[str, Any]) -> None:
+def start(chosen: widgets.Subject, params: dict[str, Any]) -> None:
     """Queue the job."""
     from estimators import SharpnessEstimator
 

@@ -14,6 +14,7 @@ import streamlit as st
 
 from app import widgets
 from app.charts import surface as charts
+from app.charts.grid import is_preview, unknown
 from app.texts import from_engine, plain, texts
 from app.widgets.jobs import POLL_SECONDS
 from app.work import jobs
@@ -27,14 +28,16 @@ def metrics(result: Any) -> None:
     text = texts(PAGE)
     losses = np.asarray(result.losses, float)
     known = np.asarray(result.evaluated) | np.isfinite(losses)
-    finite = losses[np.isfinite(losses)]
+    # what lies between the points of a preview may be far off: only what was measured counts
+    so_far = ".so_far" if is_preview(result) else ""
+    finite = losses[np.isfinite(losses) & ~unknown(result, losses)]
     with st.container(horizontal=True):
         if np.isfinite(result.loss):
             st.metric(text("centre"), f"{result.loss:.4g}", width=150)
             st.metric(text("centre.accuracy"), f"{result.accuracy:.2%}", width=160)
         if finite.size:
-            st.metric(text("lowest"), f"{finite.min():.4g}", width=150)
-            st.metric(text("highest"), f"{finite.max():.4g}", width=140)
+            st.metric(text(f"lowest{so_far}"), f"{finite.min():.4g}", width=150)
+            st.metric(text(f"highest{so_far}"), f"{finite.max():.4g}", width=140)
         st.metric(text("not_finite"), f"{int((known & ~np.isfinite(losses)).sum())}", width=110)
         st.metric(text("evaluated"), f"{result.n_evaluated:,} / {losses.size:,}", width=160)
         if np.isfinite(result.largest_error):
@@ -187,7 +190,7 @@ def compare(result: Any, job: jobs.Job | None, look: dict[str, Any]) -> None:
     domain = charts.shared_domain([one for _, one in maps], look["quantity"], log=look["log"], clip=look["clip"])
     st.caption(text("compare.help", low=f"{domain[0]:.3g}", high=f"{domain[1]:.3g}"))
     shared = {name: look[name] for name in ("quantity", "log", "levels", "scheme")}
-    widgets.in_pairs([charts.heat_map(one, **shared, domain=domain, title=name, height=300) for name, one in maps])
+    widgets.in_pairs([charts.heat_map(one, **shared, domain=domain, title=name, height=430) for name, one in maps])
 
 
 def table(result: Any) -> pd.DataFrame:

@@ -9,6 +9,7 @@ import streamlit as st
 
 from app import widgets
 from app.catalog import DataSpec, PointSpec
+from app.names import distinct, names_apart
 from app.pages.surface import view
 from app.state import recall, remember
 from app.texts import plain, texts
@@ -30,9 +31,8 @@ def render() -> None:
     left, right = widgets.page_header(PAGE, text)
     with left:
         kind = widgets.Form(PAGE).choice("directions")
-        labels = {"models": ("a", "b", "c"), "linear": ("a", "b")}.get(kind)
-        named = None if labels is None else tuple(text(f"model.{m}") for m in labels)
-        chosen = widgets.inputs(PAGE, named, epochs=True)
+        others = {"models": ("b", "c"), "linear": ("b",)}.get(kind, ())
+        chosen = widgets.subject().beside({role: text(f"model.{role}") for role in others}, PAGE)
         params, sizes = settings(kind)
         extra = extras(chosen)
         ready = chosen.ready and _fits(chosen, kind)
@@ -91,19 +91,21 @@ def settings(kind: str) -> tuple[dict[str, Any], tuple[int, ...]]:
     return params, tuple(sizes)
 
 
-def extras(chosen: widgets.Inputs) -> dict[str, Any]:
+def extras(chosen: widgets.Subject) -> dict[str, Any]:
     """Ask for held-out data and for further models on the map."""
     form, marked = widgets.Form(PAGE), ()
-    held_out = form.toggle("held_out")
-    if chosen.point is not None:
-        own = {p.weights.partition(":")[2].partition("/")[0] for p in chosen.points if p is not None}
-        found = {c.id: c for c in library.list_checkpoints(chosen.point.architecture) if c.id not in own}
-        if found:
-            marked = form.many("marked", found, words=lambda i: found[i].label if i in found else i)
+    with st.expander(texts(PAGE)("also"), icon=":material/add_location:"):
+        held_out = form.toggle("held_out")
+        if chosen.point is not None:
+            own = {p.weights.partition(":")[2].partition("/")[0] for p in chosen.points if p is not None}
+            found = {c.id: c for c in library.list_checkpoints(chosen.point.architecture) if c.id not in own}
+            names = names_apart(list(found.values()))
+            if found:
+                marked = form.many("marked", found, words=lambda i: names.get(i, i))
     return {"held_out": held_out, "marked": [found[i] for i in marked]}
 
 
-def _fits(chosen: widgets.Inputs, kind: str) -> bool:
+def _fits(chosen: widgets.Subject, kind: str) -> bool:
     text = texts(PAGE)
     if kind == "trajectory" and chosen.point is not None and len(chosen.point.trajectory) < 3:
         st.warning(text("no_trajectory"))
@@ -123,7 +125,7 @@ def expected(params: dict[str, Any], sizes: tuple[int, ...]) -> int:
     return min(prod(sizes[:2]), USUAL_ADAPTIVE) * prod(sizes[2:]) * params.get("n_seeds", 1)
 
 
-def _say_cost(chosen: widgets.Inputs, params: dict[str, Any], sizes: tuple[int, ...], extra: dict[str, Any]) -> bool:
+def _say_cost(chosen: widgets.Subject, params: dict[str, Any], sizes: tuple[int, ...], extra: dict[str, Any]) -> bool:
     every, points = prod(sizes) * params.get("n_seeds", 1), expected(params, sizes)
     if points < every:
         st.caption(texts(PAGE)("adaptive_cost", points=points, all=every))
@@ -140,7 +142,7 @@ def _say_cost(chosen: widgets.Inputs, params: dict[str, Any], sizes: tuple[int, 
     )  # fmt: skip
 
 
-def start(chosen: widgets.Inputs, kind: str, params: dict[str, Any], extra: dict[str, Any]) -> None:
+def start(chosen: widgets.Subject, kind: str, params: dict[str, Any], extra: dict[str, Any]) -> None:
     """Queue the job. Everything the worker needs is decided here; it never calls ``st``."""
     from estimators import SurfaceMapper
 
@@ -148,7 +150,8 @@ def start(chosen: widgets.Inputs, kind: str, params: dict[str, Any], extra: dict
     held_out = data.held_out(data.n_samples) if extra["held_out"] else None
     mapper = SurfaceMapper(memory="default", **params, **chosen.settings)
     paths = [str(p) for p in points[0].trajectory] if kind == "trajectory" else []
-    marked = {c.name: [str(p) for p in c.trajectory] or str(c.path) for c in extra["marked"]}
+    called = names_apart(extra["marked"])
+    marked = {called[c.id]: [str(p) for p in c.trajectory] or str(c.path) for c in extra["marked"]}
     names = ["model"] if len(points) == 1 else [f"model_{'abc'[k]}" for k in range(len(points))]
     setup, fit = "", f"[{', '.join(names)}], data" if len(names) > 1 else "model, data"
     if paths:
@@ -181,7 +184,8 @@ def map_surface(
     """Map the loss, and keep the fitted mapper for questions about its points; runs in the worker thread."""
     view.keep_fitted(handle.job.id, estimator)
     networks = [p.load() for p in points]
-    model: Any = networks[0] if len(networks) == 1 else {p.label: m for p, m in zip(points, networks, strict=True)}
+    names = distinct([p.label for p in points])
+    model: Any = networks[0] if len(networks) == 1 else dict(zip(names, networks, strict=True))
     return estimator.fit(
         {points[0].label: paths} if paths else model,
         data.load(),

@@ -22,6 +22,7 @@ from app.work import jobs
 from app.work.work import Work, restartable
 
 PAGE = "surface"
+HEIGHT = 500  # of map and relief: axis and colour bar lie inside it
 CELL = "_surface_cell"  # a leading underscore keeps a job out of the sidebar
 _MAX_FITTED = 4
 _MAX_SLICES = 5
@@ -112,11 +113,13 @@ def _plane(result: Any, look: dict[str, Any]) -> Any:
     cell = recall(PAGE, "cell")
     flat, relief = st.columns([1.1, 1])
     levels = look["levels"]
-    chart = charts.heat_map(result, **shared, levels=levels, title=text("title.map"), cursor=cell, select="cell")
+    chart = charts.heat_map(
+        result, **shared, levels=levels, title=text("title.map"), cursor=cell, select="cell", height=HEIGHT
+    )
     with flat:
         widgets.show_chart(chart, chart_key=key(PAGE, "map"), on_select=_pick)
     with relief:
-        view = {"azimuth": look["azimuth"], "elevation": look["elevation"], "cursor": cell}
+        view = {"azimuth": look["azimuth"], "elevation": look["elevation"], "cursor": cell, "height": HEIGHT}
         widgets.show_chart(charts.relief(result, **shared, **view, title=text("title.relief"), legend=False))
     sides = np.shape(result.losses)
     if max(sides) > charts.LARGEST:
@@ -142,7 +145,7 @@ def _slices(result: Any, look: dict[str, Any]) -> Any:
         one = SimpleNamespace(axes=result.axes[:2], axis_titles=result.axis_titles[:2], **known)
         title = text("slice", title=said(result.axis_titles[2]).partition(" (")[0], value=f"{third[k]:.3g}")
         shared = {name: look[name] for name in ("quantity", "log", "levels", "scheme")}
-        picture = charts.heat_map(one, **shared, domain=domain, title=title, height=260, legend=bool(k == chosen[-1]))
+        picture = charts.heat_map(one, **shared, domain=domain, title=title, height=300, legend=bool(k == chosen[-1]))
         pictures.append(picture)
         with column:
             widgets.show_chart(picture)

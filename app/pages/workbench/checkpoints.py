@@ -6,12 +6,13 @@ from pathlib import Path
 
 import streamlit as st
 
-from app import state, workspace
+from app import state, widgets, workspace
 from app.catalog import PointSpec
 from app.texts import from_engine, plain, texts
+from app.widgets.data import data_picker
 from app.widgets.entries import choose, delete_button, rename_box, said, undo_bar
 from app.widgets.form import Form
-from app.widgets.pickers import FILE, architecture_picker, data_picker, file_point, tried
+from app.widgets.pickers import architecture_picker, file_point, tried
 from app.workspace import library
 
 
@@ -48,6 +49,7 @@ def table(page: str) -> None:
         return
     (entry,) = chosen
     with st.container(horizontal=True, vertical_alignment="bottom"):
+        widgets.measure_button(f"{page}.library", entry.id)
         rename_box(page, entry)
         st.download_button(
             text("download"),
@@ -70,7 +72,7 @@ def add_file(page: str) -> None:
     text = texts("workbench")
     with st.expander(text("import"), icon=":material/upload_file:"):
         data = data_picker(f"{page}-import")
-        point = file_point(f"{page}-import", data, FILE)
+        point = file_point(f"{page}-import", data)
         name = st.text_input(text("name"), key=f"{page}.import.name")
         if st.button(text("import.run"), key=f"{page}.import.go", disabled=point is None) and point and data:
             with said(), workspace.scratch() as folder:

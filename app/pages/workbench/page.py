@@ -7,13 +7,13 @@ from typing import Any
 import streamlit as st
 
 from app import widgets
-from app.catalog import DataSpec, PointSpec
+from app.catalog import RANDOM, DataSpec, PointSpec
 from app.pages.workbench import charts, checkpoints
 from app.state import key
 from app.texts import plain, texts
 from app.widgets import Form
 from app.widgets.jobs import duration
-from app.widgets.pickers import TIMM, data_picker, point_picker
+from app.widgets.pickers import TIMM
 from app.work import jobs
 from app.work import training as training_jobs
 from app.workspace import library
@@ -38,9 +38,10 @@ def render() -> None:
 def inputs(text: Any) -> None:
     """Write the inputs of a training and queue it."""
     slot = st.container()
-    data = data_picker(PAGE, samples=1437, splits=("train", "test"))
+    widgets.heading(texts("common")("data"))
+    data = widgets.data_picker(PAGE, samples=1437, splits=("train", "test"))
     with slot:
-        point = point_picker(PAGE, data, label=text("start"), default=TIMM)
+        point = widgets.point_picker(PAGE, data, label=text("start"), default=TIMM)
     widgets.heading(text("training"))
     form = Form(PAGE)
     row = form.columns(3)
@@ -65,7 +66,8 @@ def suggestion(point: PointSpec | None, data: DataSpec | None) -> str:
     """Return a name for a checkpoint a person did not name."""
     if point is None or data is None:
         return ""
-    return texts(PAGE)("name.suggested", model=point.architecture, data=data.source.rstrip("/").rpartition("/")[2])
+    said = texts(PAGE)("name.suggested", model=point.architecture, data=data.source.rstrip("/").rpartition("/")[2])
+    return said + (f", seed {point.seed}" if point.weights == RANDOM else "")
 
 
 def draw(result: Any) -> None:
@@ -79,6 +81,7 @@ def draw(result: Any) -> None:
         examples = settings.get("held_out_examples", "…")
         said = text("done", name=plain(result.name), accuracy=held_out, n=examples, seconds=seconds)
         st.success(said, icon=":material/check_circle:")
+        widgets.measure_button(PAGE, result.checkpoint_id)
     log = Form(PAGE).toggle("log")
     loss, accuracy = st.columns(2)
     with loss:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import altair as alt
 import numpy as np
 import pytest
+import vl_convert as vlc
 
 from app.charts import grid, surface, theme
 
@@ -50,6 +51,59 @@ def test_every_cell_has_its_value_at_its_place_and_the_first_index_is_x():
     assert "9 by 7 grid" in spec["description"]
 
 
+def places(chart, width, height):
+    """Return where a chart of a size draws its marks, in pixels."""
+    found = []
+
+    def walk(node):
+        if isinstance(node, dict):
+            if node.get("marktype") == "symbol":
+                found.extend((item["x"], item["y"]) for item in node["items"])
+            node = list(node.values())
+        if isinstance(node, list):
+            for part in node:
+                walk(part)
+
+    walk(vlc.vegalite_to_scenegraph(layers(chart.properties(width=width, height=height))))
+    return np.array(found)
+
+
+MARKERS = [{"label": "A", "x": 0.0, "y": 0.0}, {"label": "B", "x": 0.5, "y": 0.0}, {"label": "C", "x": 0.0, "y": 0.5}]
+
+
+@pytest.mark.parametrize(("width", "height"), [(300, 420), (700, 300), (150, 400)])
+def test_axes_of_one_unit_keep_their_aspect_at_any_size_and_show_the_whole_map(width, height):
+    chart = surface.heat_map(bowl(markers=MARKERS, axis_titles=["u (distance)", "v (distance)"]))
+    a, b, c = places(chart, width, height)
+    assert b[0] - a[0] == pytest.approx(a[1] - c[1])
+    assert (b[0] - a[0]) * 2 / 0.5 <= width and (a[1] - c[1]) * 4 / 0.5 <= height  # all of it is in sight
+    other = surface.heat_map(bowl(markers=MARKERS, axis_titles=["u (distance)", "v (steps)"]))
+    a, b, c = places(other, width, height)
+    assert abs((b[0] - a[0]) / (a[1] - c[1]) - 1) > 0.05  # two units: each fills its side
+
+
+def test_a_preview_is_hatched_and_says_what_is_missing():
+    measured = np.zeros((9, 7), bool)
+    measured[::4, ::3] = True
+    preview = layers(surface.heat_map(bowl(evaluated=measured, converged=False)))
+    hatched = next(layer for layer in preview["layer"] if layer["mark"]["type"] == "rule")
+    cells = preview["datasets"][hatched["data"]["name"]]
+    assert len(cells) == (~measured).sum()
+    assert f"{(~measured).sum()} cells are still to be measured" in preview["description"]
+    done = layers(surface.heat_map(bowl(evaluated=measured, converged=True)))
+    assert all(layer["mark"]["type"] != "rule" for layer in done["layer"])
+
+
+def test_some_isolines_say_their_level():
+    spec = layers(surface.heat_map(bowl(41, 41)))
+    said = [layer for layer in spec["layer"] if layer["mark"]["type"] == "text"]
+    words = {row["words"]: row for row in spec["datasets"][said[-1]["data"]["name"]]}
+    assert len(words) >= 3
+    for row in words.values():
+        assert 0.1 + row["x"] ** 2 + 0.5 * row["y"] ** 2 == pytest.approx(row["level"], rel=0.05)
+        assert float(row["words"]) == pytest.approx(row["level"], rel=0.06)
+
+
 def test_isolines_lie_on_their_level():
     x = y = np.linspace(-1, 1, 81)
     lines = grid.isolines(x, y, x[:, None] ** 2 + y[None, :] ** 2, [0.25])
@@ -83,8 +137,8 @@ def test_cells_still_to_be_measured_are_not_called_lost():
     result.evaluated = np.isfinite(result.losses)
     result.evaluated[8, 6] = True
     spec = layers(surface.heat_map(result, levels=0))
-    assert len(rows(spec, 1)) == 14
-    assert len(rows(spec, 2)) == 1
+    assert len(rows(spec, 1)) == len(rows(spec, 2)) == 14  # and hatched
+    assert len(rows(spec, 3)) == 1
     assert "14 cells are still to be measured; 1 cells are not finite" in spec["description"]
 
 

@@ -215,7 +215,7 @@ def test_unknown_architecture_is_answered_with_near_names():
 
 def test_a_split_without_held_out_examples_is_refused():
     at = page()
-    at.session_state["architectures.split"] = "all"
+    at.session_state["subject.split"] = "all"
     at.run()
     assert at.error[0].value == TEXT("split.all")
     assert at.button(key="architectures.run").disabled
@@ -231,7 +231,8 @@ def test_no_variant_disables_the_button():
 def test_a_comparison_runs_from_the_page_and_its_script_is_python(tmp_path, monkeypatch):
     monkeypatch.setenv("LOSS_ATLAS_CACHE", str(tmp_path))
     at = page()
-    for name, value in {"seeds": 1, "epochs": 1, "resolution": 3, "samples": 40}.items():
+    at.session_state["subject.samples"] = 40
+    for name, value in {"seeds": 1, "epochs": 1, "resolution": 3}.items():
         at.session_state[f"architectures.{name}"] = value
     at.session_state["architectures.vary"] = "skips"
     at.run()
@@ -251,7 +252,7 @@ def test_a_change_that_does_not_apply_is_said_where_the_job_is():
     at = page()
     at.session_state["architectures.vary"] = "skips"
     at.session_state["architectures.architecture"] = "test_efficientnet"
-    at.session_state["architectures.samples"] = 40
+    at.session_state["subject.samples"] = 40
     at.run()
     at.button(key="architectures.run").click().run()
     assert jobs.get_queue().wait(120)

@@ -65,7 +65,8 @@ def descriptions(at):
 def test_a_training_with_and_without_averaging_is_drawn_and_kept():
     at = page().run()
     assert not at.exception and not at.error
-    for name, value in (("samples", 64), ("epochs", 4), ("batch", 32)):
+    at.number_input(key="subject.samples").set_value(64)
+    for name, value in (("epochs", 4), ("batch", 32)):
         at.number_input(key=f"averaging.{name}").set_value(value)
     at.toggle(key="averaging.with_sharp").set_value(False)
     at.toggle(key="averaging.with_plane").set_value(False)
@@ -92,7 +93,7 @@ def test_a_soup_of_library_checkpoints_shows_verdicts_and_barriers_and_is_kept()
     add("one", 0), add("two", 1)
     at = page().run()
     at.segmented_control(key="averaging.view").set_value("soup").run()
-    at.number_input(key="averaging.soup.samples").set_value(64)
+    at.number_input(key="subject.samples").set_value(64)
     at.run()
     press(at, text("soup.run"))
     finish(at)
@@ -109,8 +110,11 @@ def test_a_soup_needs_two_checkpoints_of_one_architecture():
     at = page().run()
     at.segmented_control(key="averaging.view").set_value("soup").run()
     assert any(c.value == text("soup.need") for c in at.caption)
-    add("a", 0), add("b", 0, "test_vit")
-    at.run()
+    one, other = add("a", 0), add("b", 0, "test_vit")
+    at = page().run()
+    at.segmented_control(key="averaging.view").set_value("soup").run()
+    assert not at.error  # what is chosen first is of one kind
+    at.multiselect(key="averaging.soup.models").set_value([one.id, other.id]).run()
     assert any("one architecture" in e.value for e in at.error)
     assert next(b for b in at.button if b.label == text("soup.run")).disabled
 

@@ -12,7 +12,6 @@ from app import export
 from app.catalog import PointSpec
 from app.charts import connectivity as charts
 from app.charts import connectivity_pairs as pairs
-from app.pages.connectivity.minima import unique
 from app.texts import texts
 from app.work import jobs
 from app.workspace import library, runs
@@ -179,7 +178,7 @@ def test_an_empty_library_offers_two_networks():
 def test_a_path_is_found_drawn_kept_and_reproducible(tmp_path):
     first, second = add_network(0, "one", tmp_path), add_network(1, "two", tmp_path)
     at = page().run()
-    at.number_input(key="connectivity.samples").set_value(32)
+    at.number_input(key="subject.samples").set_value(32)
     at.number_input(key="connectivity.epochs").set_value(1)
     at.number_input(key="connectivity.n_points").set_value(3)
     at.number_input(key="connectivity.plane").set_value(2)
@@ -212,7 +211,7 @@ def test_the_same_checkpoint_twice_and_two_architectures_are_said_before_the_run
     entry = add_network(0, "one", tmp_path)
     other = add_network(0, "another kind", tmp_path, "test_efficientnet")
     at = page().run()
-    at.selectbox(key="connectivity.a.checkpoint").set_value(entry.id)
+    at.selectbox(key="subject.checkpoint").set_value(entry.id)
     at.selectbox(key="connectivity.b.checkpoint").set_value(entry.id).run()
     assert at.button(key="connectivity.run").disabled
     assert [w.value for w in at.warning] == [TEXT("need_two")]
@@ -223,9 +222,11 @@ def test_the_same_checkpoint_twice_and_two_architectures_are_said_before_the_run
 
 def test_several_networks_must_be_of_one_kind_and_the_epochs_of_one_will_do(tmp_path):
     entry = add_network(0, "one", tmp_path)
-    add_network(0, "another kind", tmp_path, "test_efficientnet")
+    other = add_network(0, "another kind", tmp_path, "test_efficientnet")
     at = page().run()
     at.segmented_control(key="connectivity.view").set_value("map").run()
+    assert not at.error  # what is chosen first is of one kind
+    at.multiselect(key="connectivity.map.models").set_value([entry.id, other.id]).run()
     assert at.button(key="connectivity.map.run").disabled
     assert "test_efficientnet (10), test_resnet (10)" in at.error[0].value
     at.multiselect(key="connectivity.map.models").set_value([entry.id]).run()
@@ -244,7 +245,7 @@ def test_a_map_is_measured_and_drawn(tmp_path):
         add_network(seed, name, tmp_path)
     at = page().run()
     at.segmented_control(key="connectivity.view").set_value("map").run()
-    at.number_input(key="connectivity.map.samples").set_value(32)
+    at.number_input(key="subject.samples").set_value(32)
     at.number_input(key="connectivity.map.n_points").set_value(3).run()
     at.button(key="connectivity.map.run").click().run()
     assert jobs.get_queue().wait(120)
@@ -257,10 +258,6 @@ def test_a_map_is_measured_and_drawn(tmp_path):
         at.segmented_control(key="connectivity.map.matrix").set_value(quantity).run()
         assert not at.exception
     ast.parse(job.config["script"])
-
-
-def test_names_on_a_map_are_told_apart():
-    assert unique(["a", "b", "a"]) == ["a", "b", "a (2)"]
 
 
 def test_the_cases_show_verdicts_and_reopen_on_their_view():

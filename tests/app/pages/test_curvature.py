@@ -120,8 +120,8 @@ def test_unseen_minima_are_bounds(random_points):
 def test_one_point_from_start_to_verdict():
     at = page().run()
     assert at.header[0].value == text("title")
-    at.segmented_control(key="stationary.m.from").set_value("timm").run()
-    at.number_input(key="stationary.samples").set_value(32).run()
+    at.segmented_control(key="subject.from").set_value("timm").run()
+    at.number_input(key="subject.samples").set_value(32).run()
     at.text_input(key="stationary.filter").set_value(r"^fc\.bias").run()
     at.number_input(key="stationary.n_eigenvalues").set_value(2).run()
     assert not at.exception
@@ -177,7 +177,7 @@ def test_curvature_through_a_training_of_the_library(tmp_path):
     library.add_checkpoint(paths[-1], meta, epochs=paths)
     at = page().run()
     at.segmented_control(key="stationary.view").set_value("training").run()
-    at.number_input(key="stationary.training.samples").set_value(16).run()
+    at.number_input(key="subject.samples").set_value(16).run()
     at.toggle(key="stationary.training.trace").set_value(False).run()
     at.button(key="stationary.training.run").click().run()
     at = finish(at)

@@ -181,8 +181,8 @@ def test_effects_are_said_with_their_interval():
 def test_a_job_runs_from_the_page_and_a_second_model_is_compared():
     at = page().run()
     assert not at.exception
-    at.segmented_control(key="sharpness.m.from").set_value("timm").run()
-    at.number_input(key="sharpness.samples").set_value(64)
+    at.segmented_control(key="subject.from").set_value("timm").run()
+    at.number_input(key="subject.samples").set_value(64)
     at.pills(key="sharpness.measures").set_value(["sharpness", "average"])
     at.number_input(key="sharpness.n_steps").set_value(3)
     at.number_input(key="sharpness.n_draws").set_value(4).run()
@@ -208,7 +208,7 @@ def test_a_job_runs_from_the_page_and_a_second_model_is_compared():
     # Pin it, measure another seed: both are in the table.
     pin = next(b for b in at.button if b.label == texts("common")("pin"))
     pin.click().run()
-    at.number_input(key="sharpness.m.seed").set_value(1).run()
+    at.number_input(key="subject.seed").set_value(1).run()
     at.button(key="sharpness.run").click().run()
     assert jobs.get_queue().wait(120)
     at.run()
@@ -218,7 +218,7 @@ def test_a_job_runs_from_the_page_and_a_second_model_is_compared():
 
 def test_nothing_chosen_and_a_bad_file_are_said():
     at = page().run()
-    at.segmented_control(key="sharpness.m.from").set_value("timm").run()
+    at.segmented_control(key="subject.from").set_value("timm").run()
     at.pills(key="sharpness.measures").set_value([]).run()
     assert any(TEXT("nothing_chosen") in error.value for error in at.error)
     assert at.button(key="sharpness.run").disabled
@@ -227,8 +227,8 @@ def test_nothing_chosen_and_a_bad_file_are_said():
 def test_the_experiment_runs_from_the_page():
     at = experiment_page()
     assert not at.exception
-    at.number_input(key="sharpness.batch.samples").set_value(32)
-    at.number_input(key="sharpness.batch.image_size").set_value(16)
+    at.number_input(key="subject.samples").set_value(32)
+    at.number_input(key="subject.image_size").set_value(16)
     at.number_input(key="sharpness.batch.small").set_value(8)
     at.number_input(key="sharpness.batch.large").set_value(24)
     at.number_input(key="sharpness.batch.seeds").set_value(1)

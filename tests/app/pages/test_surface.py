@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import inspect
 import json
 
 import altair as alt
@@ -63,7 +62,7 @@ def entries(runs, workspace_folder):
 
 def small(at, side=5, samples=32):
     at.number_input(key="surface.resolution").set_value(side)
-    at.number_input(key="surface.samples").set_value(samples)
+    at.number_input(key="subject.samples").set_value(samples)
     return at.run()
 
 
@@ -144,7 +143,7 @@ def test_lines_between_two_models_and_random_bands(entries):
     at.selectbox(key="surface.directions").set_value("linear").run()
     at = small(at)
     ids = [c.id for c in library.list_checkpoints()]
-    at.selectbox(key="surface.a.checkpoint").set_value(ids[0])
+    at.selectbox(key="subject.checkpoint").set_value(ids[0])
     at.selectbox(key="surface.b.checkpoint").set_value(ids[1]).run()
     run(at)
     assert result_of().losses.shape == (5,)
@@ -308,14 +307,13 @@ def test_a_mark_whose_own_loss_is_not_the_colour_under_it_is_shown_with_a_sign()
 
 def test_every_page_offers_the_automatic_policy_first_and_the_line_says_who_chose():
     from app.pages.averaging import page as averaging
-    from app.pages.averaging import soup as averaging_soup
     from app.pages.connectivity import minima as connectivity_map
     from app.pages.connectivity import page as connectivity
     from app.texts import texts
-    from app.widgets import pickers
+    from app.widgets.subject import POLICIES
 
-    assert inspect.signature(pickers.engine_settings).parameters["policies"].default[0] == "auto"
-    for page in (averaging, averaging_soup, connectivity, connectivity_map):
+    assert POLICIES[0] == "auto"
+    for page in (averaging, connectivity, connectivity_map):
         assert page.POLICIES[0] == "auto" and "recompute" in page.POLICIES
     text = texts("common")
     assert all(text("batch_norm." + p) for p in ("auto", "frozen", "recompute", "batch"))

@@ -47,7 +47,7 @@ def test_a_recording_opens_on_every_page_that_takes_a_trajectory(tmp_path):
     at = page("surface")
     at.session_state["surface.directions"] = "trajectory"
     at.session_state["surface.resolution"] = 3
-    at.session_state["surface.samples"] = 64
+    at.session_state["subject.samples"] = 64
     at.run()
     assert not at.warning and not at.button(key="surface.run").disabled
     at.button(key="surface.run").click().run()
@@ -57,7 +57,7 @@ def test_a_recording_opens_on_every_page_that_takes_a_trajectory(tmp_path):
 
     at = page("stationary")
     at.session_state["stationary.view"] = "training"
-    at.session_state["stationary.training.samples"] = 64
+    at.session_state["subject.samples"] = 64
     at.run()
     at.button(key="stationary.training.run").click().run()
     finish(at)
@@ -70,10 +70,10 @@ def test_a_network_without_a_name_asks_for_its_architecture(tmp_path):
     made = timm.create_model("test_vit", num_classes=10, img_size=32)
     made.pretrained_cfg = None
     record(tmp_path / "own", made)
-    at = add(tmp_path / "own", **{"m.architecture": "test_resnet"})
+    at = add(tmp_path / "own", **{"architecture": "test_resnet"})
     assert any("must fit test_resnet" in error.value for error in at.error)
     assert at.button(key="workbench.recording.go").disabled
-    at = add(tmp_path / "own", **{"m.architecture": "test_vit"})
+    at = add(tmp_path / "own", **{"architecture": "test_vit"})
     assert not at.error and not at.button(key="workbench.recording.go").disabled
 
 
