@@ -237,4 +237,7 @@ EN = {
     "tanh network {shape}": "tanh network {shape}",
     "digits {classes} pooled to {n} features": "digits {classes} pooled to {n} features",
     "none in the model": "none in the model",
+    # names of variants
+    "with skips": "with skips",
+    "without skips": "without skips",
 }

@@ -233,4 +233,7 @@ KO = {
     "tanh network {shape}": "tanh 신경망 {shape}",
     "digits {classes} pooled to {n} features": "손글씨 숫자 {classes}, 특징 {n}개로 평균",
     "none in the model": "모델에 없음",
+    # names of variants
+    "with skips": "스킵 있음",
+    "without skips": "스킵 없음",
 }

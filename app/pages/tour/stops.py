@@ -15,11 +15,11 @@ from app.catalog import DataSpec, PointSpec
 from app.charts import connectivity, relief, surface
 from app.pages.architectures import charts as architectures
 from app.pages.averaging import charts as averaging
-from app.pages.curvature import charts as curvature
+from app.pages.curvature import critical_charts as critical
 from app.pages.saddles import charts as saddles
 from app.pages.sharpness import charts as sharpness
 from app.pages.workbench import charts as training
-from app.texts import texts
+from app.texts import said
 from app.work import training as trainings
 from app.work.jobs import Handle
 from app.workspace import library
@@ -90,18 +90,18 @@ def _show_start(result: Any) -> Shown:
 
 
 def _stationary(handle: Handle) -> Any:
-    from estimators import CurvatureEstimator
+    from estimators import CriticalPointFinder, pooled_digits, small_net
 
-    estimator = CurvatureEstimator(n_eigenvalues=3, n_lanczos=0, compare_traces=False, memory="default")
-    point = trained(handle.part(0.0, 0.5))[0]
-    return estimator.fit(point.load(), DATA.load(), **handle.part(0.5, 1.0).reports).result_
+    finder = CriticalPointFinder(indices=(0, 1, 2, 3), n_starts=5, l2=1e-2, memory="default")
+    return finder.fit(small_net(hidden=3), pooled_digits(n_samples=100), **handle.reports).result_
 
 
 def _show_stationary(result: Any) -> Shown:
-    numbers = {"gradient": result.gradient_norm, "tol": result.gradient_tol}
-    ends = {"low": result.lambda_min, "high": result.lambda_max}
-    verdict = texts("stationary")(f"verdict.{result.point_kind}", **numbers, **ends)
-    return [curvature.eigenvalue_ends(result)], {"verdict": verdict}
+    if not result.found.any():
+        return [], {}
+    minima = int((result.found & (result.index == 0)).sum())
+    numbers = {"minima": minima, "saddles": int(result.found.sum()) - minima, "rho": f"{result.spearman['value']:.2f}"}
+    return [critical.index_against_loss(result, height=HEIGHT)], numbers
 
 
 def _escape(handle: Handle) -> Any:
@@ -121,11 +121,9 @@ def _show_escape(result: Any) -> Shown:
 def _sharpness(handle: Handle) -> Any:
     from estimators import SharpnessEstimator
 
-    estimator = SharpnessEstimator(
-        measures=("sharpness", "profile", "lambda_max"), n_steps=10, n_restarts=3, memory="default"
-    )
+    estimator = SharpnessEstimator(measures=("sharpness", "profile"), n_steps=8, n_restarts=2, memory="default")
     point = trained(handle.part(0.0, 0.5))[0]
-    return estimator.fit(point.load(), DATA.load(), **handle.part(0.5, 1.0).reports).result_
+    return estimator.fit(point.load(), DataSpec(n_samples=128).load(), **handle.part(0.5, 1.0).reports).result_
 
 
 def _show_sharpness(result: Any) -> Shown:
@@ -168,7 +166,7 @@ def _averaging(handle: Handle) -> Any:
     data, held_out = DataSpec(n_samples=512).load(), DATA.held_out(None).load()
     averager = SWAAverager(memory="default")
     return averager.train(
-        PointSpec(seed=2).load(), data, held_out=held_out, epochs=10, compare=True, trace=False, **handle.reports
+        PointSpec(seed=2).load(), data, held_out=held_out, epochs=10, compare=True, **handle.reports
     ).result_
 
 
@@ -190,11 +188,11 @@ def _architectures(handle: Handle) -> Any:
 
 
 def _show_architectures(result: Any) -> Shown:
-    found = {line["variant"]: line["lambda_max"] for line in result.summary}
-    said = ", ".join(f"{name}: {value:.3g}" for name, value in found.items() if value is not None)
+    losses = {said(line["variant"]): line["train_loss"] for line in result.summary}
+    listed = ", ".join(f"{name} **{value:.3g}**" for name, value in losses.items() if value is not None)
     drawn = architectures.maps(result)
     shared = {"domain": architectures.domain_of(result), "height": HEIGHT} if drawn else {}
-    return [surface.heat_map(one, title=name, **shared) for name, one in drawn], {"said": said or "…"}
+    return [surface.heat_map(one, title=said(name), **shared) for name, one in drawn], {"losses": listed or "…"}
 
 
 # In the order of the lecture's sections, after the start.
