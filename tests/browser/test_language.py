@@ -13,9 +13,9 @@ PATIENCE = 120_000  # ms
 
 def test_korean_stays_over_a_choice_a_page_and_a_reload(app, page):
     address, _ = app
-    page.goto(f"{address}/home")
-    page.get_by_text("Map", exact=True).click(timeout=PATIENCE)
-    expect(page.get_by_text("Turn the landscape")).to_have_count(0, timeout=PATIENCE)
+    page.goto(f"{address}/home?home.view=Map")
+    expect(page.get_by_role("heading", name="Start here")).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text("Turn the landscape")).to_have_count(0)
     page.get_by_test_id("stSidebar").get_by_text("한국어").click()
     expect(page.get_by_role("heading", name="여기서 시작하세요")).to_be_visible(timeout=PATIENCE)
     expect(page.get_by_text("경관 돌리기")).to_have_count(0)  # still the map, not the relief
