@@ -6,6 +6,7 @@ from .cache import CacheInfo, cache_info, clear_cache, reduce_cache
 from .card import LayerCard, ModelCard, model_card
 from .checks import choose_device
 from .connectivity import MapResult, MinimaMapper, ModeConnector, PathResult
+from .core.evidence.sampling import SamplingError
 from .curvature import (
     CurvatureEstimator,
     CurvatureHistoryResult,
@@ -74,6 +75,7 @@ __all__ = [
     "Result",
     "SWAAverager",
     "SaddleEscaper",
+    "SamplingError",
     "SharpnessEstimator",
     "SharpnessResult",
     "SliceTrust",

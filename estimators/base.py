@@ -103,6 +103,7 @@ class LandscapeEstimator(BaseEstimator):
         "batch_norm": [StrOptions({"auto", *POLICIES})],
         "parameters": [str, tuple, list, None],
         "n_jobs": [Integral, None],
+        "sampling": ["boolean"],
     }
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

@@ -20,11 +20,11 @@ from .core.network.batchnorm import AUTO, POLICIES, batch_norms, policy_settings
 from .core.network.copying import cast, private_copy
 from .core.network.cuda_graph import recorded
 from .core.network.derivative_checks import check_derivatives
-from .core.network.derivatives import Products, loss_and_gradient
+from .core.network.derivatives import Products, loss_and_gradient, of_examples
 from .core.network.evaluation import Batch, batches, totals
 from .core.network.fields import Fields, Inputs, in_precision, spread_at_the_door
 from .core.network.layout import image_layout
-from .core.network.losses import Loss, per_example_losses
+from .core.network.losses import Loss, correct, per_example_losses
 from .core.network.memories import forget, forget_known
 from .core.network.parameters import copy_for_moving, seat_on
 from .core.network.probes import (
@@ -36,7 +36,7 @@ from .core.network.probes import (
     protect_input,
     spread_indices,
 )
-from .core.network.products import is_likelihood
+from .core.network.products import ExampleGraph, is_likelihood
 from .core.network.vmapped import totals_of_points
 from .core.network.working_copy import Network, one_thread_at_a_time
 from .core.network.wrappers import run_as_written, unwrapped
@@ -48,6 +48,7 @@ from .progress import OnProgress, ignore_progress
 _LARGE_ANCHORS = 64 * 2**20  # bytes beyond which vectors on a CPU are not kept in a second order
 _LARGE_WEIGHTS = 16 * 2**20  # bytes from which what the checks took is worth giving back
 _WORTH_RECORDING = 16  # points from which a pass is recorded
+_EXAMPLES_AT_ONCE = 128  # whose derivatives are told apart: the graph is larger than that of a product
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
 
 
@@ -436,16 +437,27 @@ class Landscape:
 
     def per_example_losses(self, theta: Tensor | None = None) -> Tensor:
         """Losses of the single examples at θ, (N,)."""
-        outputs = self.outputs(theta)
-        return per_example_losses(self.loss_function, outputs, self._targets.to(outputs.device))
+        return self._of_outputs(theta, lambda z, y: per_example_losses(self.loss_function, z, y))
+
+    def per_example_accuracies(self, theta: Tensor | None = None) -> Tensor:
+        """Share of correct predictions of each example at θ, (N,): 0 or 1, or of its positions; NaN without classes."""
+
+        def hits(z: Tensor, y: Tensor) -> Tensor:
+            found = correct(z, y, self.loss_function)
+            return z.new_full((len(z),), torch.nan) if found is None else found.double()
+
+        return self._of_outputs(theta, hits)
+
+    def outputs(self, theta: Tensor | None = None) -> Tensor:
+        """Class scores at θ, (N, C)."""
+        return self._of_outputs(theta, lambda z, y: z)
 
     @one_thread_at_a_time
     @torch.no_grad()
-    def outputs(self, theta: Tensor | None = None) -> Tensor:
-        """Class scores at θ, (N, C)."""
+    def _of_outputs(self, theta: Tensor | None, read: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         self._network.move(self._vector(theta))
         with self._network.policy():
-            return torch.cat([self._network.scores(x) for x, _ in self._batches()])
+            return torch.cat([read(self._network.scores(x), y) for x, y in self._batches()])
 
     # -- derivatives ------------------------------------------------------------------------------------
 
@@ -479,6 +491,35 @@ class Landscape:
         """Fisher products F v, for v of shape (P,) or (P, k) and kind "empirical" or "model"."""
         check_choice("kind", kind, ("empirical", "model"))
         return self._product("outputs", v, theta, lambda graph, pieces, keep: graph.fisher(pieces, kind))
+
+    def per_example_slopes(self, v: Tensor, theta: Tensor | None = None) -> Tensor:
+        """Slopes ∇ℓᵢ·v of the single examples' losses, (N,), or (N, k) for v of shape (P, k).
+
+        Raises
+        ------
+        ValueError
+            Where batch-norm statistics make an example's loss depend on the others.
+        """
+        columns = self._columns(v)
+
+        def read(graph: ExampleGraph) -> Tensor:
+            return torch.stack([graph.slopes(pieces) for pieces in self._pieces(columns)], dim=1)
+
+        return self._of_examples("gradient", theta, read).reshape(self.n_examples, *torch.as_tensor(v).shape[1:])
+
+    def per_example_curvatures(self, v: Tensor, w: Tensor, theta: Tensor | None = None) -> Tensor:
+        """Curvatures vᵀ∇²ℓᵢw of the single examples' losses for v of shape (P,), (N,) or (N, k) for w of shape (P, k).
+
+        One product with v serves all of w.
+
+        Raises
+        ------
+        ValueError
+            As for `per_example_slopes`.
+        """
+        (pieces,), columns = self._pieces(self._columns(v)), self._columns(w)
+        found = self._of_examples("hessian", theta, lambda graph: graph.curvatures(pieces, self._pieces(columns)))
+        return found.reshape(self.n_examples, *torch.as_tensor(w).shape[1:])
 
     # -- points -----------------------------------------------------------------------------------------
 
@@ -608,20 +649,39 @@ class Landscape:
 
     @one_thread_at_a_time
     def _product(self, kind: str, v: Tensor, theta: Tensor | None, apply: Callable) -> Tensor:
+        columns = self._columns(v)
+        self._check_derivatives(kind)
+        network = self._network
+        network.move(self._vector(theta))
+        self._check_block_fits(network.graph_bytes)
+        products = Products(network, self, kind, self.loss_function, self._batches, self.n_examples)
+        return products.apply(columns, apply).div_(self.n_examples).reshape(torch.as_tensor(v).shape)
+
+    @one_thread_at_a_time
+    def _of_examples(self, kind: str, theta: Tensor | None, read: Callable[[ExampleGraph], Tensor]) -> Tensor:
+        if not self._network.is_fixed_function:
+            raise ValueError(
+                f"batch_norm must be 'frozen' for derivatives of single examples, got {self.batch_norm!r}: there the "
+                "loss of an example depends on the others. Use batch_norm='frozen'."
+            )
+        self._check_derivatives(kind)
+        self._network.move(self._vector(theta))
+        size = min(self.batch_size, _EXAMPLES_AT_ONCE)
+        data = batches(self._inputs, self._targets, size, self.device)
+        return of_examples(self._network, self.loss_function, data, read)
+
+    def _columns(self, v: Tensor) -> Tensor:
+        """Read one vector or several as columns (P, k)."""
         vectors = torch.as_tensor(v).to(self.theta)
         if vectors.dim() not in (1, 2) or vectors.shape[0] != self.n_parameters:
             raise ValueError(
                 f"v must have shape ({self.n_parameters},) or ({self.n_parameters}, k), got {tuple(vectors.shape)}. "
                 "Vectors have the order of Landscape.theta."
             )
-        self._check_derivatives(kind)
-        network = self._network
-        network.move(self._vector(theta))
-        self._check_block_fits(network.graph_bytes)
-        columns = vectors[:, None] if vectors.dim() == 1 else vectors
-        products = Products(network, self, kind, self.loss_function, self._batches, self.n_examples)
-        out = products.apply(columns, apply).div_(self.n_examples)
-        return out[:, 0] if vectors.dim() == 1 else out
+        return vectors[:, None] if vectors.dim() == 1 else vectors
+
+    def _pieces(self, columns: Tensor) -> Iterator[Sequence[Tensor]]:
+        return (self._network.flat.split(column.contiguous()) for column in columns.T)
 
     def _check_block_fits(self, bytes_per_example: Callable[[object], float]) -> None:
         """Refuse derivatives for which one block of the fixed examples does not fit; looked at once for each size."""

@@ -13,11 +13,12 @@ from typing import IO, Any, ClassVar, Literal, NamedTuple, get_args, get_origin,
 import numpy as np
 
 from .checks import cut, why
+from .core.evidence.sampling import SamplingError
 from .npz import SMALL, read_npz
 from .writing import whole
 
 REGISTRY: dict[str, type[Result]] = {}
-Kind = Literal["stderr", "residual", "bracket", "estimate"]
+Kind = Literal["stderr", "residual", "bracket", "estimate", "sampling"]
 
 
 class ResultError(ValueError):
@@ -30,9 +31,9 @@ class Uncertainty(NamedTuple):
     Attributes
     ----------
     kind : {"stderr", "residual", "bracket", "estimate"}
-        "stderr", the standard error over draws; "residual", ‖Av − λv‖, which bounds the distance to an eigenvalue;
-        "bracket", the lower and the upper end, as two fields, or its half-width, as one; "estimate", how far off the
-        value may be, by a rule and without a guarantee.
+        All of the method: "stderr", the standard error over draws; "residual", ‖Av − λv‖, which bounds the distance to
+        an eigenvalue; "bracket", the lower and the upper end, as two fields, or its half-width, as one; "estimate", how
+        far off the value may be, by a rule and without a guarantee.
     of : str
         The field it speaks of; "rows.loss" is the column or key "loss" of the rows or the dict in the field "rows", and
         of each row in a dict of rows.
@@ -53,8 +54,11 @@ class Result:
     ----------
     settings : dict
         Model, data, samples, batch-norm policy, seed, versions: what makes the numbers reproducible.
+    sampling : dict of str to dict
+        How much fields would change with other examples, by their names, where that was asked for: the attributes of
+        a `SamplingError`.
     uncertainties : dict of str to Uncertainty
-        Of the class: its fields that say how well another one is known; see `uncertainty_of`.
+        Of the class: its fields that say how well another one is known by its method; see `uncertainty_of`.
 
     Examples
     --------
@@ -64,6 +68,7 @@ class Result:
     """
 
     settings: dict = field(default_factory=dict)
+    sampling: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     kind: ClassVar[str] = "result"
     uncertainties: ClassVar[dict[str, Uncertainty]] = {}
@@ -80,15 +85,18 @@ class Result:
         ----------
         name : str
             The field, or "rows.loss" for the column "loss" of the rows in the field "rows".
-        kind : {"stderr", "residual", "bracket", "estimate"} or None, default=None
-            Which uncertainty, where there are several; None takes the first that the class declares.
+        kind : {"stderr", "residual", "bracket", "estimate", "sampling"} or None, default=None
+            Which uncertainty, where there are several; None takes the first of the method that the class declares.
+            "sampling", the error over examples, is never taken for one of these: it is told where it is asked for.
 
         Returns
         -------
         tuple of (kind, value) or None
-            The value is a number or an array as the field is, and (low, high) for a bracket. None where the result
-            states no such uncertainty.
+            The value is a number or an array as the field is, (low, high) for a bracket, and a `SamplingError` for
+            "sampling". None where the result states no such uncertainty.
         """
+        if kind == "sampling":
+            return (kind, SamplingError(**self.sampling[name])) if name in self.sampling else None
         told = [(own, u.kind) for own, u in self.uncertainties.items() if u.of == name and kind in (None, u.kind)]
         if not told:
             return None

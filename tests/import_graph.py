@@ -36,7 +36,7 @@ FLOORS = (
         "estimators.variants",
     ),
     ("estimators.landscape", "estimators.memory", "estimators.card"),
-    ("estimators.points", "estimators.base"),
+    ("estimators.points", "estimators.base", "estimators.sampling"),
     tuple(f"estimators.{room}" for room in ("curvature", "sharpness", "surface", "connectivity", "saddles")),
     ("estimators.averaging", "estimators.architectures"),
     ("estimators.experiments", "estimators.known"),

@@ -115,6 +115,8 @@ EN = {
     "precision.help": "float32 for pictures, float64 for exact spectra, bfloat16 to save time (checked against float32).",
     "batch_size": "Batch size",
     "random_state": "Random seed",
+    "sampling": "With other examples too",
+    "sampling.help": "Also finds how much the numbers would change with other images of the same kind, from a few passes more.",
     # jobs
     "job.running": "**{title}** · {message}",
     "job.eta": "**{title}** · {message} · {eta} left",
@@ -145,6 +147,23 @@ EN = {
     "duration.seconds": "{seconds} s",
     "duration.minutes": "{minutes} min {seconds:02d} s",
     "duration.hours": "{hours} h {minutes:02d} min",
+    # errors over examples
+    "over": "With other examples",
+    "over.help": "These {count:,} examples are a sample. The interval holds what the number would be on all examples of the "
+    "same kind, 95 times in 100. It is not the error of the method, which is the ± beside the value. {more:,} examples "
+    "would halve it.",
+    "over.number": "Number",
+    "over.value": "On these ± method",
+    "over.interval": "On all, 95 %",
+    "over.remark": "To know",
+    "over.between": "{low} to {high}",
+    "over.short": "on all: {ends}",
+    "over.given": "{what} taken as known",
+    "over.bias.high": "about {by} too high on so few",
+    "over.bias.low": "about {by} too low on so few",
+    "over.bias.unknown": "too high on few examples, by an unknown amount",
+    "over.alone": "one example makes up {share:.0%} of the variance",
+    "over.rough": "rough: more examples needed for 95 %",
     # results
     "head.preview": "Preview: still being measured",
     "head.differs": "The settings differ from this result",

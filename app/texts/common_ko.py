@@ -114,6 +114,8 @@ KO = {
     "precision.help": "그림에는 float32, 정확한 스펙트럼에는 float64, 시간을 아끼려면 bfloat16(float32와 견주어 확인합니다).",
     "batch_size": "배치 크기",
     "random_state": "난수 시드",
+    "sampling": "다른 예제일 때의 값도",
+    "sampling.help": "같은 종류의 다른 이미지였다면 숫자가 얼마나 달라질지도 잽니다. 몇 번만 더 평가하면 됩니다.",
     # jobs
     "job.running": "**{title}** · {message}",
     "job.eta": "**{title}** · {message} · {eta} 남음",
@@ -144,6 +146,22 @@ KO = {
     "duration.seconds": "{seconds}초",
     "duration.minutes": "{minutes}분 {seconds:02d}초",
     "duration.hours": "{hours}시간 {minutes:02d}분",
+    # errors over examples
+    "over": "다른 예제였다면",
+    "over.help": "이 예제 {count:,}개는 표본입니다. 같은 종류의 모든 예제에서의 값은 100번 중 95번 이 구간 안에 있습니다. 값 옆의 ±인 "
+    "방법의 오차와는 다릅니다. 예제가 {more:,}개면 구간이 절반이 됩니다.",
+    "over.number": "숫자",
+    "over.value": "이 예제에서 ± 방법",
+    "over.interval": "전체에서, 95 %",
+    "over.remark": "알아 둘 것",
+    "over.between": "{low} ~ {high}",
+    "over.short": "전체에서 {ends}",
+    "over.given": "{what}: 아는 것으로 둠",
+    "over.bias.high": "예제가 적어 {by}쯤 큼",
+    "over.bias.low": "예제가 적어 {by}쯤 작음",
+    "over.bias.unknown": "예제가 적으면 더 크게 나오며, 얼마나인지는 모름",
+    "over.alone": "예제 하나가 분산의 {share:.0%}를 차지함",
+    "over.rough": "어림값: 95 %가 되려면 예제가 더 필요함",
     # results
     "head.preview": "미리보기: 아직 측정하는 중",
     "head.differs": "설정이 이 결과와 다릅니다",

@@ -201,6 +201,7 @@ EN = {
     "A barrier of {height} lies between {a} and {b}: the mean of such members lies on it. Greedy choice leaves such members out.": "A barrier of {height} lies between {a} and {b}: the mean of such members lies on it. Greedy choice leaves such members out.",
     "A barrier of {height} lies between {a} and {b}: the mean of such members lies on it.": "A barrier of {height} lies between {a} and {b}: the mean of such members lies on it.",
     "Training the bends stopped being finite in epoch {epoch}; the bends before that are used. Lower lr (now {lr}).": "Training the bends stopped being finite in epoch {epoch}; the bends before that are used. Lower the step size (now {lr}).",
+    "There is no error over examples under batch_norm={policy}: its statistics make the loss of an example depend on the others. Use batch_norm='frozen' for one.": "Nothing is known of other examples under batch norm {policy}: its statistics make the loss of an example depend on the others. Choose “Frozen” in the engine settings for that.",
     "{n} of {all} checkpoints of {name}: own loss {own}, colour under it {under}: {why}.": "{n} of {all} checkpoints of {name}: own loss {own}, colour under it {under}: {why}.",
     "{name}: own loss {own}, colour under it {under}: {why}.": "{name}: own loss {own}, colour under it {under}: {why}.",
     "the grid steps over it, the loss of the plane at its place is {loss}": "the grid steps over it, the loss of the plane at its place is {loss}",

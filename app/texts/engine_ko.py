@@ -197,6 +197,7 @@ KO = {
     "A barrier of {height} lies between {a} and {b}: the mean of such members lies on it. Greedy choice leaves such members out.": "{a}와 {b} 사이에 높이 {height}의 장벽이 있고, 이런 구성원들의 평균은 그 위에 있습니다. 탐욕 선택은 이런 구성원을 뺍니다.",
     "A barrier of {height} lies between {a} and {b}: the mean of such members lies on it.": "{a}와 {b} 사이에 높이 {height}의 장벽이 있고, 이런 구성원들의 평균은 그 위에 있습니다.",
     "Training the bends stopped being finite in epoch {epoch}; the bends before that are used. Lower lr (now {lr}).": "굽이점의 학습이 에폭 {epoch}에서 유한하지 않게 되어 그 전의 굽이점을 씁니다. 걸음 크기를 낮추세요(지금 {lr}).",
+    "There is no error over examples under batch_norm={policy}: its statistics make the loss of an example depend on the others. Use batch_norm='frozen' for one.": "배치 정규화 {policy}에서는 다른 예제였을 때를 알 수 없습니다: 통계 때문에 한 예제의 손실이 다른 예제에 달려 있습니다. 알고 싶으면 엔진 설정에서 “고정”을 고르세요.",
     "{n} of {all} checkpoints of {name}: own loss {own}, colour under it {under}: {why}.": "{name}의 체크포인트 {all}개 중 {n}개: 제 손실 {own}, 그 아래 색 {under}: {why}.",
     "{name}: own loss {own}, colour under it {under}: {why}.": "{name}: 제 손실 {own}, 그 아래 색 {under}: {why}.",
     "the grid steps over it, the loss of the plane at its place is {loss}": "격자가 그 점을 지나칩니다, 그 자리의 평면 손실은 {loss}입니다",

@@ -14,6 +14,7 @@
 - ``settings_line``: what a result was computed with, in one line
 - ``show_chart``: a chart at the width of its column, named for screen readers
 - ``picture``, ``in_pairs``, ``heading``, ``show_table``, ``note``, ``notes``: pictures, and what stands around them
+- ``over_examples``: how much the numbers would change with other examples; ``interval_under``: one number's, under it
 - ``definitions``: what the numbers mean, with the papers
 - ``answer``: that, and what the numbers mean
 - ``show_view``: the head of a page with several views, and the chosen one
@@ -50,13 +51,14 @@ from app.widgets.language import chosen_language, language_switch
 from app.widgets.outputs import copy_as_python, downloads, take_along
 from app.widgets.pickers import point_picker
 from app.widgets.pins import beside_pinned, pin_button
+from app.widgets.sampling import interval_under, over_examples
 from app.widgets.several import points_picker
 from app.widgets.subject import Subject, measure_button, subject, subject_bar
 
 __all__ = [
     "Form", "Subject", "activity", "answer", "begin", "beside_pinned", "chosen_language", "copy_as_python", "cost",
-    "data_picker", "definitions", "downloads", "go_to", "heading", "in_pairs", "job_panel", "language_switch",
-    "measure_button", "note", "notes", "page_header", "page_link", "picture", "pin_button", "point_picker",
-    "points_picker", "run_button", "settings_line", "show_chart", "show_table", "show_view", "start_fit", "subject",
-    "subject_bar", "take_along", "verdict",
+    "data_picker", "definitions", "downloads", "go_to", "heading", "in_pairs", "interval_under", "job_panel",
+    "language_switch", "measure_button", "note", "notes", "over_examples", "page_header", "page_link", "picture",
+    "pin_button", "point_picker", "points_picker", "run_button", "settings_line", "show_chart", "show_table",
+    "show_view", "start_fit", "subject", "subject_bar", "take_along", "verdict",
 ]  # fmt: skip

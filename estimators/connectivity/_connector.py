@@ -14,6 +14,7 @@ from sklearn.base import TransformerMixin
 from sklearn.utils._param_validation import Interval, Options
 from torch import Tensor
 
+from .. import sampling
 from ..core.paths.paths import barrier
 from ..core.paths.peaks import MAX_ADDED, WIDEST, Peaks, find_highest, probes
 from ..progress import OnProgress, ignore_progress, shares
@@ -61,6 +62,10 @@ class ModeConnector(TransformerMixin, JoiningEstimator):
         Starts of weight matching.
     compare : bool, default=True
         Also evaluate the straight lines the path replaces: between A and B as given, and after matching.
+    sampling : bool, default=False
+        Also find how much barrier and rise would change with other examples, from some eight passes more:
+        ``result_.uncertainty_of("barrier", "sampling")`` is a `SamplingError`. Under "recompute" it takes the
+        statistics as known.
     plane_resolution : int, default=0
         Points on a side of a map of the plane through A, B and the bends; 0 draws none.
     ensemble_points : int, default=0
@@ -114,6 +119,7 @@ class ModeConnector(TransformerMixin, JoiningEstimator):
     result_: PathResult = field(init=False)
 
     compare: bool = True
+    sampling: bool = False
     plane_resolution: int = 0
     ensemble_points: int = 0
 
@@ -324,6 +330,10 @@ class ModeConnector(TransformerMixin, JoiningEstimator):
         highest = self._highest(path, found["t"], values.losses, third)
         found |= path.summary(found["t"], highest, float(self.tolerance))
         found["notes"] += notes_on_heights(found, highest)
+        if self.sampling:
+            why_not = sampling.why_not(self._land)
+            found["notes"] += filter(None, [why_not])
+            found["sampling"] = {} if why_not else path.over_examples(self._land, found, highest)
         if self.path == "linear" and not self.align:
             found["straight_barrier"], found["straight_barrier_error"] = found["barrier"], found["barrier_error"]
 

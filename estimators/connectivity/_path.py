@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import joblib
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from .. import sampling
 from ..cache import MISSING, cached_call, discard, fingerprint, keep, recall
 from ..core.network.losses import average_outputs, correct, per_example_losses
 from ..core.paths.bends import BendsSoFar, train_bends
@@ -150,6 +152,18 @@ class Path:
             "path_length": path_length(PATHS[self.family], len(self.anchors) - 2, inner),
             "n_non_finite": int((~np.isfinite(peaks.values)).sum()),
         }
+
+    def over_examples(self, land: Landscape, found: dict[str, Any], peaks: Peaks) -> dict[str, dict[str, Any]]:
+        """Find how much the heights of a `summary` would change with other examples, as a result keeps it."""
+        losses = cache(lambda t: sampling.losses_of(land, self.points(t)[0]))
+        a, b = losses(0.0), losses(1.0)
+        worse = a if a.mean() >= b.mean() else b
+        top = float(peaks.t[np.argmax(peaks.values)])
+        barrier_error = sampling.highest_point_error(
+            land, found["barrier"], lambda t: losses(t) - (1 - t) * a - t * b, found["worst_t"]
+        )
+        rise_error = sampling.highest_point_error(land, found["rise_over_endpoints"], lambda t: losses(t) - worse, top)
+        return sampling.told(barrier=barrier_error, rise_over_endpoints=rise_error)
 
     def in_plane(
         self, evaluate: Callable[[Tensor, np.ndarray], Evaluation], t: np.ndarray, resolution: int

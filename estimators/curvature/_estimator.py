@@ -66,6 +66,9 @@ class CurvatureEstimator(TransformerMixin, ProbingEstimator):
         Find λ_max of each layer too when iterative; its trace costs little and is always given.
     compare_traces : bool, default=True
         Estimate the traces of all four matrices beside each other.
+    sampling : bool, default=False
+        Also find how much loss, accuracy, gradient norm, λ_max, λ_min and trace of the Hessian would change with other
+        examples: ``result_.uncertainty_of(name, "sampling")`` is a `SamplingError`.
     parameters : str, tuple of str or None, default=None
         Regular expressions that choose the parameters of θ.
     loss, batch_size, device, precision, batch_norm, memory, random_state, verbose
@@ -105,6 +108,7 @@ class CurvatureEstimator(TransformerMixin, ProbingEstimator):
     max_products: int = 1000
     per_layer: bool = False
     compare_traces: bool = True
+    sampling: bool = False
     parameters: str | tuple[str, ...] | None = None
 
     _parameter_constraints: ClassVar[dict[str, list]] = {

@@ -8,7 +8,10 @@ from typing import Any
 
 import joblib
 import numpy as np
+import torch
+from torch import Tensor
 
+from .. import sampling
 from ..cache import cached_call, fingerprint
 from ..checks import check_memory_fits, check_sketch_fits
 from ..landscape import Landscape
@@ -32,6 +35,7 @@ class CurvatureSettings:
     gradient_tol: float
     per_layer: bool
     compare_traces: bool
+    sampling: bool
 
 
 class Measurement:
@@ -74,6 +78,7 @@ class Measurement:
             lanczos = self.probes * min(settings.n_lanczos, land.n_parameters)
             ends = 10 * self.search.n_eigenvalues
             self.total = ends + 3 * self.probes * (1 + others) + self.probes + lanczos + 20 * layers
+        self.total += work.SAMPLING_PRODUCTS * self.probes * settings.sampling
 
     def take(self) -> CurvatureResult:
         """Take all steps."""
@@ -87,7 +92,10 @@ class Measurement:
         self.compare(own)
         if self.settings.per_layer and not self.small:
             self.layer_eigenvalues()
+        why_not = self.over_examples(gradient) if self.settings.sampling else ""
         self.show()
+        if why_not:
+            self.update(notes=[*self.result.notes, why_not])
         self.report(self.total, self.total, "done")
         return self.result
 
@@ -119,7 +127,9 @@ class Measurement:
         cure = "Lower exact_below so that products are used instead."
         check_memory_fits(5.0 * n * n * 8, self.land.device, "The explicit matrix", cure)
         arguments = self.kind, search.n_eigenvalues, search.ends, search.tol
-        self.update(**self.cached(work.exact, "explicit matrix", n, *arguments))
+        found = dict(self.cached(work.exact, "explicit matrix", n, *arguments))
+        self.vectors = torch.from_numpy(found.pop("vectors"))
+        self.update(**found)
         self.show()
         return {"value": self.result.trace, "stderr": 0.0}
 
@@ -148,6 +158,7 @@ class Measurement:
 
     def ends(self, pairs: Any) -> None:
         """Take over the ends of the spectrum."""
+        self.vectors = pairs.vectors
         self.update(
             eigenvalues=pairs.values,
             residuals=pairs.residuals,
@@ -195,6 +206,17 @@ class Measurement:
                 traces[kind] = {"value": found.value, "stderr": found.stderr}
                 self.update(n_products=self.result.n_products + found.n_products)
         self.update(traces={kind: traces[kind] for kind in work.KINDS if kind in traces})
+
+    def over_examples(self, gradient: Tensor) -> str:
+        """Find how much the numbers would change with other examples, or say why that can't be told."""
+        land, result, search = self.land, self.result, self.search
+        why_not = sampling.why_not(land, derivatives=True)
+        if not why_not:
+            step = self.step("error over examples", work.SAMPLING_PRODUCTS * self.probes)
+            given = land.fingerprint, "sampling", self.kind, search, self.probes, self.small
+            live = land, self.kind, result, gradient, self.vectors, search, self.probes, step
+            self.update(sampling=cached_call(self.memory, work.over_examples, fingerprint(*given), *live))
+        return why_not
 
     def layer_eigenvalues(self) -> None:
         """Find the largest eigenvalue of every layer's block."""

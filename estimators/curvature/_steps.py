@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .. import sampling
 from ..core.spectrum.lanczos import Eigenpairs, Matvec, lanczos_eigenpairs, wanted
 from ..core.spectrum.quadrature import SpectralDensity, exact_density, spectral_density
 from ..core.spectrum.trace import TraceEstimate, hutchpp, rademacher
 from ..landscape import Landscape
+from ._result import CurvatureResult
 
 KINDS: dict[str, Callable[[Landscape], Matvec]] = {
     "hessian": lambda land: land.hvp,
@@ -22,6 +24,7 @@ KINDS: dict[str, Callable[[Landscape], Matvec]] = {
     "empirical_fisher": lambda land: lambda v: land.fisher_vp(v, kind="empirical"),
 }
 SEMIDEFINITE = ("ggn", "fisher", "empirical_fisher")
+SAMPLING_PRODUCTS = 8  # that the errors over examples cost for each probe, about
 LAYER_PRODUCTS = 60  # most products for one group's largest eigenvalue
 BLOCK = 32  # columns of an explicit matrix made at once
 _LAYER = ("group", "n_parameters", "trace", "trace_stderr", "lambda_max", "lambda_max_residual", "converged")
@@ -86,6 +89,7 @@ def exact(land: Landscape, kind: str, n_eigenvalues: int, ends: str, tol: float,
         "method": "exact",
         "spectrum": values[::-1].copy(),
         "eigenvalues": values[pick],
+        "vectors": np.ascontiguousarray(vectors[:, pick].T),
         "residuals": residuals,
         "converged": np.ones(len(pick), bool),
         "negligible": np.abs(values[pick]) <= threshold,
@@ -205,3 +209,34 @@ def layer_eigenvalue(
         on_step=step,
     )
     return float(found.values[0]), float(found.residuals[0]), bool(found.converged[0]), found.n_products
+
+
+def over_examples(
+    land: Landscape,
+    kind: str,
+    result: CurvatureResult,
+    gradient: Tensor,
+    vectors: Tensor,
+    search: Search,
+    n_probes: int,
+    step: Step,
+) -> dict[str, dict[str, Any]]:
+    """Find how much what is known of the point would change with other examples; of the spectrum, the Hessian's."""
+    probes, done, total = sampling.probes_of(land, n_probes, search.random_state), 0, SAMPLING_PRODUCTS * n_probes
+
+    def spend(products: int) -> None:
+        nonlocal done
+        step(done := done + products, total)
+
+    errors = sampling.value_errors(land, result.loss, result.accuracy)
+    errors["gradient_norm"] = sampling.gradient_norm_error(land, gradient, probes)
+    if kind == "hessian":
+        values = result.eigenvalues
+        if search.ends != "smallest":
+            spend(n_probes)
+            errors["lambda_max"] = sampling.eigenvalue_error(land, values, vectors, probes)
+        if search.ends != "largest":
+            spend(n_probes)
+            errors["lambda_min"] = sampling.eigenvalue_error(land, values[::-1], vectors.flip(0), probes)
+        errors["trace"] = sampling.trace_error(land, result.trace, probes, lambda: spend(SAMPLING_PRODUCTS - 2))
+    return sampling.told(**errors)

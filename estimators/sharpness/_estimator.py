@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from numbers import Real
 from typing import Any, ClassVar
 
@@ -12,15 +12,17 @@ from sklearn.base import TransformerMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
+from .. import sampling
 from ..base import ProbingEstimator
 from ..checks import positive, whole
 from ..core.ball.ascent import NORMS
 from ..core.ball.average_case import NOISES
 from ..landscape import Landscape
-from ..progress import OnProgress
+from ..progress import OnProgress, shares
 from ._answers import Answers
 from ._measures import MEASURES, PROFILE_FACTORS, SharpnessSettings
 from ._result import SharpnessResult, notes_on, with_profile
+from ._sampling import cost_over_examples, over_examples
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -61,6 +63,9 @@ class SharpnessEstimator(TransformerMixin, ProbingEstimator, SharpnessSettings):
         Relative residual at which λ_max has converged.
     n_probes : int, default=10
         Probes of the trace; Hutch++ costs three products each.
+    sampling : bool, default=False
+        Also find how much loss, accuracy, gradient norm, sharpness, average sharpness, λ_max and trace would change
+        with other examples: ``result_.uncertainty_of(name, "sampling")`` is a `SamplingError`.
     prior : {"auto", "initial", "zero"}, default="auto"
         Mean of the PAC-Bayes prior: the initial weights given to ``fit``, or 0; "auto" takes what is there.
     delta : float, default=0.05
@@ -108,6 +113,7 @@ class SharpnessEstimator(TransformerMixin, ProbingEstimator, SharpnessSettings):
     """
 
     measures: str | tuple[str, ...] = "all"
+    sampling: bool = False
     prior: str = "auto"
     parameters: str | tuple[str, ...] | None = None
 
@@ -203,8 +209,9 @@ class SharpnessEstimator(TransformerMixin, ProbingEstimator, SharpnessSettings):
     def cost(self) -> int:
         """Forward passes over all examples that the chosen measures cost, about."""
         self._check()
-        settings = self._as(SharpnessSettings)
-        return sum(MEASURES[name].cost(settings) for name in self._chosen())
+        settings, chosen = self._as(SharpnessSettings), self._chosen()
+        measures = sum(MEASURES[name].cost(settings) for name in chosen)
+        return measures + (cost_over_examples(settings, chosen) if self.sampling else 0)
 
     # -- inside -----------------------------------------------------------------------------------------
 
@@ -249,7 +256,10 @@ class SharpnessEstimator(TransformerMixin, ProbingEstimator, SharpnessSettings):
         report: OnProgress,
         on_partial: Callable[[SharpnessResult], None] | None,
     ) -> SharpnessResult:
-        chosen = self._chosen()
+        chosen, settings = self._chosen(), self._as(SharpnessSettings)
+        why_not = sampling.why_not(land, derivatives=True) if self.sampling else ""
+        errors = cost_over_examples(settings, chosen) if self.sampling and not why_not else 0
+        report, on_errors = shares(report, [sum(MEASURES[name].cost(settings) for name in chosen), errors])
         prior = self._prior(land, initial)
         loss, accuracy = self._values_here(land)
         result = SharpnessResult(
@@ -260,7 +270,6 @@ class SharpnessEstimator(TransformerMixin, ProbingEstimator, SharpnessSettings):
             gradient_norm=float(land.gradient().double().norm()),
         )
         doubt = self._prior_doubt(initial)
-        settings = self._as(SharpnessSettings)
         answers = Answers(land, settings, chosen, memory=self._memory(), report=report, prior=prior, prior_doubt=doubt)
         for name in chosen:
             result = replace(result, **{key: value for key, value in answers[name].items() if not key.startswith("_")})
@@ -268,4 +277,16 @@ class SharpnessEstimator(TransformerMixin, ProbingEstimator, SharpnessSettings):
                 result = with_profile(result, float(self.rho))
             if on_partial is not None:
                 on_partial(result)
-        return replace(result, notes=notes_on(result, float(self.rho)))
+        if errors:
+            spent = 0
+
+            def spend(passes: float) -> None:
+                nonlocal spent
+                spent = min(spent + int(passes), errors)
+                on_errors(spent, errors, "error over examples")
+
+            taken = {name: answers[name] for name in chosen}
+            key = land.fingerprint, "over examples", asdict(settings), chosen
+            found = self._cached(over_examples, key, land, settings, loss, accuracy, taken, spend)
+            result = replace(result, sampling=found)
+        return replace(result, notes=[*notes_on(result, float(self.rho)), *filter(None, [why_not])])

@@ -59,7 +59,7 @@ class SharpnessSettings:
         return replace(self, **{f.name: None for f in fields(self) if f.name not in names})  # type: ignore[arg-type]
 
 
-def _scale(land: Landscape, settings: SharpnessSettings) -> Tensor | None:
+def scale_of(land: Landscape, settings: SharpnessSettings) -> Tensor | None:
     """Elementwise scaling of the ball: |θ| when adaptive."""
     return adaptive_scale(land.theta) if settings.adaptive else None
 
@@ -68,7 +68,7 @@ def _ball(land: Landscape, settings: SharpnessSettings, spend: Spend) -> dict[st
     """Keyword arguments every ascent takes."""
     return {
         "norm": settings.norm,
-        "scale": _scale(land, settings),
+        "scale": scale_of(land, settings),
         "random_state": settings.random_state,
         "on_step": lambda: spend(GRADIENT_PASSES),
     }
@@ -108,7 +108,7 @@ def worst_case(land: Landscape, settings: SharpnessSettings, spend: Spend = _unn
         origin=(loss, gradient),
         **_ball(land, settings, spend),
     )
-    scale = _scale(land, settings)
+    scale = scale_of(land, settings)
     return {
         "scaled_gradient_norm": float((gradient if scale is None else gradient * scale).double().norm()),
         "sharpness": found.rise,
@@ -146,8 +146,10 @@ def profile(
         n_steps=_profile_steps(settings),
         **_ball(land, settings, spend),
     )
-    noise = noise_profile(land.loss, land.theta, profile_sigmas(settings), **_noise(land, settings, spend))
+    noise = noise_profile(land.loss, land.theta, profile_sigmas(settings), **noise_of(land, settings, spend))
+    inside = [a for a in rises if a.rho <= settings.rho * (1 + 1e-12)]
     return {
+        "_at_rho": max(inside, key=lambda a: a.rise),
         "profile_radius": np.array([a.rho for a in rises]),
         "profile_rise": np.array([a.rise for a in rises]),
         "profile_one_step": np.array([a.one_step for a in rises]),
@@ -176,7 +178,7 @@ def batch_wise(land: Landscape, settings: SharpnessSettings, spend: Spend = _unn
     return {"m_sharpness": mean, "m_sharpness_stderr": stderr, "m_rises": rises}
 
 
-def _noise(land: Landscape, settings: SharpnessSettings, spend: Spend) -> dict[str, Any]:
+def noise_of(land: Landscape, settings: SharpnessSettings, spend: Spend) -> dict[str, Any]:
     scale = filter_scale(land.theta, land.shapes, land.names) if settings.noise == "filter" else None
     return {
         "n_draws": settings.n_draws,
@@ -188,7 +190,7 @@ def _noise(land: Landscape, settings: SharpnessSettings, spend: Spend) -> dict[s
 
 def average_case(land: Landscape, settings: SharpnessSettings, spend: Spend = _unnoticed) -> Fields:
     """Mean rise under Gaussian weight noise, with its standard error and 95 % interval."""
-    found = average_rise(land.loss, land.theta, settings.sigma, **_noise(land, settings, spend))
+    found = average_rise(land.loss, land.theta, settings.sigma, **noise_of(land, settings, spend))
     return {
         "average_sharpness": found.mean,
         "average_sharpness_stderr": found.stderr,
@@ -220,8 +222,9 @@ def lambda_max(land: Landscape, settings: SharpnessSettings, spend: Spend = _unn
         "lambda_max_residual": float(plain.residuals[0]),
         "lambda_max_converged": bool(plain.converged[0] or plain.negligible[0]),
         "n_products": int(plain.n_products),
+        "_pairs": plain,
     }
-    scale, scaled = _scale(land, settings), answer["lambda_max"]
+    scale, scaled = scale_of(land, settings), answer["lambda_max"]
     if scale is not None:
         found = largest(lambda v: _rows(scale, v) * product(_rows(scale, v) * v))
         scaled = float(found.values[0])

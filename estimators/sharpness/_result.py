@@ -150,14 +150,16 @@ class SharpnessResult(Result):
         }
 
     def table(self) -> list[dict[str, Any]]:
-        """One row a measured number, with its uncertainty: what a CSV holds."""
+        """One row a measured number, with its uncertainty and, where asked for, that over examples: for a CSV."""
         names = ["loss", "accuracy", "gradient_norm"]
         names += [column for name in self.measures for column in MEASURES[name].columns]
+        parts = ("stderr", "low", "high", "bias") if self.sampling else ()
         return [
             {
                 "measure": name,
                 "value": float(getattr(self, name)),
                 "uncertainty": (self.uncertainty_of(name) or ("", _NAN))[1],
+                **{f"sampling_{part}": self.sampling.get(name, {}).get(part, _NAN) for part in parts},
             }
             for name in names
         ]

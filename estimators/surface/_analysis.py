@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .. import sampling
 from ..core.planes.directions import random_directions
 from ..core.planes.eigenvalue_ratio import eigenvalue_ratio, radii_to_level
 from ..core.planes.topology import basins
@@ -122,14 +123,26 @@ def basins_of(result: SurfaceResult, *, min_persistence: float = 0.05, log: bool
     ]
 
 
-def probe(land: Landscape, plane: MapPlane, coordinates: np.ndarray) -> dict[str, float]:
+def probe(land: Landscape, plane: MapPlane, coordinates: np.ndarray) -> dict[str, Any]:
     """Measure one point, coordinates (1, k), exactly; see `SurfaceMapper.probe`."""
     (theta,) = plane.points(coordinates)
     loss, gradient = land.loss_and_gradient(theta)
     inside = plane.frame.project(land.theta + gradient[None]).to(plane.directions) @ plane.directions
-    return {
+    found: dict[str, Any] = {
         "loss": loss,
         "accuracy": land.accuracy(theta),
         "gradient_norm": float(gradient.norm()),
         "slope": float(inside.norm()),
+        "rise": loss - land.loss(),
+        "sampling": {},
     }
+    if not sampling.why_not(land):
+        errors = sampling.value_errors(land, loss, found["accuracy"], theta)
+        found["sampling"] = sampling.told(**errors, rise=sampling.rise_error(land, found["rise"], theta))
+    return found
+
+
+def errors_at(land: Landscape, plane: MapPlane, coordinates: np.ndarray) -> dict[str, dict[str, Any]]:
+    """Find how much loss and accuracy at one point, coordinates (1, k), would change with other examples."""
+    (theta,) = plane.points(coordinates)
+    return sampling.told(**sampling.value_errors(land, land.loss(theta), land.accuracy(theta), theta))

@@ -20,6 +20,7 @@ from sklearn.base import TransformerMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
+from .. import sampling
 from ..base import ParallelEstimator
 from ..checks import check_integer, positive, whole
 from ..core.planes.directions import NORMALIZATIONS, largest_cosine
@@ -81,6 +82,9 @@ class SurfaceMapper(TransformerMixin, ParallelEstimator):
         Of Hessian directions: the largest eigenvalues, or the largest and the most negative one.
     parameters : str, sequence of str or None, default=None
         Regular expressions choosing the parameters that move; the others stay fixed.
+    sampling : bool, default=False
+        Also find how much loss and accuracy at the centre would change with other examples:
+        ``result_.uncertainty_of("loss", "sampling")`` is a `SamplingError`. `probe` tells it of any other point.
     max_points : int, default=250_000
         Grids with more points are refused with their cost.
     loss, batch_size, device, precision, batch_norm, points_per_pass
@@ -149,6 +153,7 @@ class SurfaceMapper(TransformerMixin, ParallelEstimator):
     n_seeds: int = 1
     eigenvectors: str = "largest"
     parameters: str | tuple | None = None
+    sampling: bool = False
     max_points: int = 250_000
     points_per_pass: int = 1
     result_: SurfaceResult = field(init=False)
@@ -400,7 +405,7 @@ class SurfaceMapper(TransformerMixin, ParallelEstimator):
             on_progress=progress,
         )
 
-    def probe(self, at: Sequence[float]) -> dict[str, float]:
+    def probe(self, at: Sequence[float]) -> dict[str, Any]:
         """Measure one point of the plane exactly.
 
         Parameters
@@ -411,7 +416,9 @@ class SurfaceMapper(TransformerMixin, ParallelEstimator):
         Returns
         -------
         dict
-            `loss`, `accuracy`, `gradient_norm` (of the whole gradient) and `slope` (its part in the plane).
+            `loss`, `accuracy`, `gradient_norm` (of the whole gradient), `slope` (its part in the plane), `rise` (the
+            loss less that at the origin), and `sampling`: how much loss, accuracy and rise would change with other
+            examples, each the attributes of a `SamplingError` (empty where batch statistics tie examples together).
         """
         return analysis.probe(self._land, self._planes[0], self._one_point(at))
 
@@ -468,6 +475,10 @@ class SurfaceMapper(TransformerMixin, ParallelEstimator):
         if self._held_out is not None:
             names += ["held_out_losses", "held_out_accuracies"]
         self._grid = Grid(self._planes, axes, centre, names)
+        self._sampling: dict[str, Any] = {}
+        self._why_not = sampling.why_not(self._land) if self.sampling else ""
+        if self.sampling and not self._why_not:
+            self._sampling = analysis.errors_at(self._land, self._planes[0], np.array([centre]))
         self._deviation: float | None = None
 
     def _fill(self, mode: str, progress: OnProgress, on_partial: OnPartial | None) -> None:
@@ -561,7 +572,7 @@ class SurfaceMapper(TransformerMixin, ParallelEstimator):
         """Give the map as it is."""
         grid, plane = self._grid, self._planes[0]
         settings = {**self._settings, "points": int(grid.evaluated.size)}
-        notes = list(plane.notes)
+        notes = [*plane.notes, *filter(None, [self._why_not])]
         if self._deviation is not None:
             settings["bfloat16_deviation"] = self._deviation
         if np.isfinite(grid.roughness):
@@ -575,6 +586,7 @@ class SurfaceMapper(TransformerMixin, ParallelEstimator):
             settings["centre"] = list(grid.centre)
         return SurfaceResult(
             settings=settings,
+            sampling=self._sampling,
             **grid.as_fields(),
             chosen=settings["directions"],
             axis_titles=list(plane.titles),

@@ -109,7 +109,7 @@ def curves() -> TrainingResult:
 
 def curvature() -> Any:
     return (
-        CurvatureEstimator(n_eigenvalues=2, per_layer=True)
+        CurvatureEstimator(n_eigenvalues=2, per_layer=True, sampling=True)
         .fit(small_net(hidden=2), pooled_digits(n_samples=40))
         .result_
     )

@@ -74,6 +74,7 @@ def settings() -> dict[str, Any]:
         row = form.columns(2)
         side = row[0].integer("plane", 15, 0, 101, label="plane_resolution")
         members = row[1].integer("ensemble", 3, 0, 21, label="ensemble_points")
+        params["sampling"] = form.toggle("sampling", True)
         params["plane_resolution"] = side if side >= 2 else 0
         params["ensemble_points"] = members if members >= 2 else 0
     return params
@@ -126,6 +127,7 @@ def draw(result: Any) -> None:
     if not finished:
         return
     numbers(result, at)
+    widgets.over_examples(result, text)
     if len(result.groups):
         matching(result)
     if len(result.plane_anchors):

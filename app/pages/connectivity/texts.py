@@ -52,6 +52,7 @@ EN = {
     "barrier": "Barrier",
     "barrier.error": "at most {error:.1g} higher",
     "barrier.help": "The highest of {count} evaluated positions: the {shown} of the grid, and {extra} between them and near both ends, more of them where the path may be highest. A rise narrower than the gaps (1/40 at most) that touches none of them is missed.",
+    "rise_over_endpoints": "Rise over the worse end",
     "worst": "Highest at t",
     "worst.between": "between {low:.3f} and {high:.3f}",
     "worst.help": "Where the path is highest over the straight interpolation of its ends, and the interval in which that can be.",

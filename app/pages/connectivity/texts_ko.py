@@ -52,6 +52,7 @@ KO = {
     "barrier": "장벽",
     "barrier.error": "많아야 {error:.1g} 더 높음",
     "barrier.help": "계산한 위치 {count}곳 가운데 가장 높은 값: 격자의 {shown}곳과 그 사이와 양 끝 근처의 {extra}곳이며, 가장 높을 만한 곳에 더 많이 둡니다. 틈(최대 1/40)보다 좁고 어느 점도 닿지 않은 상승은 놓칩니다.",
+    "rise_over_endpoints": "나쁜 쪽 끝 위로의 상승",
     "worst": "가장 높은 t",
     "worst.between": "{low:.3f}와 {high:.3f} 사이",
     "worst.help": "경로가 양 끝의 직선 보간보다 가장 높은 위치와, 그것이 있을 수 있는 구간.",

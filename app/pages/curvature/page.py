@@ -17,6 +17,7 @@ from app.widgets.numbers import known, share
 PAGE = "stationary"
 DEFINITIONS = ("stationary", "index", "lanczos", "density", "traces", "layers")
 PRODUCT_PASSES = 10  # forward passes a Hessian-vector product costs, about
+OVER_EXAMPLES = 8  # products that the errors over examples cost for each probe, about
 EXACT = 2000
 
 
@@ -56,12 +57,13 @@ def settings() -> tuple[dict[str, Any] | None, int]:
         params["exact_below"] = right.integer("exact_below", EXACT, 0, 20_000, step=500)
         params["per_layer"] = form.toggle("per_layer")
         params["compare_traces"] = form.toggle("compare_traces", True)
+        params["sampling"] = form.toggle("sampling", True)
         pattern = form.text("filter", placeholder=r"^layer4\.")
         params["parameters"] = pattern or None
         problem = check_pattern(pattern)
         if problem:
             st.error(plain(problem))
-    a_probe = params["n_lanczos"] + 4 + (6 if params["compare_traces"] else 0)
+    a_probe = params["n_lanczos"] + 4 + 6 * params["compare_traces"] + OVER_EXAMPLES * params["sampling"]
     products = 10 * params["n_eigenvalues"] + params["n_probes"] * a_probe + (300 if params["per_layer"] else 0)
     return (None if problem else params), products
 
@@ -111,6 +113,7 @@ def draw(result: Any) -> None:
     table = ends_table(result)
     if len(table):
         widgets.show_table(table)
+    widgets.over_examples(result, text)
     widgets.notes(result.notes[1:] if result.point_kind == "not stationary" else result.notes)
     method = text("method." + result.method)
     st.caption(text("products", count=result.n_products, method=method, parameters=result.n_parameters))
@@ -147,7 +150,8 @@ def _numbers(result: Any) -> None:
     with st.container(horizontal=True):
         for name, value, help_ in shown:
             if value:
-                st.metric(text(name), value, help=help_, width="content")
+                under = widgets.interval_under(result.sampling, name)
+                st.metric(text(name), value, help=help_, width="content", **under)
 
 
 def _layers(result: Any) -> None:

@@ -52,6 +52,7 @@ EN = {
     "searched or has not converged.",
     "verdict.drop": "One step along the gradient could lower the loss by about {drop:.2g} nats.",
     "loss": "Loss",
+    "accuracy": "Accuracy",
     "gradient_norm": "Gradient norm",
     "lambda_max": "Largest eigenvalue",
     "lambda_min": "Most negative",

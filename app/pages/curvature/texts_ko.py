@@ -45,6 +45,7 @@ KO = {
     "verdict.undecided": "정해지지 않음: 그래디언트 노름 {gradient:.2g}은 작지만, 판정을 정할 고유값을 찾지 않았거나 수렴하지 않았습니다.",
     "verdict.drop": "그래디언트를 따라 한 걸음이면 손실이 약 {drop:.2g} nats 낮아질 수 있습니다.",
     "loss": "손실",
+    "accuracy": "정확도",
     "gradient_norm": "그래디언트 노름",
     "lambda_max": "가장 큰 고유값",
     "lambda_min": "가장 음인 고유값",

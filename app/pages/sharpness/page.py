@@ -52,6 +52,7 @@ def settings() -> dict[str, Any]:
     text, form = texts(PAGE), widgets.Form(PAGE)
     wanted = form.several("measures", SHARPNESS_MEASURES, words=lambda name: text("measure." + name))
     params: dict[str, Any] = {"measures": "all" if len(wanted) == len(SHARPNESS_MEASURES) else wanted}
+    params["sampling"] = form.toggle("sampling", True)
     with st.expander(text("ball"), icon=":material/adjust:"):
         params["adaptive"] = form.toggle("adaptive")
         left, right = form.columns(2)
@@ -108,6 +109,7 @@ def draw(result: Any) -> None:
     table = numbers(results)
     widgets.show_table(table)
     st.caption(text("bound_note"))
+    widgets.over_examples(result, lambda name: text(f"row.{name}"))
     reference.block(job, result)
     widgets.settings_line(result, rho=result.settings.get("rho"))
     widgets.take_along(PAGE, result, drawn[0] if drawn else None, table=table, name="sharpness", pin=label)

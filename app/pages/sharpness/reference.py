@@ -43,7 +43,7 @@ def start(owner: jobs.Job, result: Any) -> None:
 
     point = PointSpec(**owner.config["points"]["model"])
     data = DataSpec(**owner.config["data"])
-    estimator = SharpnessEstimator(**owner.config["params"], memory="default")
+    estimator = SharpnessEstimator(**owner.config["params"] | {"sampling": False}, memory="default")
     loss = max(float(result.loss), LOWEST)
     title = texts(PAGE)("reference.job", model=point.label)
     config = {"of": owner.id}

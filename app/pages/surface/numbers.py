@@ -33,8 +33,11 @@ def metrics(result: Any) -> None:
     finite = losses[np.isfinite(losses) & ~unknown(result, losses)]
     with st.container(horizontal=True):
         if np.isfinite(result.loss):
-            st.metric(text("centre"), f"{result.loss:.4g}", width=150)
-            st.metric(text("centre.accuracy"), f"{result.accuracy:.2%}", width=160)
+            st.metric(
+                text("centre"), f"{result.loss:.4g}", width=190, **widgets.interval_under(result.sampling, "loss")
+            )
+            accurate = widgets.interval_under(result.sampling, "accuracy")
+            st.metric(text("centre.accuracy"), f"{result.accuracy:.2%}", width=200, **accurate)
         if finite.size:
             st.metric(text(f"lowest{so_far}"), f"{finite.min():.4g}", width=150)
             st.metric(text(f"highest{so_far}"), f"{finite.max():.4g}", width=140)

@@ -84,6 +84,7 @@ def settings(kind: str) -> tuple[dict[str, Any], tuple[int, ...]]:
             sizes[k] = column.integer(f"resolution.{k + 1}", side if k == 1 else 5, 3, 10_000)
         if params["mode"] == "adaptive":
             params["tolerance"] = form.percent("tolerance", 1.0, 0.1, 20.0, step=0.5)
+        params["sampling"] = form.toggle("sampling", True)
         pattern = form.text("parameters", private=True)
         if pattern:
             params["parameters"] = pattern

@@ -105,6 +105,7 @@ EN = {
     "cell.map.evaluated": "On the map (evaluated)",
     "cell.map.interpolated": "On the map (interpolated)",
     "cell.exact": "Exact loss",
+    "cell.rise": "Above the centre",
     "cell.accuracy": "Accuracy",
     "cell.gradient": "Gradient norm",
     "cell.slope": "Slope in the plane",

@@ -100,6 +100,7 @@ KO = {
     "cell.map.evaluated": "지도의 값 (계산함)",
     "cell.map.interpolated": "지도의 값 (보간함)",
     "cell.exact": "정확한 손실",
+    "cell.rise": "중심보다 높은 값",
     "cell.accuracy": "정확도",
     "cell.gradient": "그래디언트 노름",
     "cell.slope": "평면 안의 기울기",

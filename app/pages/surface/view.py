@@ -195,7 +195,9 @@ def _probe(result: Any, job: jobs.Job, mapper: Any, cell: tuple[float, float], o
         with st.container(horizontal=True, vertical_alignment="center"):
             st.metric(text(f"cell.map.{was}"), f"{on_map:.4g}", width=185)
             if now is not None and now.result is not None:
-                st.metric(text("cell.exact"), f"{now.result['loss']:.5g}", width=110)
+                loss, rise = (widgets.interval_under(now.result["sampling"], name) for name in ("loss", "rise"))
+                st.metric(text("cell.exact"), f"{now.result['loss']:.5g}", width=190, **loss)
+                st.metric(text("cell.rise"), f"{now.result['rise']:.4g}", width=190, **rise)
                 st.metric(text("cell.accuracy"), f"{now.result['accuracy']:.2%}", width=100)
                 st.metric(text("cell.gradient"), f"{now.result['gradient_norm']:.4g}", width=115)
                 st.metric(text("cell.slope"), f"{now.result['slope']:.4g}", width=130)

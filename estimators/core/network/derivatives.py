@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .evaluation import Batch
 from .losses import Loss, per_example_losses
-from .products import HessianGraph, OutputGraph, StatisticsGraph, Tensors
+from .products import ExampleGraph, HessianGraph, OutputGraph, StatisticsGraph, Tensors
 from .working_copy import Network
 
 Batches = Iterable[Batch]
@@ -47,6 +47,11 @@ def loss_and_gradient(network: Network, loss: Loss, data: Batches, n: int) -> tu
                     torch.autograd.grad(share, network.flat.parameters, slope, allow_unused=True)
                 )
     return (total / n).item(), gradient.div_(n)
+
+
+def of_examples(network: Network, loss: Loss, data: Batches, read: Callable[[ExampleGraph], Tensor]) -> Tensor:
+    """Read derivatives of the single examples' losses, (N, ...), off each batch's graph; statistics stay."""
+    return torch.cat([read(ExampleGraph(network.scores, loss, network.flat.parameters, x, y)) for x, y in data])
 
 
 class Products:

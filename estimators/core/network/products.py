@@ -10,7 +10,7 @@ network with a double backward works.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -116,6 +116,49 @@ class OutputGraph:
         return self.pull(residual * weight.view(-1, *([1] * (residual.dim() - 1))))
 
 
+class ExampleGraph:
+    """The gradient of one batch's losses, each under a weight of its own, for derivatives of single examples.
+
+    The slope ∇(Σ uᵢℓᵢ)·v is linear in the weights u, and its derivative by u holds every ∇ℓᵢ·v; after one more
+    derivative by θ it holds every vᵀ∇²ℓᵢw. That takes reverse mode alone, which every operation has (forward mode
+    stops at some, the derivative of SiLU say), and never a matrix.
+
+    Parameters
+    ----------
+    forward, loss, parameters, x, y
+        As of :class:`HessianGraph`.
+    """
+
+    def __init__(self, forward: Callable, loss: Loss, parameters: Sequence[Tensor], x: Inputs, y: Tensor) -> None:
+        self.parameters = list(parameters)
+        with double_backward(), torch.enable_grad():
+            self._losses = per_example_losses(loss, logits(forward(x)), y)
+            self._weights = torch.ones_like(self._losses, requires_grad=True)
+            self._gradients = _gradients(self._weights @ self._losses, self.parameters, create_graph=True)
+        _refuse_broken_graph(self._gradients, self._losses)
+
+    def slopes(self, pieces: Sequence[Tensor]) -> Tensor:
+        """∇ℓᵢ·v of each example, (n,)."""
+        return self._each(self._gradients, pieces)
+
+    def curvatures(self, pieces: Sequence[Tensor], others: Iterable[Sequence[Tensor]]) -> Tensor:
+        """vᵀ∇²ℓᵢw of each example for each of k vectors w, (n, k), after one product with v."""
+        with double_backward(), torch.enable_grad():
+            slope = _inner(self._gradients, pieces)
+            product: Tensors = [None] * len(self.parameters)
+            if slope is not None:
+                product = _gradients(slope, self.parameters, create_graph=True)
+        _refuse_broken_graph(product, self._losses)
+        return torch.stack([self._each(product, other) for other in others], dim=1)
+
+    def _each(self, gradients: Tensors, pieces: Sequence[Tensor]) -> Tensor:
+        """Differentiate the inner product of gradients and pieces by the weights of the examples."""
+        with double_backward(), torch.enable_grad():
+            along = _inner(gradients, pieces)
+            found = None if along is None else _gradients(along, [self._weights], retain_graph=True)[0]
+        return torch.zeros_like(self._losses) if found is None else found.detach()
+
+
 class StatisticsGraph:
     """A block's share of the batch-norm statistics s(θ), with the graphs of Jᵀu and J v for its Jacobian J.
 
@@ -197,6 +240,12 @@ def model_fisher_product(loss: Loss, z: Tensor, v: Tensor) -> Tensor:
         "positions is none), got 'model'. Use loss='cross_entropy', 'mse' or 'bce' with one prediction per example, or "
         "the empirical Fisher."
     )
+
+
+def _inner(gradients: Tensors, pieces: Sequence[Tensor]) -> Tensor | None:
+    """Inner product of gradients that have a graph with the pieces of a vector; None where none has."""
+    terms = [(g * v).sum() for g, v in zip(gradients, pieces, strict=True) if g is not None and g.requires_grad]
+    return torch.stack(terms).sum() if terms else None
 
 
 def graph_nodes(roots: Sequence[Tensor | None]) -> set:
