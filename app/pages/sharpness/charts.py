@@ -234,4 +234,5 @@ def _axis(values: pd.Series, log: bool, *, pad: float = 1.3) -> dict[str, Any]:
 
 
 def _drawable(values: pd.Series, log: bool) -> pd.Series:
-    return np.isfinite(values) & ((values > 0) | (not log))
+    numbers = values.astype(float)  # a column without rows has no type
+    return np.isfinite(numbers) & ((numbers > 0) | (not log))

@@ -91,6 +91,11 @@ def test_logarithmic_axes_leave_out_what_has_no_logarithm_and_linear_ones_keep_i
         assert sum(r["what"] == "one_step" for r in lines) == kept
 
 
+def test_a_profile_without_a_rise_at_rho_is_drawn():
+    marks = layers(charts.rise_profile([("a", measured(sharpness=float("nan")))]))
+    assert marks  # it was measured without "sharpness": there is no ring to draw
+
+
 def test_noise_band_is_two_standard_errors():
     _, band = layers(charts.noise_profile([("a", measured())], log=False))[0]
     row = next(r for r in band if r["sigma"] == 0.05)
