@@ -18,7 +18,7 @@ from app.pages import FOLDERS
 
 LANGUAGES = {"en": "English", "ko": "한국어"}
 LANGUAGE = "LOSS_ATLAS_LANGUAGE"  # the environment variable that the launcher sets
-SHARED = ("common", "charts", "engine")
+SHARED = ("common", "charts", "engine", "designs")
 
 _sessions: list[Callable[[], str | None]] = []
 
@@ -102,7 +102,7 @@ def plain(words: object, most: int = 2000, lines: int = 40) -> str:
 def said(words: str) -> str:
     """Return what the engine said in the language of whoever looks, with settings called as they are in the app.
 
-    The sentences stand in ``engine.py``; what matches none of them is returned as it is.
+    The sentences stand in ``engine.py`` and ``designs_ko.py``; what matches none of them is returned as it is.
 
     Examples
     --------
@@ -125,7 +125,7 @@ def _said(words: str, lang: str) -> str:
 @lru_cache(maxsize=len(LANGUAGES))
 def _sentences(lang: str) -> list[tuple[re.Pattern[str], str]]:
     """Return patterns of the engine's sentences with what to say for each, those that leave least open first."""
-    table = _table("engine", lang)
+    table = _table("engine", lang) | (_table("designs", lang) if lang != "en" else {})
     closed = sorted(table, key=lambda key: len(re.sub(r"{\w+}", "", key)), reverse=True)
     return [
         (re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^;]+?)", re.escape(key)), re.DOTALL), table[key]) for key in closed

@@ -16,7 +16,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app import main as frame
-from app.texts import LANGUAGE
+from app.texts import LANGUAGE, designs_ko, said
 from app.work import jobs
 from app.workspace.curves import TrainingResult
 from estimators import (
@@ -29,6 +29,7 @@ from estimators import (
     random_critical_points,
     small_net,
 )
+from estimators.experiments import CLAIMS, STUDIES, read_records
 from tests.app.pages import test_architectures as architectures
 from tests.app.pages import test_averaging as averaging
 from tests.app.pages import test_connectivity as connectivity
@@ -198,6 +199,15 @@ def test_no_english_is_left_beside_a_result(name):
     assert jobs.latest(owner) is job
     assert list(at.get("vega_lite_chart")) or any("badge" in m.value for m in at.markdown), "no result on the page"
     assert left_in_english(at) == []
+
+
+def test_every_design_of_the_lecture_is_translated_and_nothing_else_is():
+    fields = ("contrast", "equal", "controls", "unit", "test", "smallest", "against", "untested")
+    sentences = {str(getattr(claim, name) or "") for claim in CLAIMS.values() for name in fields}
+    sentences |= {study.title for study in STUDIES.values()} | {record.setting for record in read_records().values()}
+    known = {words for words in sentences if words and KOREAN.search(said(words))}
+    assert sentences - known <= {"", "0.1."}
+    assert set(designs_ko.KO) <= sentences
 
 
 def test_english_would_be_found():

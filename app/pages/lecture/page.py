@@ -97,27 +97,27 @@ def show_claim(claim: Any, choice: Choice) -> None:
         st.markdown("\n".join(f"- **{text('design.' + name)}.** {design(claim, name)}" for name in DESIGN))
         if record is not None:
             widgets.show_table(numbers(record.claims[claim.key]))
-            facts = {"setting": record.setting, "date": record.date, "minutes": record.minutes}
+            facts = {"setting": said(record.setting), "date": record.date, "minutes": record.minutes}
             st.caption(text("claim.record", torch=record.versions["torch"], **facts))
             widgets.notes(record.notes)
         elif study is not None:
-            st.caption(text("claim.not_run", title=study.title))
+            st.caption(text("claim.not_run", title=said(study.title)))
         if study is None:
-            st.caption(text("claim.no_experiment", reason=claim.untested))
+            st.caption(text("claim.no_experiment", reason=said(claim.untested)))
         else:
             run_here(claim, study, choice)
 
 
 def design(claim: Any, name: str) -> str:
     """Return one line of a design; the unit with their number."""
-    words = str(getattr(claim, name))
+    words = said(str(getattr(claim, name)))
     return texts(PAGE)("design.unit.count", n=f"{claim.n:,}", unit=words) if name == "unit" and claim.n else words
 
 
 def run_here(claim: Any, study: Any, choice: Choice) -> None:
     """Write the button that runs a claim's experiment."""
     text = texts(PAGE)
-    label = text("claim.run" if study.own_network else "claim.run_own", title=study.title)
+    label = text("claim.run" if study.own_network else "claim.run_own", title=said(study.title))
     hint = None if study.own_network else text("claim.run_own.help")
     ready = choice.ready or not study.own_network
     icon = ":material/play_arrow:"
@@ -135,7 +135,7 @@ def start(name: str, choice: Choice) -> None:
     data = choice.data if study.own_network and choice.data else DataSpec()
     held_out = data.held_out(None)
 
-    words = {"title": study.title, "architecture": architecture, "seeds": choice.seeds}
+    words = {"title": said(study.title), "architecture": architecture, "seeds": choice.seeds}
     config = {
         "estimator": "STUDIES",
         "experiment": name,
@@ -186,7 +186,7 @@ def draw(result: Any) -> None:
     if not judged:
         st.caption(text("first"))
         return
-    widgets.heading(text("heading.here", title=study.title))
+    widgets.heading(text("heading.here", title=said(study.title)))
     for claim, rows in judged.items():
         widgets.verdict(common_verdict(rows), texts(CLAIMS)(claim))
         widgets.show_table(numbers(rows))
@@ -201,10 +201,10 @@ def numbers(rows: Sequence[Any]) -> pd.DataFrame:
     text, common = texts(PAGE), texts("common")
     return pd.DataFrame(
         {
-            text("col.what"): [row.what for row in rows],
-            text("col.claimed"): [row.claimed for row in rows],
+            text("col.what"): [said(row.what) for row in rows],
+            text("col.claimed"): [said(row.claimed) for row in rows],
             text("col.n"): [f"{row.n:,}" for row in rows],
-            text("col.effect"): [row.said() for row in rows],
+            text("col.effect"): [said(row.said()) for row in rows],
             text("col.verdict"): [common("verdict." + row.verdict) for row in rows],
             text("col.reason"): [said(row.reason) for row in rows],
         }
