@@ -272,4 +272,8 @@ EN = {
     "{a} ({b} to {c})": "{a} ({b} to {c})",
     "barrier": "barrier",
     "steps of SGD from the saddle, by its loss": "steps of SGD from the saddle, by its loss",
+    # names of networks and examples
+    "{name}, {split}, {count} images at {size} px": "{name}, {split}, {count} images at {size} px",
+    "{model} (random, seed {seed})": "{model} (random, seed {seed})",
+    "{name}, epoch {epoch}": "{name}, epoch {epoch}",
 }

@@ -268,4 +268,8 @@ KO = {
     "{a} ({b} to {c})": "{a} ({b}~{c})",
     "barrier": "장벽",
     "steps of SGD from the saddle, by its loss": "안장점에서 SGD의 걸음, 안장점의 손실에 따라",
+    # names of networks and examples
+    "{name}, {split}, {count} images at {size} px": "{name}, {split}, 이미지 {count}, {size} px",
+    "{model} (random, seed {seed})": "{model} (무작위, 시드 {seed})",
+    "{name}, epoch {epoch}": "{name}, 에폭 {epoch}",
 }

@@ -8,7 +8,7 @@ import streamlit as st
 
 from app import state
 from app.catalog import DataSpec, PointSpec
-from app.texts import plain, texts
+from app.texts import plain, said, texts
 from app.work import jobs
 from app.workspace import runs
 
@@ -18,7 +18,7 @@ _HOW = ("directions", "normalization", "path", "method", "kind")  # settings tha
 def head(job: jobs.Job) -> None:
     """Write the head of a job's result."""
     text = texts("common")
-    said = [name for name in _about(job.config) if name]
+    about = [said(name) for name in _about(job.config) if name]
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"**{plain(job.title)}**", width="content")
         if job.live:
@@ -31,7 +31,7 @@ def head(job: jobs.Job) -> None:
                 icon=":material/undo:",
             )  # fmt: skip
     when = _when(job)
-    st.caption(plain(" · ".join([*said, when] if when else said)))
+    st.caption(plain(" · ".join([*about, when] if when else about)))
 
 
 def differs(job: jobs.Job) -> bool:

@@ -13,7 +13,7 @@ import streamlit as st
 
 from app.catalog import DataSpec, PointSpec, is_named
 from app.state import asked, fill, key, recall, remember
-from app.texts import plain, texts
+from app.texts import plain, said, texts
 from app.widgets import cards
 from app.widgets.data import DIGITS, FOLDER, NAMED, data_picker
 from app.widgets.form import Form
@@ -166,9 +166,9 @@ def _in_words(point: PointSpec | None, data: DataSpec | None, settings: dict[str
     text = texts("common")
     parts = []
     if point is not None:
-        parts.append(f"**{plain(point.label)}**" + (f" · {point.architecture}" if point.name else ""))
+        parts.append(f"**{plain(said(point.label))}**" + (f" · {point.architecture}" if point.name else ""))
     if data is not None:
-        parts.append(text("subject.data", data=plain(data.label)))
+        parts.append(text("subject.data", data=plain(said(data.label))))
     loss, _, rest = settings["loss"].partition("(")
     parts.append(text(f"loss.{loss}") + (f" ({rest}" if rest else ""))
     policy = text(f"batch_norm.{settings['batch_norm']}").partition(":")[0].lower()

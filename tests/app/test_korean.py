@@ -16,6 +16,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app import main as frame
+from app.catalog import DataSpec, PointSpec
 from app.texts import LANGUAGE, designs_ko, said
 from app.work import jobs
 from app.workspace.curves import TrainingResult
@@ -181,7 +182,8 @@ def test_no_english_is_left_on_an_empty_page(page):
 @pytest.mark.parametrize("name", RESULTS)
 def test_no_english_is_left_beside_a_result(name):
     page, owner, make, state = RESULTS[name]
-    job = jobs.adopt(owner, "제목", make(), {})
+    config = {"points": {"model": PointSpec().as_dict()}, "data": DataSpec().as_dict()}
+    job = jobs.adopt(owner, "제목", make(), config)
 
     def draw(name, state):
         import importlib

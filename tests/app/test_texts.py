@@ -58,9 +58,9 @@ def test_a_key_nobody_wrote_is_an_error():
 
 
 def spoken() -> str:
-    """Return every string of the engine's source, the pieces of formatted ones on lines of their own."""
+    """Return every string of the engine and the catalog, the pieces of formatted ones on lines of their own."""
     found = []
-    for path in (APP.parent / "estimators").rglob("*.py"):
+    for path in (*(APP.parent / "estimators").rglob("*.py"), APP / "catalog.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         constants = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
         found += [value for value in constants if isinstance(value, str)]

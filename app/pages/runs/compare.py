@@ -10,7 +10,7 @@ import streamlit as st
 
 from app import widgets
 from app.pages.runs import charts
-from app.texts import plain, texts
+from app.texts import from_engine, texts
 from app.widgets.boundary import boundary
 from app.workspace import runs
 from app.workspace.numbers import NUMBERS
@@ -55,7 +55,7 @@ def loaded(chosen: Sequence[Run], labels: Sequence[str]) -> list[tuple[str, Any]
         try:
             found.append((label, runs.load_result(run)))
         except ValueError as error:
-            st.warning(plain(error), icon=":material/warning:")
+            st.warning(from_engine(error), icon=":material/warning:")
     return found
 
 
