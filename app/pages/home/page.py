@@ -27,6 +27,7 @@ DEMO = (HERE.parents[2] / "assets" / "demo_surface.npz", HERE.parents[1] / "stat
 PAGES = (
     "tour",
     "known",
+    "lecture",
     "workbench",
     "surface",
     "stationary",

@@ -14,7 +14,7 @@ EN = {
     "start.text": "One press trains a small network on handwritten digits, maps the land around it, and begins a tour through "
     "the lecture's seven sections: two minutes, no download.",
     "go": "Train, map, see",
-    "start.link": "Bring a model of your own: the Workbench",
+    "start.link": "Your own model: Workbench",
     "turn": "Turn the landscape",
     "view": "View",
     "view.relief": "Relief",
