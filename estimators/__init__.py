@@ -29,6 +29,7 @@ from .models import (
     read_checkpoint,
     save_checkpoint,
 )
+from .pace import Work, pace_of
 from .progress import Cancelled
 from .recorder import CheckpointRecorder, Recording, read_recording
 from .results import Result
@@ -82,6 +83,7 @@ __all__ = [
     "SurfaceMapper",
     "SurfaceResult",
     "TrainingRun",
+    "Work",
     "basins_of",
     "cache_info",
     "check_installation",
@@ -96,6 +98,7 @@ __all__ = [
     "load_data",
     "load_model",
     "model_card",
+    "pace_of",
     "pooled_digits",
     "random_critical_points",
     "read_checkpoint",

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from functools import wraps
-from numbers import Integral
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import joblib
@@ -16,7 +16,7 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import Tags
-from sklearn.utils._param_validation import StrOptions
+from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
 from .cache import cached_call, check_memory, fingerprint
@@ -104,6 +104,7 @@ class LandscapeEstimator(BaseEstimator):
         "parameters": [str, tuple, list, None],
         "n_jobs": [Integral, None],
         "sampling": ["boolean"],
+        "time_budget": [Interval(Real, 0, None, closed="neither"), None],
     }
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

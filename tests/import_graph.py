@@ -28,6 +28,7 @@ FLOORS = (
     ),
     (
         "estimators.results",
+        "estimators.budget",
         "estimators.data",
         "estimators.models",
         "estimators.resuming",
@@ -36,7 +37,7 @@ FLOORS = (
         "estimators.variants",
     ),
     ("estimators.landscape", "estimators.memory", "estimators.card"),
-    ("estimators.points", "estimators.base", "estimators.sampling"),
+    ("estimators.points", "estimators.pace", "estimators.base", "estimators.sampling"),
     tuple(f"estimators.{room}" for room in ("curvature", "sharpness", "surface", "connectivity", "saddles")),
     ("estimators.averaging", "estimators.architectures"),
     ("estimators.experiments", "estimators.known"),

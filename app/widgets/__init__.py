@@ -7,7 +7,7 @@
 - ``point_picker``, ``data_picker``: one more network, or examples of a page's own, every message beside its input
 - ``points_picker``: several checkpoints of one kind, or the epochs of one
 - ``Form``: a page's own inputs, a line each
-- ``cost``: points × measured milliseconds, before the run
+- ``cost``: what a run takes, before it: work × measured time; ``time_budget``: how long it may take
 - ``run_button``: the one primary button of a page
 - ``start_fit``: queue a fit with the script and the settings that reproduce it
 - ``job_panel``: progress, time left, cancel, partial and final results of the page's newest job
@@ -26,7 +26,7 @@
 - ``verdict``: what a measurement says of a claim, beside the sentence it judges
 """
 
-from app.widgets.cost import cost
+from app.widgets.cost import cost, time_budget
 from app.widgets.data import data_picker
 from app.widgets.form import Form
 from app.widgets.frame import (
@@ -60,5 +60,5 @@ __all__ = [
     "data_picker", "definitions", "downloads", "go_to", "heading", "in_pairs", "interval_under", "job_panel",
     "language_switch", "measure_button", "note", "notes", "over_examples", "page_header", "page_link", "picture",
     "pin_button", "point_picker", "points_picker", "run_button", "settings_line", "show_chart", "show_table",
-    "show_view", "start_fit", "subject", "subject_bar", "take_along", "verdict",
+    "show_view", "start_fit", "subject", "subject_bar", "take_along", "time_budget", "verdict",
 ]  # fmt: skip

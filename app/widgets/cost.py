@@ -1,7 +1,7 @@
-"""What a run takes, said before it: memory from the shapes, evaluations, and the time of one where somebody asked.
+"""What a run takes, said before it: memory from the shapes, its work, and the time of that where somebody asked.
 
-Nothing of a model's size is built to say so. Timing one evaluation builds the model, so it is a job like others: it
-is asked for, has its place in the queue and can be cancelled.
+Nothing of a model's size is built to say so. Timing a pass builds the model, so it is a job like others: it is asked
+for, has its place in the queue and can be cancelled. What a run may take is chosen in the same place.
 """
 
 from __future__ import annotations
@@ -9,45 +9,57 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
 from app.catalog import DataSpec, PointSpec
 from app.texts import from_engine, plain, texts
+from app.widgets.form import Form
 from app.widgets.jobs import POLL_SECONDS, duration, status
 from app.work import jobs
 
+if TYPE_CHECKING:
+    from estimators import Work
+
+BUDGETS = {"done": None, "minute": 60.0, "minutes": 300.0}  # seconds
 PAGE = "cost"
 FRESH = 600.0  # seconds for which a time holds, while the machine is about as busy as it was
 _SETTINGS = ("loss", "batch_size", "device", "precision", "batch_norm", "several_networks")
 
 
+def time_budget(page: str, text: str | None = None) -> float | None:
+    """Ask how long a run may take; return seconds, or None for as long as it needs."""
+    chosen: str = Form(page, text).switch("time_budget")
+    return BUDGETS[chosen]
+
+
 def cost(
-    points: int,
+    work: int | Work,
     spec: PointSpec,
     data: DataSpec,
     settings: dict[str, Any],
     *,
-    passes: float = 1.0,
+    budget: float | None = None,
     several_networks: bool = False,
     networks: int = 1,
     vectors: int = 8,
     derivatives: bool = False,
 ) -> bool:
-    """Say what ``points`` evaluations of the loss take; tell whether they fit into memory.
+    """Say what a run takes; tell whether it fits into memory.
 
     Parameters
     ----------
-    points : int
-        Evaluations of the loss.
+    work : int or Work
+        Evaluations of the loss, or those with gradients and products.
     spec, data
         What is evaluated on what.
     settings : dict
         Those of :func:`app.widgets.subject`.
-    passes : float, default=1
-        Forward passes a point costs (a gradient counts about 3, a Hessian-vector product about 10).
+    budget : float, optional
+        Seconds after which it stops.
     several_networks : bool, default=False
         Whether the points come from several networks, which decides what an automatic batch-norm policy is.
     networks : int, default=1
@@ -57,19 +69,26 @@ def cost(
     derivatives : bool, default=False
         Whether gradients or products are taken.
     """
-    fits = _memory(spec, data, settings, networks, vectors, derivatives)
+    fits = _memory(spec, data, settings, networks, vectors, derivatives)  # which has opened torch
+    from estimators import Work
 
-    def say(milliseconds: float | None) -> str:
-        if milliseconds is None:
-            return texts("common")("cost.points", points=points)
-        one = milliseconds * passes
-        return texts("common")("cost", points=points, ms=f"{one:.3g}", total=duration(points * one / 1000))
+    text, taken = texts("common"), work if isinstance(work, Work) else Work(evaluations=work)
+    counts = {name: round(count) for name, count in asdict(taken).items() if count}
+
+    def say(pace: Work | None) -> str:
+        said = {name: text(f"cost.{name}", count=count) for name, count in counts.items()}
+        if pace is None:
+            return ", ".join(said.values())
+        parts = " + ".join(f"{words} × {1000 * getattr(pace, name):.3g} ms" for name, words in said.items())
+        seconds = taken.seconds(pace)
+        stops = text("cost.stops", budget=duration(budget)) if budget is not None and budget < seconds else ""
+        return text("cost", parts=parts, total=duration(seconds)) + stops
 
     named = {name: settings[name] for name in _SETTINGS if name in settings}
     named["several_networks"] = several_networks
-    identity = (spec, data, tuple(sorted((k, str(v)) for k, v in named.items())))
+    identity = (spec, data, tuple(counts), tuple(sorted((k, str(v)) for k, v in named.items())))
     title = texts("common")("cost.title", model=spec.label)
-    timed(identity, title, lambda handle: _milliseconds(handle, spec, data, named), say, ready=fits)
+    timed(identity, title, lambda handle: _pace(handle, spec, data, named, taken), say, ready=fits)
     return fits
 
 
@@ -121,7 +140,7 @@ def in_bytes(count: float) -> str:
 
 
 @st.cache_resource(show_spinner=False)
-def _measured() -> dict[Any, tuple[float, float, float]]:
+def _measured() -> dict[Any, tuple[Any, float, float]]:
     """Return times by what was measured, each with when that was and how busy the machine was."""
     return {}
 
@@ -130,7 +149,7 @@ def _busy() -> float:
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 
-def fresh(identity: Any) -> tuple[float, float] | None:
+def fresh(identity: Any) -> tuple[Any, float] | None:
     """Return a time that still holds and its age in seconds; None where it has to be measured again."""
     found = _measured().get(identity)
     if found is None:
@@ -143,8 +162,8 @@ def fresh(identity: Any) -> tuple[float, float] | None:
 def timed(
     identity: Any,
     title: str,
-    measure: Callable[[jobs.Handle], float],
-    say: Callable[[float | None], str],
+    measure: Callable[[jobs.Handle], Any],
+    say: Callable[[Any], str],
     *,
     ready: bool = True,
 ) -> None:
@@ -168,7 +187,7 @@ def timed(
         newest = jobs.latest(PAGE)
         return newest if newest is not None and newest.config.get("identity") == identity else None
 
-    def work(handle: jobs.Handle) -> float:
+    def work(handle: jobs.Handle) -> Any:
         busy, value = _busy(), measure(handle)
         _measured()[identity] = (value, time.time(), busy)
         return value
@@ -200,16 +219,10 @@ def timed(
     line()
 
 
-def _milliseconds(handle: jobs.Handle, spec: PointSpec, data: DataSpec, settings: dict[str, Any]) -> float:
-    """Time one evaluation: the best of three after a warm-up."""
-    from estimators import Landscape
+def _pace(handle: jobs.Handle, spec: PointSpec, data: DataSpec, settings: dict[str, Any], work: Work) -> Work:
+    """Time one evaluation, gradient or product, of those the work has."""
+    from estimators import Landscape, pace_of
 
-    handle.progress(0, 5)
+    handle.progress(0, 1)
     land = Landscape(spec.load(), data.load(), **settings)
-    times = []
-    for done in range(4):
-        handle.progress(done + 1, 5)
-        start = time.perf_counter()
-        land.losses(land.theta[None])
-        times.append(time.perf_counter() - start)
-    return 1000 * min(times[1:])
+    return pace_of(land, work, on_step=handle.progress)

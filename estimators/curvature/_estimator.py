@@ -12,13 +12,15 @@ from sklearn.utils._param_validation import StrOptions
 from torch import nn
 
 from ..base import ProbingEstimator
+from ..budget import Budget, Budgeted
 from ..checks import positive, whole
-from ..core.spectrum.lanczos import ENDS
+from ..core.spectrum.lanczos import ENDS, usual_products
 from ..landscape import Landscape
+from ..pace import Work
 from ..progress import OnProgress, ignore_progress
 from ._measurement import CurvatureSettings, Measurement
 from ._result import CurvatureResult
-from ._steps import KINDS, SEMIDEFINITE, Search
+from ._steps import KINDS, SAMPLING_PRODUCTS, SEMIDEFINITE, Search
 
 COLUMNS = (
     "loss",
@@ -29,10 +31,11 @@ COLUMNS = (
     "saddle_index",
     "zero_fraction",
 )
+_LAYERS, _PER_LAYER = 15, 20  # layers of a network, and products for the largest eigenvalue of one
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class CurvatureEstimator(TransformerMixin, ProbingEstimator):
+class CurvatureEstimator(TransformerMixin, Budgeted, ProbingEstimator):
     """Measure the curvature at a point: the ends of the spectrum, its density, its trace, the saddle index.
 
     Small networks get an explicit matrix in float64. Larger ones get Lanczos with full reorthogonalisation for the
@@ -71,6 +74,9 @@ class CurvatureEstimator(TransformerMixin, ProbingEstimator):
         examples: ``result_.uncertainty_of(name, "sampling")`` is a `SamplingError`.
     parameters : str, tuple of str or None, default=None
         Regular expressions that choose the parameters of θ.
+    time_budget : float or None, default=None
+        Seconds that a fit may take: the ends come first and may take 70 % of it, then trace, density and the rest, each
+        from as many probes as fit. ``unfinished_`` lists what is missing; what was finished is kept for the next fit.
     loss, batch_size, device, precision, batch_norm, memory, random_state, verbose
         As everywhere, see `LandscapeEstimator`.
 
@@ -154,10 +160,11 @@ class CurvatureEstimator(TransformerMixin, ProbingEstimator):
             If a parameter is not allowed, more eigenvalues are asked for than there are parameters, the loss at the
             point is not finite, the model has no double backward, or the memory would not suffice.
         """
+        budget = Budget(self.time_budget)
         land = self._landscape(model, data)
         report = self._progress(on_progress, "curvature")
         self._data = land.data
-        self._publish(self._measure(land, model, report, on_partial))
+        self._publish(self._measure(land, model, budget, report, on_partial))
         return self
 
     def transform(self, models: nn.Module | Iterable[nn.Module]) -> np.ndarray:
@@ -176,7 +183,8 @@ class CurvatureEstimator(TransformerMixin, ProbingEstimator):
         listed = [models] if isinstance(models, nn.Module) else list(models)
         rows = []
         for model in listed:
-            result = self._measure(self._landscape(model, self._data), model, ignore_progress, None)
+            budget = Budget(self.time_budget)
+            result = self._measure(self._landscape(model, self._data), model, budget, ignore_progress, None)
             row = {name: getattr(result, name) for name in COLUMNS if name != "zero_fraction"}
             rows.append([float({**row, "zero_fraction": result.fractions[1]}[name]) for name in COLUMNS])
         return np.array(rows, dtype=float).reshape(len(listed), len(COLUMNS))
@@ -184,6 +192,16 @@ class CurvatureEstimator(TransformerMixin, ProbingEstimator):
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Names of the columns of `transform`."""
         return np.array(COLUMNS, dtype=object)
+
+    def cost(self) -> Work:
+        """Count what a fit of a network with more than `exact_below` parameters takes, about."""
+        both = self.kind not in SEMIDEFINITE and self.ends == "both"
+        search = usual_products(2 * self.n_eigenvalues, "both") if both else usual_products(self.n_eigenvalues, "one")
+        same = self.loss == "cross_entropy"  # whose Fisher matrix is the Gauss-Newton matrix
+        others = (len(KINDS) - 1 - same) if self.compare_traces else 0
+        a_probe = self.n_lanczos + 1 + 3 * (1 + others) + SAMPLING_PRODUCTS * self.sampling
+        layers = _LAYERS * _PER_LAYER if self.per_layer else 0
+        return Work(products=search + self.n_probes * a_probe + layers)
 
     # -- inside -----------------------------------------------------------------------------------------
 
@@ -201,6 +219,7 @@ class CurvatureEstimator(TransformerMixin, ProbingEstimator):
         self,
         land: Landscape,
         model: nn.Module,
+        budget: Budget,
         report: OnProgress,
         on_partial: Callable[[CurvatureResult], None] | None,
     ) -> CurvatureResult:
@@ -216,5 +235,5 @@ class CurvatureEstimator(TransformerMixin, ProbingEstimator):
             accuracy=accuracy,
             gradient_tol=settings.gradient_tol,
         )
-        memory = self._memory()
-        return Measurement(land, settings, result, memory=memory, report=report, on_partial=on_partial).take()
+        how: dict[str, Any] = {"memory": self._memory(), "budget": budget, "report": report, "on_partial": on_partial}
+        return Measurement(land, settings, result, **how).take()

@@ -12,8 +12,11 @@ import torch
 from torch import Tensor
 
 from .. import sampling
-from ..cache import cached_call, fingerprint
+from ..budget import Budget, TimeUp
+from ..cache import MISSING, cached_call, fingerprint, is_cached, keep, recall
 from ..checks import check_memory_fits, check_sketch_fits
+from ..core.spectrum.lanczos import usual_products
+from ..core.spectrum.lanczos import wanted as wanted_at
 from ..landscape import Landscape
 from ..progress import OnProgress
 from . import _steps as work
@@ -21,6 +24,12 @@ from ._point_kind import decided
 from ._result import CurvatureResult
 
 _CACHED_VECTORS = 2**28  # eigenvectors above this many bytes are not kept in the cache
+_AFTER_ENDS = 0.3  # share of a budget that the search for the ends leaves to the rest
+_LEAST_AFTER = 6  # products of the least that may follow, a trace of two probes
+_GRADIENTS = 10 / 3  # that a product takes as long as, before one was timed
+_EVERY = 8  # of the examples one, on which a search begins that the time will not suffice for
+_FEWEST = 32  # examples of such a beginning
+_BEGINNING = 0.2  # its share of the time
 
 
 @dataclass(frozen=True)
@@ -49,6 +58,7 @@ class Measurement:
     result : CurvatureResult
         What is known of the point before.
     memory : joblib.Memory
+    budget : Budget
     report : callable
         ``report(done, total, message)``; may raise `Cancelled`.
     on_partial : callable or None
@@ -62,13 +72,16 @@ class Measurement:
         result: CurvatureResult,
         *,
         memory: joblib.Memory,
+        budget: Budget,
         report: OnProgress,
         on_partial: Callable[[CurvatureResult], None] | None = None,
     ):
         self.land, self.settings, self.result = land, settings, result
-        self.memory, self.report, self.on_partial = memory, report, on_partial
+        self.memory, self.budget, self.report, self.on_partial = memory, budget, report, on_partial
         self.kind, self.search, self.probes = settings.kind, settings.search, settings.n_probes
-        self.before = 0
+        self.before, self.doing = 0, ""
+        self.pace = 0.0  # seconds a product takes
+        self.cut = False  # whether the search for the ends was ended by the clock
         self.small = land.n_parameters <= settings.exact_below
         others = len(work.KINDS) - 1 if settings.compare_traces else 0
         if self.small:
@@ -82,22 +95,42 @@ class Measurement:
 
     def take(self) -> CurvatureResult:
         """Take all steps."""
-        gradient = self.land.gradient()
-        norm = float(gradient.double().norm())
-        self.update(gradient_norm=norm)
-        along = float(gradient.double() @ self.land.hvp(gradient).double())
-        if along > 0:
-            self.update(gradient_step_drop=norm**4 / (2 * along))
-        own = self.exact() if self.small else self.iterative()
-        self.compare(own)
-        if self.settings.per_layer and not self.small:
-            self.layer_eigenvalues()
-        why_not = self.over_examples(gradient) if self.settings.sampling else ""
+        began = self.budget.used
+        self.gradient = self.land.gradient()
+        self.pace = _GRADIENTS * (self.budget.used - began)
+        self.update(gradient_norm=float(self.gradient.double().norm()))
+        why_not = ""
+        try:
+            self.measure()
+            why_not = self.over_examples() if self.settings.sampling else ""
+        except TimeUp:
+            self.budget.unfinished.append(self.doing)
+        self.update(**self.budget.said())
         self.show()
         if why_not:
             self.update(notes=[*self.result.notes, why_not])
         self.report(self.total, self.total, "done")
         return self.result
+
+    def measure(self) -> None:
+        """Take the steps after the gradient."""
+        if self.small:
+            self.look_along_gradient()
+            if not self.fits_explicitly():
+                self.small = False
+                self.budget.unfinished.append("explicit matrix (products instead)")
+        own = self.exact() if self.small else self.iterative()
+        self.compare(own)
+        if self.settings.per_layer and not self.small:
+            self.layer_eigenvalues()
+
+    def look_along_gradient(self) -> None:
+        """Find the fall of the loss that a step along the gradient promises."""
+        began, norm = self.budget.used, self.result.gradient_norm
+        along = float(self.gradient.double() @ self.land.hvp(self.gradient).double())
+        self.pace = self.budget.used - began
+        if along > 0:
+            self.update(gradient_step_drop=norm**4 / (2 * along))
 
     def update(self, **fields: Any) -> None:
         """Replace fields of the result so far."""
@@ -105,15 +138,55 @@ class Measurement:
 
     def step(self, message: str, cost: int) -> Callable[[int, int], None]:
         """Give a step its share of the bar; a step that needs more than expected waits at its end."""
-        start, self.before = self.before, self.before + cost
+        start, self.before, self.doing = self.before, self.before + cost, message
         self.report(min(start, self.total), self.total, message)
         return lambda done, total: self.report(min(start + min(done, cost), self.total), self.total, message)
 
+    def watched(self, message: str, cost: int) -> Callable[[int, int], None]:
+        """Give a step its share of the bar, and let it end with `TimeUp` where the next product would not fit."""
+        step, watch = self.step(message, cost), self.budget.watch()
+
+        def watching(done: int, total: int) -> None:
+            step(done, total)
+            if done < total:  # what is done is not thrown away
+                watch()
+
+        return watching
+
     def cached(self, function: Callable, message: str, cost: int, *arguments: Any) -> Any:
         """Run one step, or load its answer; its arguments and the landscape are its key."""
-        step = self.step(message, cost)
-        key = fingerprint(self.land.fingerprint, function.__name__, *arguments)
-        return cached_call(self.memory, function, key, self.land, *arguments, step)
+        step = self.watched(message, cost)
+        return cached_call(self.memory, function, self.key(function, *arguments), self.land, *arguments, step)
+
+    def key(self, function: Callable, *arguments: Any) -> str:
+        """Name the answer of one step."""
+        return fingerprint(self.land.fingerprint, function.__name__, *arguments)
+
+    def sampled(self, function: Callable, message: str, each: int, kind: str) -> Any:
+        """Run a step over random probes of `each` products, over as many as there is time for; None for too little."""
+        seed, n = self.search.random_state, self.probes
+        if not is_cached(self.memory, function, self.key(function, kind, n, seed)):
+            n = self.fewer(message, self.budget.most(n, each * self.pace, least=2))
+        found = self.cached(function, message, each * self.probes, kind, n, seed) if n else None
+        self.update(n_products=self.result.n_products + getattr(found, "n_products", each * n))
+        return found
+
+    def fewer(self, message: str, n: int) -> int:
+        """Note that time suffices for `n` probes only, where that is so."""
+        if n < self.probes:
+            self.budget.unfinished.append(f"{message} ({n} of {self.probes} probes)" if n else message)
+        return n
+
+    def fits_explicitly(self) -> bool:
+        """Whether there is time for the explicit matrix, or its answer is known."""
+        n = self.land.n_parameters
+        known = is_cached(self.memory, work.exact, self.key(work.exact, *self.explicitly))
+        return known or self.budget.most(n, self.pace, least=n) > 0
+
+    @property
+    def explicitly(self) -> tuple[Any, ...]:
+        """What an explicit matrix is asked for."""
+        return self.kind, self.search.n_eigenvalues, self.search.ends, self.search.tol
 
     def show(self) -> None:
         """Bring the verdict up to date and hand the partial result on."""
@@ -123,11 +196,10 @@ class Measurement:
 
     def exact(self) -> dict[str, float]:
         """Measure from an explicit matrix; give the trace."""
-        n, search = self.land.n_parameters, self.search
+        n = self.land.n_parameters
         cure = "Lower exact_below so that products are used instead."
         check_memory_fits(5.0 * n * n * 8, self.land.device, "The explicit matrix", cure)
-        arguments = self.kind, search.n_eigenvalues, search.ends, search.tol
-        found = dict(self.cached(work.exact, "explicit matrix", n, *arguments))
+        found = dict(self.cached(work.exact, "explicit matrix", n, *self.explicitly))
         self.vectors = torch.from_numpy(found.pop("vectors"))
         self.update(**found)
         self.show()
@@ -140,21 +212,60 @@ class Measurement:
         cure = "Lower n_lanczos or n_eigenvalues, or choose fewer parameters."
         check_memory_fits(needed, land.device, "The Lanczos vectors", cure)
         check_sketch_fits(land.theta, self.probes)
-        if 2 * search.n_eigenvalues * land.n_parameters * 4 < _CACHED_VECTORS:
-            pairs = self.cached(work.eigenpairs, "ends of the spectrum", 10 * search.n_eigenvalues, self.kind, search)
-        else:
-            step = self.step("ends of the spectrum", 10 * search.n_eigenvalues)
-            pairs = work.eigenpairs(land, self.kind, search, step)
+        pairs = self.searched()
         self.ends(pairs)
-        arguments = self.kind, self.probes, search.random_state
-        trace = self.cached(work.trace, "trace", 3 * self.probes, *arguments)
-        self.update(trace=trace.value, trace_stderr=trace.stderr, n_products=self.result.n_products + trace.n_products)
-        self.show()
-        layers = self.cached(work.layer_traces, "trace by layer", self.probes, *arguments)
-        self.update(layers=layers, n_products=self.result.n_products + self.probes)
+        if np.isnan(self.result.gradient_step_drop) and self.budget.most(1, self.pace):
+            self.look_along_gradient()
+        trace = self.sampled(work.trace, "trace", 3, self.kind)
+        if trace is not None:
+            self.update(trace=trace.value, trace_stderr=trace.stderr)
+            self.show()
+        layers = self.sampled(work.layer_traces, "trace by layer", 1, self.kind)
+        if layers is not None:
+            self.update(layers=layers)
         if n_lanczos:
             self.density(pairs, n_lanczos)
-        return {"value": trace.value, "stderr": trace.stderr}
+        return {"value": self.result.trace, "stderr": self.result.trace_stderr}
+
+    def searched(self) -> Any:
+        """Search the ends of the spectrum, in the time there is; what the clock has cut is not kept."""
+        land, search = self.land, self.search
+        keeps = 2 * search.n_eigenvalues * land.n_parameters * 4 < _CACHED_VECTORS
+        key = self.key(work.eigenpairs, self.kind, search)
+        found = recall(self.memory, work.eigenpairs, key) if keeps else MISSING
+        step = self.step("ends of the spectrum", 10 * search.n_eigenvalues)
+        if found is not MISSING:
+            return found
+        after = _AFTER_ENDS * (self.budget.seconds or 0.0)
+        reserved = after if after > _LEAST_AFTER * self.pace else 0.0
+        start, words = self.beginning(self.budget.left - reserved)
+        brake, began = self.budget.brake(reserved=reserved), self.budget.used
+        found = work.eigenpairs(land, self.kind, search, step, brake, start)
+        self.pace = (self.budget.used - began) / found.n_products
+        self.cut = start is not None or brake.used
+        if not (found.converged | found.negligible).all() and brake.used:
+            self.budget.unfinished.append(f"ends of the spectrum (ended after {found.n_products} products{words})")
+        if keeps and not self.cut:
+            keep(self.memory, work.eigenpairs, key, found)
+        return found
+
+    def beginning(self, seconds: float) -> tuple[Tensor | None, str]:
+        """Search the ends on a part of the examples first, where the time does not suffice for all of them.
+
+        Gives where the search on all examples starts, and words on it.
+        """
+        land, search = self.land, self.search
+        wanted = len(wanted_at(land.n_parameters, search.n_eigenvalues, search.ends))
+        moving = land.has_batch_norm and land.batch_norm != "frozen"  # its statistics take all examples whatever comes
+        if usual_products(wanted, search.ends) * self.pace <= seconds or moving or land.n_examples < _EVERY * _FEWEST:
+            return None, ""
+        few = land.on(land.data.take(slice(0, None, _EVERY)))
+        brake = self.budget.brake(reserved=self.budget.left - _BEGINNING * seconds)
+        pairs = work.eigenpairs(few, self.kind, search, lambda done, total: None, brake)
+        size = np.abs(pairs.values)
+        parts = 1 / np.maximum(size, search.tol * size.max())  # a product makes the large ones larger
+        start = torch.as_tensor(parts).to(pairs.vectors) @ pairs.vectors
+        return start, f", begun on {few.n_examples} examples"
 
     def ends(self, pairs: Any) -> None:
         """Take over the ends of the spectrum."""
@@ -171,10 +282,17 @@ class Measurement:
 
     def density(self, pairs: Any, n_lanczos: int) -> None:
         """Measure density and fractions, and look again where the ends missed something."""
-        step = self.step("spectral density", self.probes * min(n_lanczos, self.land.n_parameters))
-        how = self.search, self.probes, n_lanczos
-        key = fingerprint(self.land.fingerprint, "density", self.kind, *how)  # the search decides the pairs
-        found = cached_call(self.memory, work.density, key, self.land, self.kind, pairs, *how, step)
+        message, probes = "spectral density", self.probes
+        if self.cut or not is_cached(self.memory, work.density, self.density_key(probes, n_lanczos)):
+            probes = self.fewer(message, self.budget.most(probes, n_lanczos * self.pace, least=2))
+            if not probes:
+                return
+        step = self.watched(message, self.probes * min(n_lanczos, self.land.n_parameters))
+        asked = self.land, self.kind, pairs, self.search, probes, n_lanczos, step
+        if self.cut:
+            found = work.density(*asked)  # of pairs that nobody finds again
+        else:
+            found = cached_call(self.memory, work.density, self.density_key(probes, n_lanczos), *asked)
         self.update(
             fractions=found.fractions,
             fractions_stderr=found.fractions_stderr,
@@ -185,38 +303,55 @@ class Measurement:
             density_sigma=found.sigma,
             n_products=self.result.n_products + found.n_products,
         )
-        if _missed(pairs, found, self.search):
-            # One start vector sees one copy of a repeated eigenvalue; the probes saw another.
-            step = self.step("ends of the spectrum, again", 0)
-            self.ends(work.eigenpairs(self.land, self.kind, self.search, step, verify=True))
+        if not self.cut and _missed(pairs, found, self.search):
+            self.search_again(pairs)
         self.show()
+
+    def density_key(self, probes: int, n_lanczos: int) -> str:
+        """Name the answer of the density: the search decides the pairs."""
+        return fingerprint(self.land.fingerprint, "density", self.kind, self.search, probes, n_lanczos)
+
+    def search_again(self, pairs: Any) -> None:
+        """Search the ends once more, where the probes saw an eigenvalue that one start vector sees one copy of."""
+        message = "ends of the spectrum, again"
+        if not self.budget.most(2 * pairs.n_products, self.pace, least=2 * pairs.n_products):
+            self.budget.unfinished.append(message)
+            return
+        step = self.watched(message, 0)
+        self.ends(work.eigenpairs(self.land, self.kind, self.search, step, verify=True))
 
     def compare(self, own: dict[str, float]) -> None:
         """Put the traces of the four matrices beside each other."""
-        traces = {self.kind: own}
+        traces = {self.kind: own} if np.isfinite(own["value"]) else {}
         if self.settings.compare_traces:
-            loss, seed = self.land.settings["loss"], self.search.random_state
+            loss = self.land.settings["loss"]
             for kind in work.KINDS:
                 if kind == self.kind or (kind == "fisher" and not self.land.is_likelihood):
                     continue
                 if kind == "fisher" and "ggn" in traces and loss == "cross_entropy":
                     traces[kind] = traces["ggn"]  # the same matrix for this loss (Martens 2020)
                     continue
-                found = self.cached(work.trace, f"trace of {kind}", 3 * self.probes, kind, self.probes, seed)
+                found = self.sampled(work.trace, f"trace of {kind}", 3, kind)
+                if found is None:
+                    continue
                 traces[kind] = {"value": found.value, "stderr": found.stderr}
-                self.update(n_products=self.result.n_products + found.n_products)
         self.update(traces={kind: traces[kind] for kind in work.KINDS if kind in traces})
 
-    def over_examples(self, gradient: Tensor) -> str:
+    def over_examples(self) -> str:
         """Find how much the numbers would change with other examples, or say why that can't be told."""
         land, result, search = self.land, self.result, self.search
         why_not = sampling.why_not(land, derivatives=True)
-        if not why_not:
-            step = self.step("error over examples", work.SAMPLING_PRODUCTS * self.probes)
+        if why_not:
+            return why_not
+        cost = work.SAMPLING_PRODUCTS * self.probes
+        if self.cut or self.budget.unfinished or not self.budget.most(cost, self.pace, least=cost):
+            self.budget.unfinished.append("error over examples")  # it speaks of numbers that were measured in full
+        else:
+            step = self.watched("error over examples", cost)
             given = land.fingerprint, "sampling", self.kind, search, self.probes, self.small
-            live = land, self.kind, result, gradient, self.vectors, search, self.probes, step
+            live = land, self.kind, result, self.gradient, self.vectors, search, self.probes, step
             self.update(sampling=cached_call(self.memory, work.over_examples, fingerprint(*given), *live))
-        return why_not
+        return ""
 
     def layer_eigenvalues(self) -> None:
         """Find the largest eigenvalue of every layer's block."""
@@ -227,8 +362,7 @@ class Measurement:
                 work.layer_eigenvalue, f"layer {name}", 20, self.kind, name, self.search.tol, self.search.random_state
             )
             row.update(lambda_max=top, lambda_max_residual=residual, converged=converged)
-            self.update(n_products=self.result.n_products + products)
-        self.update(layers=rows)
+            self.update(layers=[dict(row) for row in rows], n_products=self.result.n_products + products)
 
 
 def _missed(pairs: Any, found: Any, search: work.Search) -> bool:

@@ -57,7 +57,7 @@ def kind_of(result: CurvatureResult) -> str:
 
 def notes_on(result: CurvatureResult) -> list[str]:
     """Say in sentences what the numbers alone do not."""
-    notes = []
+    notes = result.shortfall
     open_ = ~(result.converged | result.negligible)
     if open_.any():
         worst = np.max(result.residuals[open_] / np.maximum(np.abs(result.eigenvalues[open_]), 1e-300))

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from ..budget import BudgetedResult
 from ..core.spectrum.random_matrix import MinimumProbability
 from ..results import Result, Uncertainty
 
@@ -23,7 +24,7 @@ def _three() -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class CurvatureResult(Result):
+class CurvatureResult(BudgetedResult):
     """Curvature at one point, each number with its own uncertainty.
 
     Eigenvalues are in units of the loss per squared unit of θ. With ``method="exact"`` all of them are known in
@@ -79,6 +80,8 @@ class CurvatureResult(Result):
         Largest |H − Hᵀ| of an explicit matrix, relative to its largest entry; NaN when iterative.
     notes : list of str
         What a reader has to know: what has not converged, what is only an estimate.
+    seconds, unfinished : float, list of str
+        See `BudgetedResult`.
 
     Examples
     --------

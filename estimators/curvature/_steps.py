@@ -120,7 +120,15 @@ class Search:
     random_state: int = 0
 
 
-def eigenpairs(land: Landscape, kind: str, search: Search, step: Step, verify: bool = False) -> Eigenpairs:
+def eigenpairs(
+    land: Landscape,
+    kind: str,
+    search: Search,
+    step: Step,
+    enough: Callable[[int], bool] | None = None,
+    start: Tensor | None = None,
+    verify: bool = False,
+) -> Eigenpairs:
     """Search the ends of the spectrum by Lanczos."""
     return lanczos_eigenpairs(
         KINDS[kind](land),
@@ -132,7 +140,9 @@ def eigenpairs(land: Landscape, kind: str, search: Search, step: Step, verify: b
         random_state=search.random_state,
         like=land.theta,
         verify=verify,
+        start=start,
         on_step=step,
+        enough=enough,
     )
 
 

@@ -14,19 +14,21 @@ from torch import nn
 
 from .. import sampling
 from ..base import ProbingEstimator
+from ..budget import Budget, Budgeted, TimeUp
 from ..checks import positive, whole
 from ..core.ball.ascent import NORMS
 from ..core.ball.average_case import NOISES
 from ..landscape import Landscape
+from ..pace import Work
 from ..progress import OnProgress, shares
 from ._answers import Answers
-from ._measures import MEASURES, PROFILE_FACTORS, SharpnessSettings
+from ._measures import MEASURES, PROFILE_FACTORS, SharpnessSettings, taken_for
 from ._result import SharpnessResult, notes_on, with_profile
 from ._sampling import cost_over_examples, over_examples
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class SharpnessEstimator(TransformerMixin, ProbingEstimator, SharpnessSettings):
+class SharpnessEstimator(TransformerMixin, Budgeted, ProbingEstimator, SharpnessSettings):
     """Measure the sharpness of a point in several ways.
 
     ``fit`` measures one model; ``transform`` measures others on the same examples with the same settings and
@@ -74,6 +76,10 @@ class SharpnessEstimator(TransformerMixin, ProbingEstimator, SharpnessSettings):
         Draws behind the bound's error.
     parameters : str, tuple of str or None, default=None
         Regular expressions choosing the parameters that may move; the others stay fixed.
+    time_budget : float or None, default=None
+        Seconds that a fit may take, shared among the measures in proportion to their cost: those that do not fit take
+        fewer draws, probes, starts or steps, or are left out. ``unfinished_`` lists them, and ``converged_`` tells
+        whether everything was measured as asked.
     loss, batch_size, device, precision, batch_norm, memory, random_state, verbose
         As everywhere, see `LandscapeEstimator`.
 
@@ -167,9 +173,10 @@ class SharpnessEstimator(TransformerMixin, ProbingEstimator, SharpnessSettings):
             without ``initial``.
         """
         self._check()
+        budget = Budget(self.time_budget)
         land = self._landscape(model, data)
         report = self._progress(on_progress, "sharpness")
-        result = self._measure(land, initial, report, on_partial)
+        result = self._measure(land, initial, budget, report, on_partial)
         self._data = land.data
         self._publish(result)
         self.profile_ = result.profile
@@ -180,8 +187,9 @@ class SharpnessEstimator(TransformerMixin, ProbingEstimator, SharpnessSettings):
     ) -> SharpnessResult:
         """Measure another model on the examples of ``fit``: all of it, where `transform` gives the values."""
         self._check()
+        budget = Budget(self.time_budget)
         land = self._landscape(model, self._data)
-        return self._measure(land, initial, self._progress(on_progress, "sharpness"), None)
+        return self._measure(land, initial, budget, self._progress(on_progress, "sharpness"), None)
 
     def transform(self, models: nn.Module | Iterable[nn.Module]) -> np.ndarray:
         """Measure models on the examples of ``fit``.
@@ -206,12 +214,12 @@ class SharpnessEstimator(TransformerMixin, ProbingEstimator, SharpnessSettings):
         columns = [column for name in self._chosen() for column in MEASURES[name].columns]
         return np.array(["loss", *columns], dtype=object)
 
-    def cost(self) -> int:
-        """Forward passes over all examples that the chosen measures cost, about."""
+    def cost(self) -> Work:
+        """Count what the chosen measures take, about."""
         self._check()
         settings, chosen = self._as(SharpnessSettings), self._chosen()
-        measures = sum(MEASURES[name].cost(settings) for name in chosen)
-        return measures + (cost_over_examples(settings, chosen) if self.sampling else 0)
+        measures = sum((MEASURES[name].cost(settings) for name in taken_for(chosen)), Work())
+        return measures + Work(evaluations=cost_over_examples(settings, chosen) if self.sampling else 0)
 
     # -- inside -----------------------------------------------------------------------------------------
 
@@ -253,13 +261,15 @@ class SharpnessEstimator(TransformerMixin, ProbingEstimator, SharpnessSettings):
         self,
         land: Landscape,
         initial: Any,
+        budget: Budget,
         report: OnProgress,
         on_partial: Callable[[SharpnessResult], None] | None,
     ) -> SharpnessResult:
         chosen, settings = self._chosen(), self._as(SharpnessSettings)
         why_not = sampling.why_not(land, derivatives=True) if self.sampling else ""
         errors = cost_over_examples(settings, chosen) if self.sampling and not why_not else 0
-        report, on_errors = shares(report, [sum(MEASURES[name].cost(settings) for name in chosen), errors])
+        passes = sum(MEASURES[name].cost(settings).passes for name in taken_for(chosen))
+        report, on_errors = shares(report, [passes, errors])
         prior = self._prior(land, initial)
         loss, accuracy = self._values_here(land)
         result = SharpnessResult(
@@ -270,23 +280,32 @@ class SharpnessEstimator(TransformerMixin, ProbingEstimator, SharpnessSettings):
             gradient_norm=float(land.gradient().double().norm()),
         )
         doubt = self._prior_doubt(initial)
-        answers = Answers(land, settings, chosen, memory=self._memory(), report=report, prior=prior, prior_doubt=doubt)
+        how: dict[str, Any] = {"memory": self._memory(), "budget": budget, "report": report}
+        answers = Answers(land, settings, chosen, prior=prior, prior_doubt=doubt, **how)
         for name in chosen:
             result = replace(result, **{key: value for key, value in answers[name].items() if not key.startswith("_")})
-            if name == "profile":
+            if name == "profile" and len(result.profile_radius):
                 result = with_profile(result, float(self.rho))
             if on_partial is not None:
                 on_partial(result)
-        if errors:
-            spent = 0
+        if errors and not answers.cut:
+            spent, watch = 0, budget.watch()
 
             def spend(passes: float) -> None:
                 nonlocal spent
                 spent = min(spent + int(passes), errors)
                 on_errors(spent, errors, "error over examples")
+                watch()
 
             taken = {name: answers[name] for name in chosen}
             key = land.fingerprint, "over examples", asdict(settings), chosen
-            found = self._cached(over_examples, key, land, settings, loss, accuracy, taken, spend)
-            result = replace(result, sampling=found)
+            try:
+                found = self._cached(over_examples, key, land, settings, loss, accuracy, taken, spend)
+                result = replace(result, sampling=found)
+            except TimeUp:
+                budget.unfinished.append("error over examples")
+        elif errors:  # it speaks of numbers that were measured in full
+            budget.unfinished.append("error over examples")
+        open_ = "lambda_max" in chosen and not result.lambda_max_converged
+        result = replace(result, converged=not (budget.unfinished or open_), **budget.said())
         return replace(result, notes=[*notes_on(result, float(self.rho)), *filter(None, [why_not])])

@@ -18,9 +18,10 @@ from ..core.ball.ascent import adaptive_scale, ascend, m_sharpness, rise_profile
 from ..core.ball.ascent_starts import EIGENVECTOR_GRADIENTS, shared_budget
 from ..core.ball.average_case import average_rise, filter_scale, noise_profile
 from ..core.ball.pac_bayes import SIGMA_GRID, doubt_prior, pac_bayes_bound
-from ..core.spectrum.lanczos import lanczos_eigenpairs
+from ..core.spectrum.lanczos import lanczos_eigenpairs, usual_products
 from ..core.spectrum.trace import hutchpp
 from ..landscape import Landscape
+from ..pace import Work
 
 PROFILE_FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
 GRADIENT_PASSES, PRODUCT_PASSES = 3, 10  # cost of a gradient and of a Hessian-vector product in forward passes
@@ -200,7 +201,13 @@ def average_case(land: Landscape, settings: SharpnessSettings, spend: Spend = _u
     }
 
 
-def lambda_max(land: Landscape, settings: SharpnessSettings, spend: Spend = _unnoticed) -> Fields:
+def lambda_max(
+    land: Landscape,
+    settings: SharpnessSettings,
+    spend: Spend = _unnoticed,
+    *,
+    enough: Callable[[int], bool] | None = None,
+) -> Fields:
     """Largest eigenvalue of the Hessian with its residual; of T H T as well when the ball is scaled by T."""
     product = _counted(land, spend)
 
@@ -214,6 +221,7 @@ def lambda_max(land: Landscape, settings: SharpnessSettings, spend: Spend = _unn
             max_products=settings.n_lanczos,
             random_state=settings.random_state,
             like=land.theta,
+            enough=enough,
         )
 
     plain = largest(product)
@@ -302,14 +310,14 @@ class Measure:
     settings : tuple of str
         Settings that change the value; they and the landscape make up its cache key.
     cost : callable
-        ``cost(settings) -> `` forward passes over all examples, about.
+        ``cost(settings) -> Work``, about.
     columns : tuple of str
         Result fields that become columns of the table.
     """
 
     compute: Callable[..., Fields]
     settings: tuple[str, ...]
-    cost: Callable[[SharpnessSettings], int]
+    cost: Callable[[SharpnessSettings], Work]
     columns: tuple[str, ...]
 
 
@@ -317,39 +325,59 @@ _BALL = ("rho", "norm", "adaptive", "n_steps", "random_state")
 _NOISE = ("sigma", "noise", "n_draws", "random_state")
 
 
-def _ascent_cost(settings: SharpnessSettings) -> int:
+def _ascent_cost(settings: SharpnessSettings) -> Work:
     starts = settings.n_restarts
     climbs = sum(count * (steps + 2) for count, steps in shared_budget(starts, settings.n_steps))
-    return GRADIENT_PASSES * (climbs + (EIGENVECTOR_GRADIENTS if starts > 1 else 0))
+    return Work(gradients=climbs + (EIGENVECTOR_GRADIENTS if starts > 1 else 0))
 
 
-def _profile_cost(settings: SharpnessSettings) -> int:
-    climbs = 2 * len(profile_radii(settings)) - 3
+def _profile_cost(settings: SharpnessSettings) -> Work:
+    climbs = max(2 * len(profile_radii(settings)) - 3, 1)
     draws = len(PROFILE_FACTORS) * settings.n_draws
-    return GRADIENT_PASSES * max(climbs, 1) * (_profile_steps(settings) + 2) + draws
+    return Work(evaluations=draws, gradients=climbs * (_profile_steps(settings) + 2))
 
 
 MEASURES: dict[str, Measure] = {
     "sharpness": Measure(worst_case, (*_BALL, "n_restarts"), _ascent_cost, ("sharpness", "one_step")),
-    "average": Measure(average_case, _NOISE, lambda s: s.n_draws, ("average_sharpness",)),
+    "average": Measure(average_case, _NOISE, lambda s: Work(evaluations=s.n_draws), ("average_sharpness",)),
     "lambda_max": Measure(
         lambda_max,
         ("rho", "norm", "adaptive", "tol", "n_lanczos", "random_state"),
-        lambda s: PRODUCT_PASSES * min(s.n_lanczos, 40) * (2 if s.adaptive else 1),
+        lambda s: Work(products=min(s.n_lanczos, usual_products(1, "largest")) * (2 if s.adaptive else 1)),
         ("lambda_max", "quadratic_rise"),
     ),
     "trace": Measure(
         trace,
         ("n_probes", "sigma", "noise", "random_state"),
-        lambda s: PRODUCT_PASSES * 3 * s.n_probes,
+        lambda s: Work(products=3 * s.n_probes),
         ("trace",),
     ),
-    "m_sharpness": Measure(batch_wise, (*_BALL, "m"), lambda s: GRADIENT_PASSES * (s.n_steps + 2), ("m_sharpness",)),
+    "m_sharpness": Measure(batch_wise, (*_BALL, "m"), lambda s: Work(gradients=s.n_steps + 2), ("m_sharpness",)),
     "pac_bayes": Measure(
         pac_bayes,
         ("delta", "n_posterior_draws", "random_state"),
-        lambda s: 1 + 4 * len(SIGMA_GRID) + s.n_posterior_draws,
+        lambda s: Work(evaluations=1 + 4 * len(SIGMA_GRID) + s.n_posterior_draws),
         ("pac_bayes_bound", "sigma_tolerated"),
     ),
     "profile": Measure(profile, (*_BALL, "n_restarts", *_NOISE, "profile_radii"), _profile_cost, ()),
 }
+
+
+def taken_for(names: list[str]) -> list[str]:
+    """List the measures that are taken for some: a profile starts from the worst case."""
+    return [name for name in MEASURES if name in names or (name == "sharpness" and "profile" in names)]
+
+
+# the least of each count at which a measure still says something
+_LEAST = {"n_restarts": 1, "n_steps": 3, "n_draws": 4, "n_probes": 2, "n_posterior_draws": 16}
+
+
+def lowered(measure: Measure, settings: SharpnessSettings, pace: Work, seconds: float) -> SharpnessSettings | None:
+    """Lower draws, probes, starts and steps until a measure takes so many seconds; None where the fewest take more."""
+    for factor in np.linspace(1.0, 0.0, 101):
+        counts = {name: getattr(settings, name) for name in _LEAST}
+        counts = {name: max(min(count, _LEAST[name]), round(factor * count)) for name, count in counts.items()}
+        fewer = replace(settings, **counts)
+        if measure.cost(fewer).seconds(pace) <= seconds:
+            return fewer
+    return None

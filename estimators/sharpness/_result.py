@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..results import Result, Uncertainty
+from ..budget import BudgetedResult
+from ..results import Uncertainty
 from ._measures import MEASURES
 
 _NAN = float("nan")
@@ -20,7 +21,7 @@ def _empty() -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class SharpnessResult(Result):
+class SharpnessResult(BudgetedResult):
     """What was measured around one point; measures that were not asked for are NaN or empty.
 
     Rises are differences of the loss, in its unit (nats for cross-entropy). Radii (ρ) are lengths of the
@@ -63,6 +64,10 @@ class SharpnessResult(Result):
         Rise against the radius; never falls.
     noise_sigma, noise_average, noise_stderr, noise_low, noise_high : ndarray
         Mean rise against σ, with its standard error and 95 % interval.
+    converged : bool
+        Whether everything that was chosen was measured as asked, λ_max to its tolerance.
+    seconds, unfinished : float, list of str
+        See `BudgetedResult`.
     n_gradients, n_products, n_nonfinite : int
         Work of the ascent and of Lanczos, and visited points with a loss that is not finite.
     notes : list of str
@@ -130,6 +135,7 @@ class SharpnessResult(Result):
     noise_stderr: np.ndarray = field(default_factory=_empty)
     noise_low: np.ndarray = field(default_factory=_empty)
     noise_high: np.ndarray = field(default_factory=_empty)
+    converged: bool = False
     n_gradients: int = 0
     n_products: int = 0
     n_nonfinite: int = 0
@@ -174,7 +180,7 @@ def with_profile(result: SharpnessResult, rho: float) -> SharpnessResult:
 
 def notes_on(result: SharpnessResult, rho: float) -> list[str]:
     """Say what a person should know before believing the numbers."""
-    notes = []
+    notes = result.shortfall
     if np.isfinite(result.lambda_max) and not result.lambda_max_converged:
         notes.append(
             f"λ_max has not converged: ‖Hv − λv‖ is {result.lambda_max_residual:.2g} after "
@@ -200,9 +206,10 @@ def notes_on(result: SharpnessResult, rho: float) -> list[str]:
             f"One start alone ({result.restart_kinds[int(np.argmax(result.restarts))]}) found this rise, the next "
             f"ended {result.restart_spread:.0%} below it: a lower bound that more may raise. Raise n_restarts."
         )
-    if not np.isfinite(result.average_sharpness) and "average" in result.measures:
+    if result.average_rises.size and not np.isfinite(result.average_sharpness):
         notes.append("The loss under noise is not finite for some draws: lower sigma.")
-    if "pac_bayes" in result.measures and not result.pac_bayes:
+    bounded = "pac_bayes" in result.measures and "pac_bayes" not in result.unfinished
+    if bounded and not result.pac_bayes:
         notes.append("The PAC-Bayes bound is on the share of wrong classes, and these targets are no classes.")
     if result.pac_bayes.get("prior_doubt"):
         notes.append(

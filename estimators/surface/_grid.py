@@ -22,8 +22,9 @@ Arrived = Callable[[Any, dict[str, Array]], None]  # (which of the points, their
 Measure = Callable[[MapPlane, Array, Arrived], None]  # (plane, coordinates (n, k), what to call with their values)
 
 FIRST_BLOCK = 9  # points of the first picture of an exact map, which should be there at once
-_EXPECTED_ADAPTIVE = 220  # evaluations an adaptive map usually needs, for the progress bar
+EXPECTED_ADAPTIVE = 220  # evaluations an adaptive map usually needs, for the progress bar
 _LARGEST_FILL = 700  # nodes up to which a picture in progress is interpolated; more would hold the work up
+LARGEST_LAST_FILL = 3000  # the same for the last picture of a map that was cut
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ class Grid:
 
     def fill_adaptively(self, measure: Measure, tolerance: float) -> Iterator[None]:
         """Evaluate where interpolants disagree; pauses where a new picture is there."""
-        self.expected = min(self.evaluated.size, _EXPECTED_ADAPTIVE * len(self.panels))
+        self.expected = min(self.evaluated.size, EXPECTED_ADAPTIVE * len(self.panels))
         errors: list[float] = []
         converged = True
         for number, panel in enumerate(self.panels):
@@ -158,8 +159,8 @@ class Grid:
                 self.largest_error = max([*errors, state.largest_error])
                 if state.rough:
                     self.roughness = float(np.nanmax([self.roughness, state.roughness]))
-                left = (len(self.panels) - number - 1) * min(len(panel.nodes), _EXPECTED_ADAPTIVE)
-                here = len(panel.nodes) if state.exhaustive else max(_EXPECTED_ADAPTIVE, state.n_evaluated + 10)
+                left = (len(self.panels) - number - 1) * min(len(panel.nodes), EXPECTED_ADAPTIVE)
+                here = len(panel.nodes) if state.exhaustive else max(EXPECTED_ADAPTIVE, state.n_evaluated + 10)
                 here = min(len(panel.nodes), here)
                 self.expected = self.n_evaluated + left + (0 if state.converged else here - state.n_evaluated)
                 yield
@@ -200,13 +201,13 @@ class Grid:
 
     # -- showing it -------------------------------------------------------------------------------------
 
-    def sketch(self) -> None:
+    def sketch(self, largest: int = _LARGEST_FILL) -> None:
         """Interpolate what a picture of an exact map in progress shows of the rest of its panel."""
         panel = self._unfinished
         if panel is None:
             return
         known = self.evaluated[panel.nodes]
-        if not known.all() and 9 <= known.sum() <= _LARGEST_FILL:
+        if not known.all() and 9 <= known.sum() <= largest:
             for name in self.exact:
                 self._show(panel, name, self._completed(panel, name))
 

@@ -22,15 +22,18 @@ from torch import Tensor, nn
 
 from .. import sampling
 from ..base import ParallelEstimator
+from ..budget import Budget, Budgeted, TimeUp
 from ..checks import check_integer, positive, whole
 from ..core.planes.directions import NORMALIZATIONS, largest_cosine
+from ..core.spectrum.lanczos import usual_products
 from ..landscape import Evaluation, Landscape
+from ..pace import Work
 from ..points import CHUNK, OnChunk, Where
 from ..progress import Cancelled, OnProgress, ignore_progress, resumed
 from ..workers import WorkerLost, count_workers
 from . import _analysis as analysis
 from . import _marks as marks
-from ._grid import FIRST_BLOCK, Arrived, Grid
+from ._grid import EXPECTED_ADAPTIVE, FIRST_BLOCK, LARGEST_LAST_FILL, Arrived, Grid
 from ._inputs import groups_of, module_of, read_points, template_of
 from ._planes import DIRECTIONS, EIGENVECTORS, MapPlane, Request, axes_of, grown_spans
 from ._result import SurfaceResult
@@ -41,11 +44,13 @@ _N_PICTURES = 32  # of an exact map on the way
 _LARGE = 16 * 2**20  # bytes from which a vector is handed out without a copy
 _PICTURE_EVERY = 2.0  # seconds, where points are slow or come from many workers
 _CHECKED_NODES = 9  # of a bfloat16 map, evaluated in float32 as well
+_FOR_DIRECTIONS = 0.5  # most of a budget that finding eigenvectors may take
+_FOR_MARKS = 0.1  # share of a budget that is kept for the models on the map
 _LOWEST_RISE_FROM = 0.1  # a loss below this counts as this when "auto" looks for a rise
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class SurfaceMapper(TransformerMixin, ParallelEstimator):
+class SurfaceMapper(TransformerMixin, Budgeted, ParallelEstimator):
     """Map the loss on a line, plane or volume through the weights of a network.
 
     ``fit`` chooses the directions and evaluates the grid; ``transform`` gives the coordinates of models in
@@ -87,6 +92,9 @@ class SurfaceMapper(TransformerMixin, ParallelEstimator):
         ``result_.uncertainty_of("loss", "sampling")`` is a `SamplingError`. `probe` tells it of any other point.
     max_points : int, default=250_000
         Grids with more points are refused with their cost.
+    time_budget : float or None, default=None
+        Seconds that `fit` and `look_closer` may take: the map is then as fine as fits, the rest interpolated, and
+        ``unfinished_`` says so. With a `memory` another fit goes on from there, and so does `finish`, without an end.
     loss, batch_size, device, precision, batch_norm, points_per_pass
         See :class:`Landscape`. ``batch_norm="auto"`` estimates statistics again at each point where `fit` gets
         several networks (a plane, line or trajectory through them, marks), and takes those of the checkpoint around
@@ -209,6 +217,7 @@ class SurfaceMapper(TransformerMixin, ParallelEstimator):
         self
         """
         sizes = self._check()
+        budget = self._budget = Budget(self.time_budget)
         progress = self._progress(on_progress, "surface")
         groups = groups_of(model, self.directions)
         members = [m for g in groups for m in g.members]
@@ -223,9 +232,14 @@ class SurfaceMapper(TransformerMixin, ParallelEstimator):
         self._land, self._held_out = land, None if held_out is None else land.on(held_out)
         self._refuse_costly(sizes)
         points = read_points(land, members if self.directions in ("trajectory", "models", "linear") else [])
-        request = self._as(Request, land=land, points=points, one_path=len(groups) == 1, on_progress=progress)
+        brake = budget.brake(reserved=(1 - _FOR_DIRECTIONS) * (budget.seconds or 0.0))
+        request = self._as(
+            Request, land=land, points=points, one_path=len(groups) == 1, on_progress=progress, enough=brake
+        )
         seeds = range(self.random_state, self.random_state + self.n_seeds)
         self._planes = [DIRECTIONS[self.directions](replace(request, random_state=seed)) for seed in seeds]
+        if brake.used:
+            budget.unfinished.append("Hessian eigenvectors")
         self._settings = self._described()
         plane = self._planes[0]
         alone = self.directions in ("random", "hessian") and len(members) == 1
@@ -242,8 +256,9 @@ class SurfaceMapper(TransformerMixin, ParallelEstimator):
         return self
 
     def finish(self, *, on_progress: OnProgress | None = None, on_partial: OnPartial | None = None) -> SurfaceMapper:
-        """Evaluate exactly what was interpolated, or what a cancelled `fit` left."""
+        """Evaluate exactly what was interpolated, or what a `fit` that was cancelled or ran out of time left."""
         progress = self._progress(on_progress, "surface")
+        self._budget = Budget(None)
         self._fill("exact", progress, on_partial)
         if not all(mark.is_measured for mark in self._marks):
             self._measure_marks(progress)
@@ -275,6 +290,7 @@ class SurfaceMapper(TransformerMixin, ParallelEstimator):
         if not factor > 0:
             raise ValueError(f"factor must be positive, got {factor!r}. Use 4.0.")
         closer = copy.copy(self)
+        closer._budget = Budget(self.time_budget)
         axes = [c + a / factor for c, a in zip(centre, self._grid.axes, strict=True)]
         closer._lay_out(axes, tuple(float(c) for c in centre))
         closer._fill(self.mode, self._progress(on_progress, "surface"), on_partial)
@@ -303,6 +319,14 @@ class SurfaceMapper(TransformerMixin, ParallelEstimator):
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Names of the coordinates that `transform` gives."""
         return np.array([f"direction{k + 1}" for k in range(len(self.axes_))], dtype=object)
+
+    def cost(self) -> Work:
+        """Count what a fit takes, about; an adaptive map counts each profile and each slice of a volume."""
+        sizes = self._check()
+        every = int(np.prod(sizes[:2]))
+        each = every if self.mode == "exact" else min(every, EXPECTED_ADAPTIVE)
+        searched = usual_products(self.n_dims, "largest") if self.directions == "hessian" else 0
+        return Work(evaluations=each * int(np.prod(sizes[2:])) * self.n_seeds, products=searched)
 
     # -- reading the map --------------------------------------------------------------------------------
 
@@ -488,6 +512,7 @@ class SurfaceMapper(TransformerMixin, ParallelEstimator):
         whole_panels = mode == "exact" and count_workers(self.n_jobs) > 1  # workers would wait for each other's blocks
         drawn, cost = time.perf_counter(), 0.0
         n_stored, any_new = 0, False  # nodes that the cache had before the first that is new
+        watch = self._budget.watch(reserved=_FOR_MARKS * (self._budget.seconds or 0.0) if self._marks else 0.0)
 
         def draw() -> None:
             nonlocal drawn, cost
@@ -515,6 +540,7 @@ class SurfaceMapper(TransformerMixin, ParallelEstimator):
                     progress(min(so_far, grid.expected), grid.expected, said)
                     if mode == "exact" and time.perf_counter() - drawn > max(_PICTURE_EVERY, 10 * cost):
                         draw()
+                    watch()
 
                 self._at(where, plane, coordinates, tick, take, FIRST_BLOCK if whole_panels else None)
 
@@ -532,6 +558,11 @@ class SurfaceMapper(TransformerMixin, ParallelEstimator):
             grid.sketch()
             self._publish(self._freeze())
             raise
+        except TimeUp:
+            grid.sketch(LARGEST_LAST_FILL)
+            self._budget.unfinished.append(f"map ({grid.n_evaluated:,} of {grid.evaluated.size:,} points)")
+            self._publish(self._freeze())
+            return
         if land.precision == "bfloat16":
             self._deviation = self._deviation_from_float32()
         self._publish(self._freeze())
@@ -546,12 +577,19 @@ class SurfaceMapper(TransformerMixin, ParallelEstimator):
 
     def _measure_marks(self, progress: OnProgress) -> None:
         """Measure the models on the map, each with its own buffers, and publish the map once more."""
-        land, total = self._land, len(self._marks)
-        for k, mark in enumerate(self._marks):
-            progress(k, total, "models on the map")
-            self._marks[k] = marks.measure(
-                mark, land, self._template, lambda module: self._landscape(module, land.data, batch_norm="frozen")
-            )
+        land, total, watch = self._land, len(self._marks), self._budget.watch()
+
+        def build(module: nn.Module) -> Landscape:
+            return self._landscape(module, land.data, batch_norm="frozen")
+
+        self._n_measured = 0
+        try:
+            for k, mark in enumerate(self._marks):
+                progress(k, total, "models on the map")
+                self._marks[k] = marks.measure(mark, land, self._template, build, watch)
+                self._n_measured = k + 1
+        except TimeUp:
+            self._budget.unfinished.append("models on the map")
         if self._marks:
             progress(total, total, "models on the map")
         self._compare_marks()
@@ -564,7 +602,8 @@ class SurfaceMapper(TransformerMixin, ParallelEstimator):
         def loss_at(where: np.ndarray) -> np.ndarray:
             return self._at(land, plane, where).losses
 
-        self._marks = [marks.compare(m, land, self._grid.axes, losses, tolerance, loss_at) for m in self._marks]
+        known, rest = self._marks[: self._n_measured], self._marks[self._n_measured :]
+        self._marks = [*(marks.compare(m, land, self._grid.axes, losses, tolerance, loss_at) for m in known), *rest]
         if self._marks:
             self._publish(self._freeze())
 
@@ -584,9 +623,10 @@ class SurfaceMapper(TransformerMixin, ParallelEstimator):
             )
         if any(grid.centre):
             settings["centre"] = list(grid.centre)
-        return SurfaceResult(
+        result = SurfaceResult(
             settings=settings,
             sampling=self._sampling,
+            **self._budget.said(),
             **grid.as_fields(),
             chosen=settings["directions"],
             axis_titles=list(plane.titles),
@@ -598,6 +638,7 @@ class SurfaceMapper(TransformerMixin, ParallelEstimator):
             trajectories=[m.entry() for m in self._marks if m.group.is_trajectory],
             notes=[*notes, *(m.note for m in self._marks if m.note)],
         )
+        return replace(result, notes=[*result.shortfall, *result.notes])
 
     def _described(self) -> dict[str, Any]:
         """Describe the map itself, for its provenance, as it was asked for."""

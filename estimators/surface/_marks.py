@@ -58,14 +58,21 @@ def place(group: Group, land: Landscape, frame: Frame) -> Mark:
     return Mark(group, {**columns, "map_loss": unknown, "differs": [False] * len(points)})
 
 
-def measure(mark: Mark, land: Landscape, template: nn.Module, build: Callable[[nn.Module], Landscape]) -> Mark:
-    """Measure the loss and accuracy of each member.
+def measure(
+    mark: Mark,
+    land: Landscape,
+    template: nn.Module,
+    build: Callable[[nn.Module], Landscape],
+    on_step: Callable[[], None],
+) -> Mark:
+    """Measure the loss and accuracy of each member; `on_step` is called before each.
 
     They are taken with the member's own batch-norm buffers, which is what a checkpoint scores, whatever the policy of
     the map. A vector has none: its loss is that of the map's landscape.
     """
     losses, accuracies = [], []
     for member in mark.group.members:
+        on_step()
         has_buffers = land.has_batch_norm and not isinstance(member, Tensor)
         where = build(module_of(member, template)) if has_buffers else land
         theta = None if has_buffers else land.point(member)

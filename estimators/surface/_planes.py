@@ -94,6 +94,7 @@ class Request:
     eigenvectors: str
     random_state: int
     on_progress: OnProgress
+    enough: Callable[[int], bool]  # whether so many more products are too many
 
 
 def random_plane(request: Request) -> MapPlane:
@@ -129,6 +130,7 @@ def hessian_plane(request: Request) -> MapPlane:
         random_state=request.random_state,
         like=land.theta,
         on_step=lambda done, total: request.on_progress(done, total, "Hessian eigenvectors"),
+        enough=request.enough,
     )
     chosen = [0, len(pairs.values) - 1, 1][:n] if both and n > 1 else list(range(n))
     values = pairs.values[chosen]

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..results import Result, Uncertainty
+from ..budget import BudgetedResult
+from ..results import Uncertainty
 
 
 def _empty() -> np.ndarray:
@@ -15,7 +16,7 @@ def _empty() -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class SurfaceResult(Result):
+class SurfaceResult(BudgetedResult):
     """Losses on a line, plane or volume through a point.
 
     Losses are means over the examples in the unit of the loss (nats for cross-entropy), accuracies are in
@@ -61,6 +62,8 @@ class SurfaceResult(Result):
         The same for sequences of checkpoints: label, and lists x, y, loss, accuracy, distance.
     notes : list of str
         What a reader has to know.
+    seconds, unfinished : float, list of str
+        See `BudgetedResult`.
 
     Examples
     --------

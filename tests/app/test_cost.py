@@ -9,7 +9,6 @@ import time
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app.pages.surface.page import expected
 from app.texts import texts
 from app.work import jobs
 
@@ -114,7 +113,7 @@ def test_measuring_can_be_cancelled_and_says_why_it_failed(monkeypatch):
     def broken(*_):
         raise ValueError("no such thing")
 
-    monkeypatch.setattr(module, "_milliseconds", broken)
+    monkeypatch.setattr(module, "_pace", broken)
     measure_button(at).click().run()
     assert jobs.get_queue().wait(60)
     assert TEXT("cost.unknown", why="no such thing") in said(at.run())
@@ -137,12 +136,28 @@ def test_announced_evaluations_are_those_taken():
     from estimators import SurfaceMapper, load_data, load_model
 
     model, data = load_model("test_resnet", num_classes=10, image_size=32), load_data("digits", n_samples=8)
-    for params, sizes in (
-        ({"mode": "exact", "n_dims": 3, "resolution": (5, 5, 3)}, (5, 5, 3)),
-        ({"mode": "exact", "n_dims": 1, "n_seeds": 2, "resolution": 7}, (7,)),
-        ({"mode": "adaptive", "n_dims": 3, "resolution": (5, 5, 3)}, (5, 5, 3)),
+    for params in (
+        {"mode": "exact", "n_dims": 3, "resolution": (5, 5, 3)},
+        {"mode": "exact", "n_dims": 1, "n_seeds": 2, "resolution": 7},
+        {"mode": "adaptive", "n_dims": 3, "resolution": (5, 5, 3)},
     ):
-        taken = SurfaceMapper(**params).fit(model, data).result_.n_evaluated
-        assert expected(params, sizes) == taken
-    assert expected({"mode": "adaptive"}, (41, 41)) == 220
-    assert expected({"mode": "adaptive"}, (41, 41, 5)) == 1100  # the five slices that took 990 where 218 were announced
+        mapper = SurfaceMapper(**params)
+        assert mapper.cost().evaluations == mapper.fit(model, data).n_evaluated_
+    assert SurfaceMapper(mode="adaptive").cost().evaluations == 220
+    volume = SurfaceMapper(mode="adaptive", n_dims=3, resolution=(41, 41, 5))
+    assert volume.cost().evaluations == 1100  # the five slices that took 990 where 218 were announced
+
+
+def test_products_are_timed_as_products_and_a_limit_is_said(monkeypatch):
+    at = with_model("stationary", "test_resnet", samples=16).run()
+    assert "Hessian-vector products" in said(at)
+    from estimators import Work
+
+    monkeypatch.setattr(module, "_pace", lambda *_: Work(products=2.0))
+    measure_button(at).click().run()
+    assert jobs.get_queue().wait(60)
+    at.run()
+    assert "Hessian-vector products × 2e+03 ms ≈ **" in said(at) and "stopped after" not in said(at)
+    at.session_state["stationary.time_budget"] = "minute"
+    at.run()
+    assert TEXT("cost.stops", budget="1 min 00 s") in said(at)

@@ -16,8 +16,6 @@ from app.widgets.numbers import known, share
 
 PAGE = "stationary"
 DEFINITIONS = ("stationary", "index", "lanczos", "density", "traces", "layers")
-PRODUCT_PASSES = 10  # forward passes a Hessian-vector product costs, about
-OVER_EXAMPLES = 8  # products that the errors over examples cost for each probe, about
 EXACT = 2000
 
 
@@ -32,19 +30,19 @@ def _render_point(left: Any, right: Any) -> None:
     text = texts(PAGE)
     with left:
         chosen = widgets.subject()
-        params, products = settings()
+        params = settings()
         ready = chosen.ready and params is not None
         if ready and params is not None:
             vectors = max(params["n_lanczos"], 12 * params["n_eigenvalues"]) + 6 * params["n_probes"]
-            work = {"passes": PRODUCT_PASSES, "vectors": vectors, "derivatives": True}
-            ready = widgets.cost(products, chosen.point, chosen.data, chosen.settings, **work)
+            more = {"budget": params["time_budget"], "vectors": vectors, "derivatives": True}
+            ready = widgets.cost(work(params), chosen.point, chosen.data, chosen.settings, **more)
         if widgets.run_button(PAGE, text("run"), ready=ready) and params is not None:
             start(chosen, params)
     widgets.answer(right, PAGE, draw, DEFINITIONS)
 
 
-def settings() -> tuple[dict[str, Any] | None, int]:
-    """Write the settings of the estimator; return its keyword arguments and about how many products they cost."""
+def settings() -> dict[str, Any] | None:
+    """Write the settings of the estimator; return its keyword arguments, None while they are wrong."""
     form = widgets.Form(PAGE)
     params: dict[str, Any] = {"kind": form.choice("kind")}
     with st.expander(texts(PAGE)("more"), icon=":material/tune:"):
@@ -63,9 +61,16 @@ def settings() -> tuple[dict[str, Any] | None, int]:
         problem = check_pattern(pattern)
         if problem:
             st.error(plain(problem))
-    a_probe = params["n_lanczos"] + 4 + 6 * params["compare_traces"] + OVER_EXAMPLES * params["sampling"]
-    products = 10 * params["n_eigenvalues"] + params["n_probes"] * a_probe + (300 if params["per_layer"] else 0)
-    return (None if problem else params), products
+    params["time_budget"] = widgets.time_budget(PAGE)
+    return None if problem else params
+
+
+def work(params: dict[str, Any]) -> Any:
+    """Count what a measurement takes, about."""
+    with st.spinner(texts("common")("opening")):  # torch, the first time
+        from estimators import CurvatureEstimator
+
+    return CurvatureEstimator(**params).cost()
 
 
 def check_pattern(pattern: str) -> str | None:
@@ -114,7 +119,7 @@ def draw(result: Any) -> None:
     if len(table):
         widgets.show_table(table)
     widgets.over_examples(result, text)
-    widgets.notes(result.notes[1:] if result.point_kind == "not stationary" else result.notes)
+    widgets.notes(result.notes)
     method = text("method." + result.method)
     st.caption(text("products", count=result.n_products, method=method, parameters=result.n_parameters))
     widgets.settings_line(result)

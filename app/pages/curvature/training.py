@@ -39,8 +39,11 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
         ready = entry is not None and data is not None
         if ready:
             places = thinned(entry, every)
-            point, work = PointSpec.from_checkpoint(entry), {"passes": 10, "vectors": PRODUCTS, "derivatives": True}
-            ready = widgets.cost(len(places) * PRODUCTS, point, data, engine, **work)
+            with st.spinner(texts("common")("opening")):  # torch, the first time
+                from estimators import Work
+
+            point, more = PointSpec.from_checkpoint(entry), {"vectors": PRODUCTS, "derivatives": True}
+            ready = widgets.cost(Work(products=len(places) * PRODUCTS), point, data, engine, **more)
         if widgets.run_button(PAGE, text("training.run"), ready=ready) and entry is not None and data is not None:
             start(entry, data, every, trace, engine)
     widgets.answer(right, PAGE, draw, ("edge", "lanczos", "traces"), text=TEXTS)

@@ -25,7 +25,6 @@ SEARCHED, SURFACES = ("strict", "embedding", "origin"), ("strict_surface", "monk
 DEFINITIONS = ("strict", "noise", "embedding", "fair")
 SMALL, MINE = "small", "mine"
 RADII = 3  # distances from the saddle that a race starts at
-GRADIENT_PASSES = 3  # forward passes a gradient costs, about
 TRIED = (2, 42)  # steps of the two short races that a long one is timed by
 OPTIMIZERS = texts(PAGE).options("optimizer")
 
@@ -91,9 +90,12 @@ def say_cost(saddle: str, network: dict[str, Any], params: dict[str, Any]) -> bo
     count = len(OPTIMIZERS) if params["optimizers"] == "all" else len(params["optimizers"])
     rows, steps = RADII * params["n_seeds"], count * params["max_steps"]
     if network["kind"] == MINE:
+        with st.spinner(texts("common")("opening")):  # torch, the first time
+            from estimators import Work
+
         chosen = network["chosen"]
-        work = {"passes": GRADIENT_PASSES, "vectors": 12 + 4 * rows, "derivatives": True}
-        return widgets.cost(steps * rows, chosen.point, chosen.data, chosen.settings, **work)
+        more = {"vectors": 12 + 4 * rows, "derivatives": True}
+        return widgets.cost(Work(gradients=steps * rows), chosen.point, chosen.data, chosen.settings, **more)
 
     def seconds(handle: jobs.Handle) -> float:
         few, more = (_seconds(handle, saddle, network, {**params, "max_steps": n}) for n in TRIED)

@@ -37,8 +37,8 @@ def _render_point(left: DeltaGenerator, right: DeltaGenerator) -> None:
             st.error(text("nothing_chosen"))
         ready = chosen.ready and bool(params["measures"])
         if ready:
-            work = {"vectors": LANCZOS, "derivatives": True}
-            ready = widgets.cost(passes(params), chosen.point, chosen.data, chosen.settings, **work)
+            more = {"budget": params["time_budget"], "vectors": LANCZOS, "derivatives": True}
+            ready = widgets.cost(work(params), chosen.point, chosen.data, chosen.settings, **more)
         if widgets.run_button(PAGE, text("run"), ready=ready):
             start(chosen, params)
     widgets.answer(right, PAGE, draw, DEFINITIONS)
@@ -67,11 +67,12 @@ def settings() -> dict[str, Any]:
         params["sigma"] = left.real("sigma", 0.01, 1e-6, step=0.01)
         params["n_draws"] = middle.integer("n_draws", 32, 4, 1000, step=2)
         params["m"] = right.integer("m", 128, 1, 100_000)
+    params["time_budget"] = widgets.time_budget(PAGE)
     return params
 
 
-def passes(params: dict[str, Any]) -> int:
-    """Forward passes that the chosen measures cost, about."""
+def work(params: dict[str, Any]) -> Any:
+    """Count what the chosen measures take, about."""
     from estimators import SharpnessEstimator
 
     return SharpnessEstimator(**params).cost()

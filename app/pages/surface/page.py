@@ -20,8 +20,6 @@ from app.workspace import library
 PAGE = "surface"
 LARGEST = 201 * 201
 LARGEST_FILE = 256  # MB
-USUAL_ADAPTIVE = 220
-HESSIAN_PASSES = 400  # that finding the eigenvectors costs, about: forty products of ten passes
 DEFINITIONS = ("filter", "centre", "axes", "adaptive", "trajectory", "basin", "convexity")
 
 
@@ -89,6 +87,7 @@ def settings(kind: str) -> tuple[dict[str, Any], tuple[int, ...]]:
         if pattern:
             params["parameters"] = pattern
     params["resolution"] = side if len(set(sizes)) == 1 else tuple(sizes)
+    params["time_budget"] = widgets.time_budget(PAGE)
     return params, tuple(sizes)
 
 
@@ -119,27 +118,24 @@ def _fits(chosen: widgets.Subject, kind: str) -> bool:
     return True
 
 
-def expected(params: dict[str, Any], sizes: tuple[int, ...]) -> int:
-    """Return how many nodes a map usually evaluates: an adaptive one refines each profile and each slice of its own."""
-    if params["mode"] == "exact":
-        return prod(sizes) * params.get("n_seeds", 1)
-    return min(prod(sizes[:2]), USUAL_ADAPTIVE) * prod(sizes[2:]) * params.get("n_seeds", 1)
-
-
 def _say_cost(chosen: widgets.Subject, params: dict[str, Any], sizes: tuple[int, ...], extra: dict[str, Any]) -> bool:
-    every, points = prod(sizes) * params.get("n_seeds", 1), expected(params, sizes)
-    if points < every:
-        st.caption(texts(PAGE)("adaptive_cost", points=points, all=every))
+    with st.spinner(texts("common")("opening")):  # torch, the first time
+        from estimators import SurfaceMapper, Work
+
+    every, work = prod(sizes) * params.get("n_seeds", 1), SurfaceMapper(**params).cost()
+    if work.evaluations < every:
+        st.caption(texts(PAGE)("adaptive_cost", points=int(work.evaluations), all=every))
+    if extra["held_out"]:
+        work += Work(evaluations=work.evaluations)
     kind, networks = params["directions"], len(chosen.points)
     members = chosen.point.trajectory if kind == "trajectory" else ()
-    searching = kind == "hessian"
     return widgets.cost(
-        points + (HESSIAN_PASSES if searching else 0), chosen.point, chosen.data, chosen.settings,
-        passes=2 if extra["held_out"] else 1,
+        work, chosen.point, chosen.data, chosen.settings,
+        budget=params["time_budget"],
         several_networks=bool(extra["marked"]) or networks > 1 or kind == "trajectory",
         networks=networks,
-        vectors=3 * (len(sizes) + 1) + (60 if searching else 0) + len(members),
-        derivatives=searching,
+        vectors=3 * (len(sizes) + 1) + (60 if work.products else 0) + len(members),
+        derivatives=work.products > 0,
     )  # fmt: skip
 
 

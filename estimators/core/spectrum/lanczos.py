@@ -16,6 +16,7 @@ import torch
 
 Matvec = Callable[[torch.Tensor], torch.Tensor]
 OnStep = Callable[[int, int], None]
+Enough = Callable[[int], bool]
 
 ENDS = ("both", "largest", "smallest")
 # A Ritz pair is accepted a little below the asked tolerance so that the true residual, measured afterwards, meets it.
@@ -175,6 +176,11 @@ def breakdown_level(like: torch.Tensor) -> float:
     return 50 * torch.finfo(like.dtype).eps
 
 
+def usual_products(n_wanted: int, ends: str) -> int:
+    """Products that a search for so many eigenvalues of a network takes, about; few are as far from 0 below it."""
+    return (20 if ends == "both" else 8) + 4 * n_wanted
+
+
 def wanted(n: int, k: int, ends: str) -> np.ndarray:
     """Return indices of the wanted values among ``n`` ascending ones; all of them when both ends meet."""
     low = np.arange(min(k, n)) if ends in ("both", "smallest") else np.arange(0)
@@ -194,7 +200,9 @@ def lanczos_eigenpairs(
     random_state: int = 0,
     like: torch.Tensor | None = None,
     verify: bool = False,
+    start: torch.Tensor | None = None,
     on_step: OnStep | None = None,
+    enough: Enough | None = None,
 ) -> Eigenpairs:
     """Find the largest and the most negative eigenvalues of a symmetric operator.
 
@@ -222,8 +230,13 @@ def lanczos_eigenpairs(
     verify : bool, default=False
         Look again from a second start vector orthogonal to what was found. One start vector sees one copy of a
         repeated eigenvalue; this finds the others, for the price of another short run.
+    start : tensor of shape (P,), default=None
+        Where the search starts, of any length but zero; None draws it.
     on_step : callable, default=None
         ``on_step(done, total)`` after each product; an exception it raises ends the search (cancelling).
+    enough : callable, default=None
+        ``enough(n)`` is asked whether n more products would be too many; the search then stops as it is, without
+        another one: values and residuals are those of the recurrence.
 
     Returns
     -------
@@ -250,9 +263,11 @@ def lanczos_eigenpairs(
     n_wanted = len(wanted(size, k, ends))
     capacity = max(4 * n_wanted, 40) if basis_size is None else basis_size
     capacity = min(max(capacity, n_wanted + 4), size)
-    found = _search(matvec, size, k, ends, tol, capacity, max_products, like, generator, on_step)
+    found = _search(matvec, size, k, ends, tol, capacity, max_products, like, generator, on_step, enough, start)
     while verify and len(found.values) < size and found.n_products < max_products:
-        again = _second_look(found, matvec, size, k, ends, tol, capacity, max_products, like, generator, on_step)
+        again = _second_look(
+            found, matvec, size, k, ends, tol, capacity, max_products, like, generator, on_step, enough
+        )
         improved = not np.allclose(again.values, found.values, rtol=tol, atol=tol * np.abs(found.values).max())
         found = again
         if not improved:
@@ -261,10 +276,12 @@ def lanczos_eigenpairs(
 
 
 def _search(
-    matvec, size, k, ends, tol, capacity, max_products, like, generator, on_step, floor: float = 0.0
+    matvec, size, k, ends, tol, capacity, max_products, like, generator, on_step, enough, start=None, floor: float = 0.0
 ) -> Eigenpairs:
     """Run one search; ``floor`` is a known lower bound on the norm of the operator."""
     krylov = _Krylov(matvec, size, capacity, like, generator)
+    if start is not None:
+        krylov.rows[0] = start / start.norm()
     krylov.scale = floor
     n_restarts = 0
     n_wanted = len(wanted(size, k, ends))
@@ -276,7 +293,8 @@ def _search(
         values, coordinates, predicted = krylov.ritz()
         pick = wanted(krylov.n, k, ends)
         scale = max(np.abs(values).max(), floor)
-        if krylov.n == size or krylov.n_products >= max_products - n_wanted:
+        stopped = enough is not None and enough(1)
+        if stopped or krylov.n == size or krylov.n_products >= max_products - n_wanted:
             break
         if len(pick) == n_wanted and krylov.n > n_wanted:
             magnitude = np.abs(values[pick])
@@ -293,8 +311,13 @@ def _search(
         if krylov.n == krylov.capacity:
             krylov.restart(values, coordinates, _kept(krylov.n, n_wanted, ends))
             n_restarts += 1
-    vectors = krylov.combine(coordinates[:, pick[::-1]])
-    return _measured(matvec, vectors, tol, krylov.n_products, n_restarts, krylov.breakdowns)
+    pick = pick[::-1]
+    vectors = krylov.combine(coordinates[:, pick])
+    spent = krylov.n_products, n_restarts, krylov.breakdowns
+    if stopped or (enough is not None and enough(len(pick))):
+        rounding = torch.finfo(like.dtype).eps * scale
+        return _judged(values[pick], np.maximum(predicted[pick], rounding), vectors, tol, *spent)
+    return _measured(matvec, vectors, tol, *spent)
 
 
 def _kept(n: int, n_wanted: int, ends: str) -> np.ndarray:
@@ -312,17 +335,23 @@ def _measured(matvec, vectors, tol, n_products, n_restarts, breakdowns) -> Eigen
     residuals = (p - values[:, None] * v).norm(dim=1).cpu().numpy()
     values = values.cpu().numpy()
     order = np.argsort(-values, kind="stable")
-    values, residuals = values[order], residuals[order]
+    index = torch.as_tensor(order.copy(), device=vectors.device)
+    spent = n_products + len(vectors), n_restarts, breakdowns
+    return _judged(values[order], residuals[order], vectors[index], tol, *spent)
+
+
+def _judged(values, residuals, vectors, tol, n_products, n_restarts, breakdowns) -> Eigenpairs:
+    """Say which pairs, largest value first, have converged or can be neglected."""
     scale = np.abs(values).max()
     rounding = breakdown_level(vectors) * scale
     converged = residuals <= np.maximum(tol * np.abs(values), rounding)
     negligible = np.abs(values) + residuals <= tol * scale
-    index = torch.as_tensor(order.copy(), device=vectors.device)
-    total = n_products + len(vectors)
-    return Eigenpairs(values, residuals, converged, negligible, vectors[index], total, n_restarts, breakdowns)
+    return Eigenpairs(values, residuals, converged, negligible, vectors, n_products, n_restarts, breakdowns)
 
 
-def _second_look(found, matvec, size, k, ends, tol, capacity, max_products, like, generator, on_step) -> Eigenpairs:
+def _second_look(
+    found, matvec, size, k, ends, tol, capacity, max_products, like, generator, on_step, enough
+) -> Eigenpairs:
     """Search the complement of what was found and merge the two by Rayleigh-Ritz."""
     basis = found.vectors
 
@@ -337,7 +366,9 @@ def _second_look(found, matvec, size, k, ends, tol, capacity, max_products, like
     budget = max_products - spent
     step = None if on_step is None else (lambda done, _: on_step(spent + done, max_products))
     floor = float(np.abs(found.values).max())
-    other = _search(complement, size, min(k, rest), ends, tol, capacity, budget, like, generator, step, floor)
+    other = _search(
+        complement, size, min(k, rest), ends, tol, capacity, budget, like, generator, step, enough, floor=floor
+    )
     stacked = torch.cat([basis, project(other.vectors.T).T])
     q = torch.linalg.qr(stacked.T.double())[0].to(like.dtype)
     products = matvec(q).detach()
