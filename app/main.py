@@ -17,7 +17,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from app import widgets, workspace
+from app import state, widgets, workspace
 from app.__main__ import stay_on_this_machine
 from app.pages import FOLDERS
 from app.texts import follow, from_engine, plain, texts
@@ -151,7 +151,7 @@ def main() -> None:
     if problem:
         st.warning(from_engine(problem), title=text("unwritable"), icon=":material/save:")
     page = chosen.url_path or "home"
-    widgets.begin(page, in_frame=True)
+    state.ask(in_frame=True)
     if page in MEASURING:
         with boundary(page):
             widgets.subject_bar()

@@ -46,7 +46,7 @@ def recall(page: str, name: str, default: Any = None) -> Any:
 
 # ---- what was asked, in full ----
 
-_ASKED, _FORM = "_asked", "_form"
+_ASKED, _BEGUN, _FORM = "_asked", "_begun", "_form"
 
 
 def note(name: str) -> None:
@@ -54,9 +54,12 @@ def note(name: str) -> None:
     st.session_state.setdefault(_ASKED, []).append(name)
 
 
-def ask() -> None:
-    """Begin the inputs of a page: nothing has been asked yet."""
-    st.session_state[_ASKED] = []
+def ask(*, in_frame: bool = False) -> None:
+    """Begin the inputs of a page: nothing has been asked yet. What the frame has begun, the page goes on with."""
+    if in_frame or not st.session_state.pop(_BEGUN, False):
+        st.session_state[_ASKED] = []
+    if in_frame:
+        st.session_state[_BEGUN] = True
 
 
 def asked() -> list[str]:

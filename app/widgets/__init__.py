@@ -1,7 +1,7 @@
 """Reusable blocks of a page; a page composes these.
 
 - ``page_header``: title, the question the page answers, and two columns: inputs, picture
-- ``begin``, ``subject_bar``: what the frame does before a page
+- ``subject_bar``: what the frame draws over a page
 - ``subject``: the network, the examples and the engine's settings, chosen once for all pages; gives ``Subject``
 - ``measure_button``: make a checkpoint the subject, and go and see its surface
 - ``point_picker``, ``data_picker``: one more network, or examples of a page's own, every message beside its input
@@ -30,7 +30,6 @@ from app.widgets.cost import cost, time_budget
 from app.widgets.data import data_picker
 from app.widgets.form import Form
 from app.widgets.frame import (
-    begin,
     definitions,
     go_to,
     heading,
@@ -56,7 +55,7 @@ from app.widgets.several import points_picker
 from app.widgets.subject import Subject, measure_button, subject, subject_bar
 
 __all__ = [
-    "Form", "Subject", "activity", "answer", "begin", "beside_pinned", "chosen_language", "copy_as_python", "cost",
+    "Form", "Subject", "activity", "answer", "beside_pinned", "chosen_language", "copy_as_python", "cost",
     "data_picker", "definitions", "downloads", "go_to", "heading", "in_pairs", "interval_under", "job_panel",
     "language_switch", "measure_button", "note", "notes", "over_examples", "page_header", "page_link", "picture",
     "pin_button", "point_picker", "points_picker", "run_button", "settings_line", "show_chart", "show_table",

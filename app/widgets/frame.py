@@ -12,9 +12,7 @@ from streamlit.delta_generator import DeltaGenerator
 from app import state
 from app.state import key
 from app.texts import from_engine, plain, said, texts
-from app.work import jobs
 
-_BEGUN = "_begun"
 _SETTINGS = (
     "model", "data", "n_examples", "batch_norm", "normalization", "loss", "precision", "bfloat16_deviation",
     "backbone", "random_state", "device",
@@ -31,33 +29,12 @@ def page_header(page: str, text: Callable[..., str]) -> tuple[DeltaGenerator, De
     text : callable
         The page's :func:`app.texts.texts`; the keys ``title`` and ``question`` are used.
     """
-    if not st.session_state.pop(_BEGUN, False):
-        begin(page)
+    state.ask()
     st.header(text("title"))
     st.caption(text("question"))
     with st.container(key="page-columns"):
         left, right = st.columns([1, 2.4], gap="large")
     return left.container(key=f"{page}-inputs"), right.container(key=f"{page}-result")
-
-
-def begin(page: str, *, in_frame: bool = False) -> None:
-    """Begin the inputs of a page: those of a run that was reopened since the last look are set to what made it.
-
-    Parameters
-    ----------
-    page : str
-    in_frame : bool, default=False
-        Whether the frame does it, before the page, so that the page need not.
-    """
-    state.ask()
-    if in_frame:
-        st.session_state[_BEGUN] = True
-    own = [job for job in jobs.get_queue().jobs() if job.page.partition(".")[0] == page]
-    if not own or state.recall(page, "filled") == own[-1].id:
-        return
-    state.remember(page, "filled", own[-1].id)
-    if own[-1].run_id is not None and not own[-1].keep:
-        state.fill(own[-1].config.get("form", {}))
 
 
 def run_button(page: str, label: str, *, ready: bool = True, name: str = "run") -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from streamlit.testing.v1 import AppTest
 
 from app import catalog
 from app.texts import texts
@@ -147,8 +148,21 @@ def test_reopening_a_run_sets_the_inputs_to_what_made_it(tmp_path):
     finish(at)
     (run,) = runs.list_runs()
     json.dumps(run.info["config"]["form"])
-    jobs.adopt(run.page, run.title, runs.load_result(run), run.info["config"], run.id)
-    fresh = page("surface").run()
+
+    def reopen_and_look(run_id):
+        import streamlit as st
+
+        from app.pages.runs.page import reopen
+        from app.pages.surface.page import render
+        from app.workspace import runs
+
+        if st.session_state.get("reopened"):
+            render()
+        else:
+            st.session_state["reopened"] = True
+            reopen(runs.Run.get(run_id))
+
+    fresh = AppTest.from_function(reopen_and_look, args=(run.id,), default_timeout=60).run().run()
     assert not fresh.exception
     assert {name: fresh.get_by_key(name).value for name in made_with} == made_with
     # once: what is changed after that stays
@@ -164,8 +178,6 @@ def test_a_trained_network_becomes_the_subject(tmp_path):
         from app.widgets import measure_button
 
         measure_button("t", entry)
-
-    from streamlit.testing.v1 import AppTest
 
     at = AppTest.from_function(draw, args=(older.id,), default_timeout=60).run()
     at.button[0].click().run()

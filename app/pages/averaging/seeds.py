@@ -12,6 +12,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from app import widgets
 from app.pages.averaging import charts
+from app.state import form
 from app.texts import texts
 from app.widgets import Form
 from app.widgets.jobs import duration
@@ -56,6 +57,7 @@ def start(name: str, options: dict[str, Any], making: dict[str, Any], swa_lr: fl
         "estimator": "swa_experiment",
         "params": {**options, **making, "swa_lr": swa_lr, "architecture": name},
         "script": code(name, options, making, swa_lr),
+        "form": form(),
     }
     title = texts("averaging")("seeds.job", n=options["n_seeds"], epochs=options["epochs"])
     work = Work.of(compare, name=name, options=options, making=making, swa_lr=swa_lr)

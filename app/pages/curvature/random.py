@@ -11,6 +11,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from app import widgets
 from app.pages.curvature import charts
+from app.state import form
 from app.texts import texts
 from app.work import jobs
 from app.work.work import Work, restartable
@@ -46,7 +47,7 @@ def start(largest: int, samples: int, shift: float, seed: int) -> None:
         f"result = random_critical_points({dimensions!r}, {listed})\n"
         "print(result.probability, result.low, result.high)\n"
     )
-    config = {"estimator": "random_critical_points", "params": arguments, "script": script}
+    config = {"estimator": "random_critical_points", "params": arguments, "script": script, "form": form()}
     work = Work.of(draw_matrices, dimensions=dimensions, arguments=arguments)
     jobs.submit(PAGE, texts(TEXTS)("random.job", d=largest), work, config=config)
 

@@ -167,11 +167,13 @@ def details(run: Run) -> None:
 
 
 def reopen(run: Run) -> None:
-    """Load a run's result and show it on its page."""
+    """Load a run's result and show it on its page, whose inputs say what made it."""
     try:
         result = runs.load_result(run)
     except ValueError as error:
         st.error(from_engine(error))
         return
-    jobs.adopt(run.page, run.title, result, run.info.get("config", {}), run.id)
+    config = run.info.get("config", {})
+    jobs.adopt(run.page, run.title, result, config, run.id)
+    state.fill(config.get("form", {}))
     widgets.go_to(run.page.partition(".")[0])

@@ -13,6 +13,7 @@ from streamlit.delta_generator import DeltaGenerator
 from app import widgets
 from app.catalog import RANDOM, DataSpec, PointSpec
 from app.pages.sharpness import charts
+from app.state import form
 from app.texts import texts
 from app.widgets.pickers import architecture_picker
 from app.work import jobs
@@ -82,6 +83,7 @@ def start(point: PointSpec, data: DataSpec, params: dict[str, Any]) -> None:
         "points": {"model": point.as_dict()},
         "data": data.as_dict(),
         "script": script(point, data, held_out, params),
+        "form": form(),
     }
     sizes = {"small": params["small"], "large": params["large"], "seeds": params["n_seeds"]}
     title = texts("sharpness")("batch.job", model=point.architecture, **sizes)
