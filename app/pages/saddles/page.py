@@ -60,7 +60,6 @@ def choose_network(saddle: str) -> dict[str, Any]:
 def settings(saddle: str, network: dict[str, Any]) -> dict[str, Any] | None:
     """Write the race's settings; return the estimator's keyword arguments, None while something is missing."""
     text, form = texts(PAGE), widgets.Form(PAGE)
-    names = form.several("optimizers", OPTIMIZERS, words=charts.name_of)
     params: dict[str, Any] = {}
     large = network["kind"] == MINE
     if saddle == "embedding":
@@ -72,6 +71,7 @@ def settings(saddle: str, network: dict[str, Any]) -> dict[str, Any] | None:
     params["n_seeds"] = left.integer("seeds", 3 if large else 10, 1, 100)
     params["max_steps"] = right.integer("steps", 100 if large else 2000, 1, 100_000, step=100)
     with st.expander(text("more"), icon=":material/tune:"):
+        names = form.several("optimizers", OPTIMIZERS, words=charts.name_of)
         if not form.toggle("auto", True):
             params["lr"] = form.real("lr", 0.1, 1e-6, 100.0)
         params["threshold"] = form.real("threshold", 1e-4, 1e-9, 10.0, format="%.3g")
