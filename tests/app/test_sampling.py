@@ -38,8 +38,8 @@ def test_a_bias_and_what_is_taken_as_known_are_said_in_words():
     assert row(result, "lambda_max")[3] == TEXT("over.bias.high", by="0.1")
     assert row(result, "lambda_min")[3] == "; ".join([TEXT("over.bias.low", by="0.4"), TEXT("over.rough")])
     assert row(result, "gradient_norm")[3] == "; ".join([TEXT("over.bias.unknown"), TEXT("over.rough")])
-    alone = CurvatureResult(loss=2.0, sampling={"loss": told(largest_share=0.4)})
-    assert row(alone, "loss")[3] == "; ".join([TEXT("over.alone", share=0.4), TEXT("over.rough")])
+    alone = CurvatureResult(loss=2.0, sampling={"loss": told(largest_share=0.6)})
+    assert row(alone, "loss")[3] == "; ".join([TEXT("over.alone", share=0.6), TEXT("over.rough")])
     path = PathResult(barrier=2.0, barrier_error=0.001, sampling={"barrier": told(given="batch-norm statistics")})
     assert row(path, "barrier")[3] == TEXT("over.given", what="batch-norm statistics")
 

@@ -1,6 +1,6 @@
 """How often the intervals over examples hold the value on all digits: the table "Sampling" of docs/trust.md.
 
-    python -m tests.benchmarks.measure_sampling [--net tanh] [--draws 200] [--examples 128]
+    python -m tests.benchmarks.measure_sampling [--draws 200] [--examples 128]
 
 Each draw takes digits of the 1,797 with replacement, so that all of them are a population without end, and measures
 one fixed, trained network on them. Draws that are done are kept in a record: the same command goes on with the others,
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,6 @@ from estimators import (
     SamplingError,
     SharpnessEstimator,
     SurfaceMapper,
-    load_data,
-    load_model,
     pooled_digits,
     train,
 )
@@ -37,11 +34,10 @@ PAGE, RECORDS = ROOT / "docs" / "trust.md", ROOT / "build"
 NODE = (0.5, -0.5)  # of a map with two random directions
 
 Row = dict[str, dict[str, Any]]  # quantity → value and attributes of its SamplingError
-Networks = tuple[nn.Module, nn.Module, Examples]
 
 
-def tanh_networks() -> Networks:
-    """Train two tanh networks (16–8–10, 226 weights) on every other digit, pooled to 4 × 4 pixels."""
+def networks() -> tuple[nn.Module, nn.Module, Examples]:
+    """Train two tanh networks (16–8–10, 226 weights) on every other digit, pooled to 4 × 4 pixels; give all digits too."""
     data = pooled_digits(side=4, n_classes=10, n_samples=1797)
     half = data.take(slice(None, None, 2))
     nets = []
@@ -53,32 +49,15 @@ def tanh_networks() -> Networks:
     return nets[0], nets[1], data
 
 
-def default_networks() -> Networks:
-    """Train two of the app's default networks (timm's test_resnet, batch norm frozen) on the digits' training split."""
-    part, data = load_data("digits"), load_data("digits", split="all")
-    nets = []
-    for seed in (0, 1):
-        model = load_model("test_resnet", num_classes=10, image_size=32, random_state=seed)
-        nets.append(train(model, part, epochs=8, random_state=seed).model)
-    return nets[0], nets[1], data
-
-
-NETS: dict[str, tuple[Callable[[], Networks], dict[str, Any]]] = {
-    "tanh": (tanh_networks, {"precision": "float64"}),
-    "test_resnet": (default_networks, {}),
-}
-
-
-def measure(a: nn.Module, b: nn.Module, data: Examples, options: dict[str, Any]) -> Row:
+def measure(a: nn.Module, b: nn.Module, data: Examples) -> Row:
     """Measure every quantity that has an error over examples."""
-    shared = {"sampling": True, **options}
+    shared: dict[str, Any] = {"sampling": True, "precision": "float64"}
     curved = CurvatureEstimator(n_eigenvalues=5, n_lanczos=0, n_probes=4, compare_traces=False, **shared).fit(a, data)
     around = SharpnessEstimator(
         measures=("sharpness", "average"), rho=0.1, n_steps=10, n_restarts=3, n_draws=8, n_probes=4, **shared
     ).fit(a, data)
     path = ModeConnector(n_points=11, compare=False, **shared).fit((a, b), data)
-    plane = SurfaceMapper(resolution=3, **options).fit(a, data)
-    node = plane.probe(NODE)
+    node = SurfaceMapper(resolution=3, **shared).fit(a, data).probe(NODE)
     found = {}
     for result in (curved.result_, around.result_, path.result_):
         found |= {name: {"value": float(getattr(result, name)), **told} for name, told in result.sampling.items()}
@@ -90,21 +69,20 @@ def draw(data: Examples, n: int, seed: int) -> Examples:
     return data.take(torch.from_numpy(np.random.default_rng(seed).integers(len(data), size=n)))
 
 
-def recorded(name: str, draws: int, examples: int) -> tuple[Row, list[Row]]:
+def recorded(draws: int, examples: int) -> tuple[Row, list[Row]]:
     """Measure on all digits and on each draw, or read what the record holds of it."""
-    record = RECORDS / f"sampling-{name}-{examples}.jsonl"
+    record = RECORDS / f"sampling-{examples}.jsonl"
     lines = record.read_text().splitlines() if record.is_file() else []
     known = {row["seed"]: row["found"] for row in map(json.loads, lines)}
     missing = [seed for seed in (-1, *range(draws)) if seed not in known]
     if missing:
-        make, options = NETS[name]
-        a, b, data = make()
+        a, b, data = networks()
         record.parent.mkdir(parents=True, exist_ok=True)
     for seed in missing:
-        known[seed] = measure(a, b, data if seed < 0 else draw(data, examples, seed), options)
+        known[seed] = measure(a, b, data if seed < 0 else draw(data, examples, seed))
         with record.open("a") as out:
             out.write(json.dumps({"seed": seed, "found": known[seed]}) + "\n")
-        print(name, seed, flush=True)
+        print(seed, flush=True)
     return known[-1], [known[seed] for seed in range(draws)]
 
 
@@ -147,13 +125,12 @@ def markdown(table: list[dict[str, Any]]) -> str:
 def main() -> None:
     """Measure what is missing, then write the table into the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--net", choices=NETS, default="tanh")
     parser.add_argument("--draws", type=int, default=200)
     parser.add_argument("--examples", type=int, default=128)
     parser.add_argument("--page", type=Path, default=PAGE)
     chosen = parser.parse_args()
-    table = markdown(coverage(*recorded(chosen.net, chosen.draws, chosen.examples)))
-    start, end = f"<!-- sampling {chosen.net} {chosen.examples} -->\n", "<!-- end -->"
+    table = markdown(coverage(*recorded(chosen.draws, chosen.examples)))
+    start, end = f"<!-- sampling {chosen.examples} -->\n", "<!-- end -->"
     before, found, rest = chosen.page.read_text().partition(start)
     if found:
         chosen.page.write_text(before + start + table + end + rest.partition(end)[2])

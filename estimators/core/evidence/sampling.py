@@ -20,7 +20,7 @@ from scipy import stats
 from .intervals import mean_interval, wilson_interval
 
 _SMALL_BIAS = 0.5  # of a standard error: the interval of a number with a larger excess is not promised to cover
-_LARGE_SHARE = 0.25  # of the variance: nor that of one to which a single example gives more
+_LARGE_SHARE = 0.5  # of the variance: nor that of one to which a single example gives more
 
 
 class SamplingError(NamedTuple):
@@ -73,7 +73,7 @@ class SamplingError(NamedTuple):
 
     @property
     def rests_on_one(self) -> bool:
-        """Whether a single example makes up much of the variance."""
+        """Whether a single example makes up most of the variance."""
         return self.largest_share > _LARGE_SHARE
 
 
