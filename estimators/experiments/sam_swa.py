@@ -225,7 +225,7 @@ def judge_corners(rows: Sequence[Row], trajectories: Sequence[Row]) -> dict[str,
     if not rows:
         return {}
     curved = [row for row in rows if row["group"] != OLD]
-    return judge_together(
+    found = judge_together(
         [
             *contrast("sam_flat", curved, SAM, SGD, FLATTER),
             *contrast("swa_flat", curved, SWA, SGD, FLATTER),
@@ -237,6 +237,8 @@ def judge_corners(rows: Sequence[Row], trajectories: Sequence[Row]) -> dict[str,
             _along("swa_frequency", trajectories, f"correlation_{LAGS[0]:g}", f"correlation_{LAGS[1]:g}", "larger"),
         ]
     )
+    # both together have to be flatter than each alone
+    return found | {"swa_sam": [replace(row, needed=True) for row in found["swa_sam"]]}
 
 
 _ALONG = {

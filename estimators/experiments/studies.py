@@ -6,7 +6,7 @@ Every study takes the same things and judges its result by claim, so that a scri
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -138,7 +138,9 @@ def judge_rate_batch(result: RateBatchResult) -> Judgement:
         }.get((contrast, curved))
         if claim is not None:
             what = f"{_QUANTITIES.get(row['key'], 'held-out accuracy')}: {_CONTRASTS[contrast]}"
-            found.setdefault(claim, []).append(_measured(what, row, "ratio" if row["ratio"] else "difference"))
+            measured = _measured(what, row, "ratio" if row["ratio"] else "difference")
+            # that the ratio decides has two halves: the ratio matters, and the batch at one ratio does not
+            found.setdefault(claim, []).append(replace(measured, needed=contrast == "batch"))
     return found | judge_together(_ranks(result))
 
 

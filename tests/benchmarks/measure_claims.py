@@ -91,7 +91,8 @@ def page(records: dict[str, Record]) -> str:
         "# The lecture's claims\n",
         "Written by `python -m tests.benchmarks.measure_claims` from the results in `docs/claims`; every row has a script. "
         "The designs were stated before their numbers (`estimators/experiments/claims`). Verdicts are corrected for the "
-        "number of rows of an experiment, and a claim has the common verdict of its rows. How often each rule is wrong: "
+        "number of rows of an experiment, and a claim has the common verdict of its rows; where it has two halves, both have "
+        "to be supported. How often each rule is wrong: "
         "[verdicts](verdicts.md).\n",
         "A verdict speaks of the networks and examples it was measured on: small networks on handwritten digits.",
     ]

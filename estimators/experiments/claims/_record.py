@@ -13,7 +13,7 @@ import numpy as np
 
 from ...core.evidence.paired import PairedComparison
 from ...core.evidence.ranking import judge_correlation, kendall
-from ...core.evidence.verdicts import Verdict, adjust, combine
+from ...core.evidence.verdicts import NOT_CLEAR, NOT_SUPPORTED, SUPPORTED, Verdict, adjust, combine
 
 RECORDS = Path(__file__).with_name("records.json")
 #: A row before the correction: the claim, the quantity and what is compared, what the claim asks, the judgement.
@@ -38,6 +38,8 @@ class Measurement:
         Independent units.
     effect, low, high, p : float or None
         The effect, its 95 % interval and the p-value of the test; None where unknown.
+    needed : bool, default=False
+        Whether the claim can't stand without this row: one of its halves.
     """
 
     what: str
@@ -50,6 +52,7 @@ class Measurement:
     low: float | None = None
     high: float | None = None
     p: float | None = None
+    needed: bool = False
 
     @classmethod
     def of(cls, what: str, claimed: str, judged: Verdict | PairedComparison) -> Measurement:
@@ -97,7 +100,13 @@ def judge_ranks(x: np.ndarray, y: np.ndarray, claimed: str, units: Sequence[obje
 
 
 def common_verdict(rows: Sequence[Measurement]) -> str:
-    """Give one verdict for all rows of a claim: theirs if those that are clear agree, see `combine`."""
+    """Give one verdict for all rows of a claim: theirs if those that are clear agree, see `combine`.
+
+    Where a claim has halves, the rows that are needed have to be supported, every one.
+    """
+    halves = {row.verdict for row in rows if row.needed}
+    if halves - {SUPPORTED}:
+        return NOT_SUPPORTED if NOT_SUPPORTED in halves else NOT_CLEAR
     return combine([row.verdict for row in rows])
 
 

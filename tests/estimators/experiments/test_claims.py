@@ -1,6 +1,6 @@
 """Every claim has a design, every experiment answers its claims, and what is shipped is what the results say."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from estimators.experiments import (
     ShiftedDataResult,
     Subject,
     WidthSweepResult,
+    common_verdict,
     elements,
     read_records,
     shifted_data,
@@ -281,6 +282,18 @@ def test_the_rate_of_an_arm_is_the_one_that_trains_best():
     ]
     assert best_rate(arm, tuned) == 0.3 and best_rate(arm, tuned[2:]) == 1.0
     assert best_rate(Arm("other", rates=(0.2,)), tuned) == 0.2
+
+
+def test_a_claim_with_halves_needs_each_of_them():
+    judge, found = STUDIES["rate_batch"].judge, {}
+    for name, power in (("ratio", 0.0), ("batch", 0.6)):
+        rows = grid.made_up(-0.6, power)
+        result = RateBatchResult(rows=rows, batches=[*grid.BATCHES], ratios=[*grid.RATIOS])
+        found[name] = judge(result)["ratio_decides"]
+    assert common_verdict(found["ratio"]) == "supported"
+    assert common_verdict(found["batch"]) == "not supported", "the batch matters at one ratio as well"
+    unclear = [replace(row, verdict="not clear here") if row.needed else row for row in found["ratio"]]
+    assert "supported" in {row.verdict for row in unclear} and common_verdict(unclear) == "not clear here"
 
 
 # ---- small real runs ----
