@@ -16,7 +16,7 @@ from ..core.evidence.verdicts import LEVEL, NOT_CLEAR, NOT_SUPPORTED, SUPPORTED,
 from ..curvature import MinimumProbabilityResult, random_critical_points
 from ..results import Result
 from .arms import Subject
-from .claims import Asked, Measurement, judge_ranks, judge_together
+from .claims import Asked, Measurement, judge_ranks, judge_together, known
 from .connectivity_cases import CasesResult, ConnectivityCases
 from .connectivity_cases import judge as judge_cases
 from .elements import (
@@ -146,10 +146,18 @@ def judge_rate_batch(result: RateBatchResult) -> Judgement:
 
 def _measured(what: str, row: dict[str, Any], kind: str) -> Measurement:
     """Make the row of a claim of an experiment that judged it; what is unknown may be NaN or None there."""
-    numbers = {k: row.get(k) for k in ("effect", "low", "high", "p")}
-    known = {k: float(v) if v is not None and np.isfinite(v) else None for k, v in numbers.items()}
-    said = [str(row[k]) for k in ("claimed", "verdict", "reason")]
-    return Measurement(what=what, claimed=said[0], verdict=said[1], reason=said[2], kind=kind, n=int(row["n"]), **known)
+    return Measurement(
+        what=what,
+        claimed=row["claimed"],
+        verdict=row["verdict"],
+        reason=row["reason"],
+        kind=kind,
+        n=int(row["n"]),
+        effect=known(row["effect"]),
+        low=known(row.get("low")),
+        high=known(row.get("high")),
+        p=known(row.get("p")),
+    )
 
 
 def _ranks(result: RateBatchResult) -> list[Asked]:

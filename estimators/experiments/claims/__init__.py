@@ -13,6 +13,7 @@ from ._record import (
     common_verdict,
     judge_ranks,
     judge_together,
+    known,
     read_records,
     write_records,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "common_verdict",
     "judge_ranks",
     "judge_together",
+    "known",
     "read_records",
     "write_records",
 ]

@@ -20,6 +20,11 @@ RECORDS = Path(__file__).with_name("records.json")
 Asked = tuple[str, str, str, Verdict | PairedComparison]
 
 
+def known(value: float | None) -> float | None:
+    """Give a number, None where it is not one."""
+    return float(value) if value is not None and np.isfinite(value) else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
     """One row behind a verdict.
@@ -61,10 +66,18 @@ class Measurement:
             effect, kind, units = judged.effect, "ratio" if judged.ratio else "difference", judged.n
         else:
             effect, kind, units = judged.difference, judged.kind, min(judged.n)
-        numbers = {"effect": effect, "low": judged.low, "high": judged.high, "p": judged.p}
-        known = {name: float(value) if np.isfinite(value) else None for name, value in numbers.items()}
-        verdict, reason = judged.verdict, judged.reason
-        return cls(what=what, claimed=claimed, verdict=verdict, reason=reason, kind=kind, n=units, **known)
+        return cls(
+            what=what,
+            claimed=claimed,
+            verdict=judged.verdict,
+            reason=judged.reason,
+            kind=kind,
+            n=units,
+            effect=known(effect),
+            low=known(judged.low),
+            high=known(judged.high),
+            p=known(judged.p),
+        )
 
     def said(self) -> str:
         """Give the effect and its interval in a few characters; a dash where there is none.
