@@ -35,7 +35,7 @@ __all__ = [
     "live", "shown", "submit",
 ]  # fmt: skip
 
-NICENESS = 10  # of the worker: pages are drawn first
+NICENESS = 5  # of the worker: pages are drawn first
 MOST_STARTS = 5  # a job during which the app has died so often is not started again: it may be what kills it
 
 logger = logging.getLogger("loss_atlas.jobs")

@@ -37,6 +37,8 @@ QUESTIONS: tuple[tuple[str, dict[str, int | str]], ...] = (
 )
 RUN = '[data-testid="stMain"] button[kind="primary"]:not([disabled])'
 SESSIONS, CANCELLED, CLOSED = 3, 0.4, 0.1  # shares of the jobs that are cancelled, and of tabs that are closed
+PATIENCE = 15_000  # ms for a button that is in sight
+MOST_WAITING = 6  # jobs, above which nobody asks for more
 DRAIN = 900  # seconds in which the queue has to end
 PAGE = ROOT / "docs" / "faults.md"
 START, END = "<!-- table: soak -->", "<!-- end of table: soak -->"
@@ -80,21 +82,22 @@ def address_of(page: str, inputs: dict[str, int | str]) -> str:
     return f"{page}?{urlencode({f'{page}.{name}': value for name, value in said.items()})}"
 
 
-def act(page, address: str, rng: random.Random) -> None:
-    """Ask one question, look at it for a while, and cancel it at times."""
+def act(page, address: str, rng: random.Random, waiting: int) -> None:
+    """Ask one question, look at it for a while, and cancel it at times; with enough of them waiting, only look."""
     page.goto(f"{address}/{address_of(*rng.choice(QUESTIONS))}")
     page.wait_for_selector("[data-testid='stApp'][data-test-script-state='notRunning']", timeout=120_000)
     run = page.locator(RUN).first
     if not run.count():  # nothing to measure yet
         page.goto(f"{address}/surface")
-        page.get_by_role("button", name="Train two small networks").click(timeout=120_000)
+        page.get_by_role("button", name="Train two small networks").click(timeout=PATIENCE)
         page.wait_for_timeout(15_000)
         return
-    run.click(timeout=120_000)
+    if waiting < MOST_WAITING:
+        run.click(timeout=PATIENCE)
     page.wait_for_timeout(rng.uniform(200, 6000))
     cancel = page.get_by_role("button", name="Cancel")
     if rng.random() < CANCELLED and cancel.count():
-        cancel.first.click(timeout=120_000)
+        cancel.first.click(timeout=PATIENCE)
         page.wait_for_timeout(500)
 
 
@@ -116,9 +119,9 @@ def soak(folder: Path, minutes: float) -> dict[str, float | str]:
         while time.monotonic() < deadline:
             for k, rng in enumerate(rngs):
                 try:
-                    act(pages[k], address, rng)
+                    act(pages[k], address, rng, waiting=list(ends(log).values()).count(None))
                 except Error as error:  # a button that went while it was pressed; the job's end is what counts
-                    refused[str(error).splitlines()[0][:100]] += 1
+                    refused[f"{pages[k].url.partition('?')[0]}: {str(error).splitlines()[0][:100]}"] += 1
                 if rng.random() < CLOSED:
                     pages[k].context.close()
                     pages[k] = browser.new_context().new_page()
