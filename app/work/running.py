@@ -38,6 +38,8 @@ def _result(job: Job) -> Any:
     """Do the work with torch's defaults, which it may change for itself alone."""
     import torch
 
+    import estimators  # noqa: F401  # whole, before a part of it: a page may be importing it meanwhile
+
     dtype = torch.get_default_dtype()
     try:
         # A thread starts with gradients on, but earlier work may have left another mode behind.

@@ -110,9 +110,11 @@ def _name(thing: Any) -> str:
 def _named(name: str) -> Any:
     """Return what a name stands for in this program; None where it stands for nothing."""
     module, _, own = name.partition(":")
-    if module.partition(".")[0] not in ("app", "estimators"):
+    package = module.partition(".")[0]
+    if package not in ("app", "estimators"):
         return None
     try:
+        importlib.import_module(package)  # whole, before a part of it: a page may be importing it meanwhile
         return getattr(importlib.import_module(module), own, None)
     except ImportError:
         return None

@@ -126,11 +126,16 @@ def _flat(values: Any, name: str = "") -> dict[str, Any]:
 
 
 def differences(compared: Sequence[Run]) -> dict[str, list[Any]]:
-    """Return the settings in which runs differ, each with its value in every run (None where it has none)."""
+    """Return the settings in which runs differ, each with its value in every run (None where it has none).
+
+    Runs of several pages have few settings in common: what only one of them has is left out.
+    """
     every = [settings_of(run) for run in compared]
     names = dict.fromkeys(name for settings in every for name in settings)
     table = {name: [settings.get(name) for settings in every] for name in names}
-    return {name: values for name, values in table.items() if any(value != values[0] for value in values)}
+    least = 1 if len({run.page for run in compared}) == 1 else 2
+    shared = {n: values for n, values in table.items() if sum(value is not None for value in values) >= least}
+    return {name: values for name, values in shared.items() if any(value != values[0] for value in values)}
 
 
 def load_result(run: Run) -> Any:
@@ -146,6 +151,7 @@ def load_result(run: Run) -> Any:
     module, _, name = str(run.info.get("result", "")).partition(":")
     if module.split(".")[0] not in ("estimators", "app") or not name.isidentifier():
         raise ValueError(f"result must name a class of this program, got {module}:{name}. Compute the run again.")
+    import estimators  # whole, before a part of it: the worker may be importing it meanwhile
     import estimators.experiments
     from app.workspace import curves  # noqa: F401
 

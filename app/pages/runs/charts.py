@@ -11,7 +11,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from app.charts import surface, theme
+from app.charts import grid, surface, theme
 from app.charts.marks import names, tips
 from app.texts import texts
 
@@ -19,6 +19,7 @@ Labelled = Sequence[tuple[str, Any]]
 text = texts("runs")
 
 PANEL = 300  # pixels on a side of a map beside others
+LEAST = 1e-9  # of the highest value of a curve: below it the logarithmic axis says nothing
 # Where the main chart of each kind of result is drawn; a kind that isn't here has none that stands for it.
 DRAWN_BY = {
     "PathResult": "app.charts.connectivity:profile",
@@ -75,14 +76,27 @@ def maps(labelled: Labelled) -> alt.ConcatChart | None:
     if not drawn:
         return None
     domain = surface.shared_domain([one for _, one in drawn], log=True)
+    alike = len({tuple(one.axis_titles) for _, one in drawn}) == 1
+    kind, every = ("shared" if alike else "independent"), [one for _, one in drawn]
     panels = [
-        surface.heat_map(one, domain=domain, title=label, height=PANEL, legend=k == 0).properties(width=PANEL)
+        surface.heat_map(one, domain=domain, title=label, height=PANEL, legend=k == 0, equal=False).properties(
+            width=_width(every if alike else [one])
+        )
         for k, (label, one) in enumerate(drawn)
     ]
-    alike = len({tuple(one.axis_titles) for _, one in drawn}) == 1
-    kind = "shared" if alike else "independent"
     joined = alt.concat(*panels, columns=2).resolve_scale(color="independent", x=kind, y=kind)
     return theme.describe(joined, text("alt.maps", names=", ".join(label for label, _ in drawn)))
+
+
+def _width(sharing: Sequence[Any]) -> int:
+    """Return the pixels across for maps on shared axes: circles stay circles where both axes are in one unit."""
+    if not all(map(grid.share_unit, sharing)):
+        return PANEL
+    along, up = (
+        max(float(np.max(one.axes[d])) for one in sharing) - min(float(np.min(one.axes[d])) for one in sharing)
+        for d in (0, 1)
+    )
+    return round(min(max(PANEL * along / up, 0.7 * PANEL), 1.7 * PANEL))
 
 
 def line_of(result: Any) -> tuple[str, pd.DataFrame] | None:
@@ -120,7 +134,7 @@ def lines(labelled: Labelled) -> Any | None:
     charts = []
     for kind in dict.fromkeys(kind for _, kind, _ in found):
         table = pd.concat([line.assign(run=label) for label, k, line in found if k == kind], ignore_index=True)
-        table = table[np.isfinite(table["y"]) & (table["y"] > 0)]
+        table = table[np.isfinite(table["y"]) & (table["y"] > LEAST * table["y"].max())]
         x_title, y_title = text(f"x.{kind}"), text(f"y.{kind}")
         base = alt.Chart(table).encode(
             x=alt.X("x:Q", title=x_title, scale=alt.Scale(nice=False, zero=False)),

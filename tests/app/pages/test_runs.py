@@ -220,13 +220,13 @@ def test_a_bundle_carries_the_weights_and_paths_that_work_elsewhere(tmp_path):
 def test_a_report_is_one_file_that_asks_nobody():
     evil = "<script>alert(1)</script>"
     chosen = [
-        kept("surface", evil, surface(), script="print('<b>')", params={"resolution": 5}),
-        kept("workbench", "a training", training(), params={"epochs": 2}),
+        kept("surface", evil, surface(), script="print('<b>')", data={"n_samples": 5}),
+        kept("workbench", "a training", training(), data={"n_samples": 6}, params={"epochs": 2}),
     ]
     page = report(chosen)
     assert page.count("<svg") >= 3  # a picture each, and what is compared
     assert evil not in page and "&lt;script&gt;" in page and "print(&#x27;&lt;b&gt;&#x27;)" in page
-    assert "params.resolution" in page and "a training" in page
+    assert "data.n_samples" in page and "params.epochs" not in page  # what both have, and what one alone has
     asked = re.findall(r"(?:src|href|url)\s*[=(]\s*[\"']?(https?:[^\"')\s]+)", page)
     assert asked == []
 
