@@ -78,10 +78,13 @@ def described(found: Any) -> str:
         index = f", index {found.saddle_index:.3f} ± {found.saddle_index_stderr:.2g}"
         return ", ".join(ends) + trace + (index if np.isfinite(found.saddle_index) else "")
     if hasattr(found, "sharpness"):
-        return (
-            f"rise {found.sharpness:.4g} ({len(found.restarts)} starts), mean rise {found.average_sharpness:.3g} ± "
-            f"{found.average_sharpness_stderr:.2g}, λ_max {found.lambda_max:.4g} ± {found.lambda_max_residual:.2g}"
-        )
+        told = {
+            f"rise {found.sharpness:.4g} ({len(found.restarts)} starts)": found.sharpness,
+            f"mean rise {found.average_sharpness:.3g} ± {found.average_sharpness_stderr:.2g}": found.average_sharpness,
+            f"λ_max {found.lambda_max:.4g} ± {found.lambda_max_residual:.2g}": found.lambda_max,
+            f"trace {found.trace:.4g} ± {found.trace_stderr:.2g}": found.trace,
+        }
+        return ", ".join(words for words, value in told.items() if np.isfinite(value))
     error = f", error about {found.largest_error:.2%}" if np.isfinite(found.largest_error) else ""
     return f"{found.n_evaluated:,} of {found.losses.size:,} points{error}"
 
