@@ -35,9 +35,12 @@ def head(job: jobs.Job) -> None:
 
 
 def differs(job: jobs.Job) -> bool:
-    """Tell whether the inputs of the page say something else than those that made a result."""
-    made, now = job.config.get("form"), state.form()
-    return bool(made) and made.keys() & now.keys() != set() and made != now
+    """Tell whether the inputs of the page say something else than those that made a result.
+
+    What only one of the two has follows from another input that differs, or came with another version.
+    """
+    made, now = job.config.get("form") or {}, state.form()
+    return any(made[name] != now[name] for name in made.keys() & now.keys())
 
 
 def _about(config: dict[str, Any]) -> list[str]:

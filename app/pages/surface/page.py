@@ -86,8 +86,8 @@ def settings(kind: str) -> tuple[dict[str, Any], tuple[int, ...]]:
         pattern = form.text("parameters", private=True)
         if pattern:
             params["parameters"] = pattern
+        params["time_budget"] = widgets.time_budget(PAGE)
     params["resolution"] = side if len(set(sizes)) == 1 else tuple(sizes)
-    params["time_budget"] = widgets.time_budget(PAGE)
     return params, tuple(sizes)
 
 
