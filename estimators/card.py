@@ -18,7 +18,14 @@ _BATCH = 3  # no other size in a network is likely to be, so that what has it is
 
 @dataclass(frozen=True)
 class LayerCard:
-    """One module: its name ("layer1.0.conv1"), what it is, and the parameters in it, those of its children included."""
+    """One module: its name ("layer1.0.conv1"), what it is, and the parameters in it, those of its children included.
+
+    Examples
+    --------
+    >>> from estimators import model_card
+    >>> model_card("resnet18", num_classes=10).layers[-1]
+    LayerCard(name='fc', kind='Linear', n_parameters=5130)
+    """
 
     name: str
     kind: str
@@ -43,6 +50,13 @@ class ModelCard:
         Of timm's weights for this name; empty where timm says nothing.
     source : str
         Where timm's weights come from.
+
+    Examples
+    --------
+    >>> from estimators import model_card
+    >>> card = model_card("test_resnet", num_classes=10)
+    >>> card.name, card.n_skips, [layer.name for layer in card.layers if "." not in layer.name][-2:]
+    ('test_resnet', 4, ['global_pool', 'fc'])
     """
 
     name: str

@@ -209,4 +209,7 @@ KO = {
     "Dropout in the blocks": "블록 안의 드롭아웃",
     "Width at equal loss": "같은 손실에서의 너비",
     "random symmetric matrices": "무작위 대칭 행렬",
+    "small tanh networks of {starts} seeds, {count} saddles": "작은 tanh 신경망, 시드 {starts}개, 안장점 {count}개",
+    "small tanh networks, {count} seeds": "작은 tanh 신경망, 시드 {count}개",
+    "{model}, {n} digits to train on and {rest} held out, {count} seeds": "{model}, 학습용 손글씨 숫자 {n}장, 검증용 {rest}장, 시드 {count}개",
 }

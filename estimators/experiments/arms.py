@@ -51,6 +51,14 @@ class Subject:
         A timm name.
     data, held_out : Examples
         Training and held-out examples.
+
+    Examples
+    --------
+    >>> from estimators import load_data
+    >>> from estimators.experiments import Subject
+    >>> digits = load_data("digits", image_size=32, n_samples=40)
+    >>> Subject("test_resnet", digits, digits).model(seed=0).num_classes
+    10
     """
 
     architecture: str
@@ -82,6 +90,15 @@ class Arm:
         Of `SharpnessEstimator`.
     prepare : callable, optional
         Changes the built network further.
+
+    Examples
+    --------
+    >>> from estimators import load_data
+    >>> from estimators.experiments import Arm, Subject
+    >>> digits = load_data("digits", image_size=32, n_samples=40)
+    >>> plain = Arm("no norm", ("without_norm",)).build(Subject("test_resnet", digits, digits), seed=0)
+    >>> any("Norm" in type(layer).__name__ for layer in plain.modules())
+    False
     """
 
     name: str

@@ -45,6 +45,13 @@ class Measurement:
         The effect, its 95 % interval and the p-value of the test; None where unknown.
     needed : bool, default=False
         Whether the claim can't stand without this row: one of its halves.
+
+    Examples
+    --------
+    >>> from estimators.experiments import Measurement, common_verdict
+    >>> words = {"what": "λ_max", "claimed": "larger", "reason": "", "kind": "ratio", "n": 5}  # made up
+    >>> common_verdict([Measurement(verdict=verdict, **words) for verdict in ("supported", "supported")])
+    'supported'
     """
 
     what: str
