@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import app
 from app import workspace
@@ -54,8 +55,9 @@ def stand_in(monkeypatch):
 
 
 def killed(program):
-    """Run a program that kills itself."""
-    head = "import sys\nimport tests.app.work.test_restart as t\nsys.modules['app.work.stand_in'] = t\n"
+    """Run a program that kills itself; it computes with as many threads as this one, on which the last bits depend."""
+    head = f"import sys, torch\ntorch.set_num_threads({torch.get_num_threads()})\n"
+    head += "import tests.app.work.test_restart as t\nsys.modules['app.work.stand_in'] = t\n"
     head += "from tests.app.work.test_restart import *\n"
     died = subprocess.run([sys.executable, "-c", head + program], check=False, env=os.environ)
     assert died.returncode == -signal.SIGKILL
