@@ -279,6 +279,7 @@ EN = {
     # what a time limit was too short for
     "The time budget of {asked} s was too short for: {what} ({used} s used). Raise time_budget to go on.": "The time limit of {asked} s was too short for: {what} ({used} s used). Choose more time to go on.",
     "ends of the spectrum (ended after {n} products, begun on {m} examples)": "ends of the spectrum (ended after {n} products, begun on {m} examples)",
+    "ends of the spectrum ({n} products fit, too few to tell an end)": "ends of the spectrum ({n} products fit, too few to tell an end)",
     "ends of the spectrum (ended after {n} products)": "ends of the spectrum (ended after {n} products)",
     "ends of the spectrum, again": "ends of the spectrum, again",
     "explicit matrix (products instead)": "explicit matrix (products instead)",

@@ -275,6 +275,7 @@ KO = {
     # what a time limit was too short for
     "The time budget of {asked} s was too short for: {what} ({used} s used). Raise time_budget to go on.": "시간 제한 {asked}초로 다 하지 못한 것: {what} ({used}초 사용). 이어서 하려면 시간을 더 주세요.",
     "ends of the spectrum (ended after {n} products, begun on {m} examples)": "스펙트럼의 양 끝 (예제 {m}개로 시작해 곱 {n}번 뒤에 멈춤)",
+    "ends of the spectrum ({n} products fit, too few to tell an end)": "스펙트럼의 양 끝 (곱 {n}번으로는 끝을 말할 수 없음)",
     "ends of the spectrum (ended after {n} products)": "스펙트럼의 양 끝 (곱 {n}번 뒤에 멈춤)",
     "ends of the spectrum, again": "스펙트럼의 양 끝 다시 찾기",
     "explicit matrix (products instead)": "명시적 행렬 (대신 곱으로)",

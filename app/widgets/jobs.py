@@ -229,7 +229,7 @@ def _row(job: jobs.Job, place: int, *, first_waiting: bool) -> None:
             left = f" · {duration(job.eta)}" if job.eta is not None else ""
             st.progress(job.fraction, text=f":small[{title} · {job.fraction:.0%}{left}]")
         else:
-            st.markdown(f":small[{place + 1}. {title}]")
+            st.markdown(f":small[{place + 1}. {title}]", width="stretch")
             if not first_waiting:
                 ahead = {"help": text("job.ahead"), "args": (job,), "on_click": jobs.get_queue().advance}
                 st.button("", key=f"ahead-{job.id}", icon=":material/arrow_upward:", type="tertiary", **ahead)

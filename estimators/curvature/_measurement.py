@@ -29,7 +29,8 @@ _LEAST_AFTER = 6  # products of the least that may follow, a trace of two probes
 _GRADIENTS = 10 / 3  # that a product takes as long as, before one was timed
 _EVERY = 8  # of the examples one, on which a search begins that the time will not suffice for
 _FEWEST = 32  # examples of such a beginning
-_BEGINNING = 0.2  # its share of the time
+_BEGINNING = 0.5  # its share of the time: its products are cheap, and the ends of a part are near those of the whole
+_BEYOND = 4  # steps beyond the eigenvalues wanted, below which a search that was cut has nothing to say
 
 
 @dataclass(frozen=True)
@@ -213,7 +214,8 @@ class Measurement:
         check_memory_fits(needed, land.device, "The Lanczos vectors", cure)
         check_sketch_fits(land.theta, self.probes)
         pairs = self.searched()
-        self.ends(pairs)
+        if pairs is not None:
+            self.ends(pairs)
         if np.isnan(self.result.gradient_step_drop) and self.budget.most(1, self.pace):
             self.look_along_gradient()
         trace = self.sampled(work.trace, "trace", 3, self.kind)
@@ -223,12 +225,17 @@ class Measurement:
         layers = self.sampled(work.layer_traces, "trace by layer", 1, self.kind)
         if layers is not None:
             self.update(layers=layers)
-        if n_lanczos:
+        if n_lanczos and pairs is not None:
             self.density(pairs, n_lanczos)
+        elif n_lanczos:
+            self.budget.unfinished.append("spectral density")
         return {"value": self.result.trace, "stderr": self.result.trace_stderr}
 
     def searched(self) -> Any:
-        """Search the ends of the spectrum, in the time there is; what the clock has cut is not kept."""
+        """Search the ends of the spectrum, in the time there is; what the clock has cut is not kept.
+
+        Gives None where so few steps fit that a Rayleigh quotient says nothing of an end.
+        """
         land, search = self.land, self.search
         keeps = 2 * search.n_eigenvalues * land.n_parameters * 4 < _CACHED_VECTORS
         key = self.key(work.eigenpairs, self.kind, search)
@@ -238,34 +245,38 @@ class Measurement:
             return found
         after = _AFTER_ENDS * (self.budget.seconds or 0.0)
         reserved = after if after > _LEAST_AFTER * self.pace else 0.0
-        start, words = self.beginning(self.budget.left - reserved)
+        start, steps, words = self.beginning(self.budget.left - reserved)
         brake, began = self.budget.brake(reserved=reserved), self.budget.used
         found = work.eigenpairs(land, self.kind, search, step, brake, start)
         self.pace = (self.budget.used - began) / found.n_products
         self.cut = start is not None or brake.used
+        steps += found.n_products
+        if brake.used and steps < len(wanted_at(land.n_parameters, search.n_eigenvalues, search.ends)) + _BEYOND:
+            self.budget.unfinished.append(f"ends of the spectrum ({steps} products fit, too few to tell an end)")
+            return None
         if not (found.converged | found.negligible).all() and brake.used:
             self.budget.unfinished.append(f"ends of the spectrum (ended after {found.n_products} products{words})")
         if keeps and not self.cut:
             keep(self.memory, work.eigenpairs, key, found)
         return found
 
-    def beginning(self, seconds: float) -> tuple[Tensor | None, str]:
+    def beginning(self, seconds: float) -> tuple[Tensor | None, int, str]:
         """Search the ends on a part of the examples first, where the time does not suffice for all of them.
 
-        Gives where the search on all examples starts, and words on it.
+        Gives where the search on all examples starts, how many products that took, and words on it.
         """
         land, search = self.land, self.search
         wanted = len(wanted_at(land.n_parameters, search.n_eigenvalues, search.ends))
         moving = land.has_batch_norm and land.batch_norm != "frozen"  # its statistics take all examples whatever comes
         if usual_products(wanted, search.ends) * self.pace <= seconds or moving or land.n_examples < _EVERY * _FEWEST:
-            return None, ""
+            return None, 0, ""
         few = land.on(land.data.take(slice(0, None, _EVERY)))
         brake = self.budget.brake(reserved=self.budget.left - _BEGINNING * seconds)
         pairs = work.eigenpairs(few, self.kind, search, lambda done, total: None, brake)
         size = np.abs(pairs.values)
         parts = 1 / np.maximum(size, search.tol * size.max())  # a product makes the large ones larger
         start = torch.as_tensor(parts).to(pairs.vectors) @ pairs.vectors
-        return start, f", begun on {few.n_examples} examples"
+        return start, pairs.n_products, f", begun on {few.n_examples} examples"
 
     def ends(self, pairs: Any) -> None:
         """Take over the ends of the spectrum."""

@@ -68,12 +68,10 @@ def described(found: Any) -> str:
     """Say in a few words what came out."""
     if hasattr(found, "eigenvalues") and hasattr(found, "trace"):
         ends = [
-            f"{name} {value:.4g} ± {residual:.2g}"
-            for name, value, residual in (
-                ("λ_max", found.lambda_max, found.lambda_max_residual),
-                ("λ_min", found.lambda_min, found.lambda_min_residual),
-            )
-        ]
+            f"{words} {found.bound_on(name)}{value:.4g} (residual {found.uncertainty_of(name)[1]:.2g})"
+            for words, name in (("λ_max", "lambda_max"), ("λ_min", "lambda_min"))
+            if np.isfinite(value := getattr(found, name))
+        ] or ["no end"]
         trace = f", trace {found.trace:.4g} ± {found.trace_stderr:.2g}" if np.isfinite(found.trace) else ""
         index = f", index {found.saddle_index:.3f} ± {found.saddle_index_stderr:.2g}"
         return ", ".join(ends) + trace + (index if np.isfinite(found.saddle_index) else "")

@@ -131,6 +131,21 @@ def test_the_best_ends_that_fit_are_given_and_said_to_be_open(clock, problem, tm
     assert (again.seconds, again.unfinished, again.settings["time_budget"]) == (cut.seconds_, cut.unfinished_, 100.0)
 
 
+def test_too_few_products_tell_no_end(clock, problem):
+    hardly = curvature(time_budget=15.0).fit(*problem)
+    assert len(hardly.eigenvalues_) == 0 and np.isnan(hardly.lambda_max_)
+    assert "too few to tell an end" in hardly.unfinished_[0] and "spectral density" in hardly.unfinished_
+
+
+def test_an_end_that_is_still_open_is_a_bound(clock, problem):
+    whole = CurvatureEstimator(exact_below=10_000, n_eigenvalues=2, compare_traces=False).fit(*problem)
+    clock.now = 0.0
+    cut = curvature(time_budget=100.0).fit(*problem).result_
+    assert whole.result_.bound_on("lambda_max") == whole.result_.bound_on("lambda_min") == ""
+    assert not cut.converged[-1] and cut.bound_on("lambda_min") == "≤"
+    assert whole.spectrum_[-1] <= cut.lambda_min
+
+
 def test_more_time_gives_narrower_brackets(clock, problem):
     found = [curvature(time_budget=t).fit(*problem) for t in (40.0, 80.0, 160.0)]
     assert found[0].lambda_min_ > found[1].lambda_min_ > found[2].lambda_min_

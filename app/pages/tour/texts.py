@@ -2,7 +2,7 @@
 
 EN = {
     "nav": "Tour",
-    "nav.help": "The lecture's seven sections in two minutes, each computed while you look.",
+    "nav.help": "The lecture's seven sections in a few minutes, each computed while you look.",
     "title": "Tour",
     "question": "The lecture “Geometry of Loss Landscapes” in eight stops. Every picture is computed now, on this computer, "
     "from two small networks trained on handwritten digits.",
