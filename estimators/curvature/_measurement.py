@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 import joblib
 import numpy as np
 import torch
-from torch import Tensor
 
 from .. import sampling
 from ..budget import Budget, TimeUp
@@ -245,9 +245,16 @@ class Measurement:
             return found
         after = _AFTER_ENDS * (self.budget.seconds or 0.0)
         reserved = after if after > _LEAST_AFTER * self.pace else 0.0
-        start, steps, words = self.beginning(self.budget.left - reserved)
+        few, words = self.beginning(self.budget.left - reserved)
+        start, steps = (None, 0) if few is None else (work.together(few, search.tol), few.n_products)
         brake, began = self.budget.brake(reserved=reserved), self.budget.used
-        found = work.eigenpairs(land, self.kind, search, step, brake, start)
+        fitting = math.inf if few is None else max((self.budget.left - reserved) / self.pace, 1)
+        if few is not None and fitting < len(few.values) + _BEYOND:  # too few to part what one start vector holds
+            brake.used = True
+            vectors = few.vectors[work.outermost(len(few.values), int(fitting), search.ends)]
+            found = work.rayleigh_quotients(land, self.kind, search, vectors)
+        else:
+            found = work.eigenpairs(land, self.kind, search, step, brake, start)
         self.pace = (self.budget.used - began) / found.n_products
         self.cut = start is not None or brake.used
         steps += found.n_products
@@ -260,23 +267,20 @@ class Measurement:
             keep(self.memory, work.eigenpairs, key, found)
         return found
 
-    def beginning(self, seconds: float) -> tuple[Tensor | None, int, str]:
+    def beginning(self, seconds: float) -> tuple[Any, str]:
         """Search the ends on a part of the examples first, where the time does not suffice for all of them.
 
-        Gives where the search on all examples starts, how many products that took, and words on it.
+        Gives what was found there, and words on it.
         """
         land, search = self.land, self.search
         wanted = len(wanted_at(land.n_parameters, search.n_eigenvalues, search.ends))
         moving = land.has_batch_norm and land.batch_norm != "frozen"  # its statistics take all examples whatever comes
         if usual_products(wanted, search.ends) * self.pace <= seconds or moving or land.n_examples < _EVERY * _FEWEST:
-            return None, 0, ""
+            return None, ""
         few = land.on(land.data.take(slice(0, None, _EVERY)))
         brake = self.budget.brake(reserved=self.budget.left - _BEGINNING * seconds)
         pairs = work.eigenpairs(few, self.kind, search, lambda done, total: None, brake)
-        size = np.abs(pairs.values)
-        parts = 1 / np.maximum(size, search.tol * size.max())  # a product makes the large ones larger
-        start = torch.as_tensor(parts).to(pairs.vectors) @ pairs.vectors
-        return start, pairs.n_products, f", begun on {few.n_examples} examples"
+        return pairs, f", begun on {few.n_examples} examples"
 
     def ends(self, pairs: Any) -> None:
         """Take over the ends of the spectrum."""

@@ -16,6 +16,7 @@ from ..pace import Work, pace_of
 from ..progress import OnProgress
 from ._measures import MEASURES, Fields, SharpnessSettings, lowered, taken_for
 
+_LEAST_PRODUCTS = 5  # of a search that was cut, below which a Rayleigh quotient says nothing of the end
 _TIMED = 128  # examples on which the time of a pass is measured
 _USED = 0.8  # share of the time left that is given out: the time of a pass is known that well
 
@@ -106,6 +107,8 @@ class Answers:
         if brake is not None and brake.used:
             self.cut.add(name)
             if not found["lambda_max_converged"]:
+                if found["n_products"] < _LEAST_PRODUCTS:
+                    return self._without(name)
                 self._note(name, f"ended after {found['n_products']} products")
         elif name != "profile" or "sharpness" not in self.cut:
             keep(self.memory, compute, self._key(name, settings), found)

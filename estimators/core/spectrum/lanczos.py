@@ -320,6 +320,11 @@ def _search(
     return _measured(matvec, vectors, tol, *spent)
 
 
+def rayleigh(matvec: Matvec, vectors: torch.Tensor, tol: float) -> Eigenpairs:
+    """Give Rayleigh quotients and residuals of unit rows (k, P) from k products: bounds on the ends, not a search."""
+    return _measured(matvec, vectors, tol, 0, 0, 0)
+
+
 def _kept(n: int, n_wanted: int, ends: str) -> np.ndarray:
     """Ritz vectors to carry over a restart: the wanted ones and their neighbours, half of the free room."""
     room = min(n - 2, n_wanted + (n - n_wanted) // 2)
