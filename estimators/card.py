@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from .memory import meta_model
+from .memory import by_shapes, meta_images, meta_model
 
 _SUMS = (torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__radd__, Tensor.__iadd__)
 _BATCH = 3  # no other size in a network is likely to be, so that what has it is an activation
@@ -92,17 +92,11 @@ def model_card(name: str, *, num_classes: int | None = None, image_size: int | N
     >>> card.n_parameters, card.norms, card.n_skips
     (11181642, {'BatchNorm2d': 20}, 8)
     """
-    try:
+    with by_shapes(name, "What a model is made of", "it"):
         model = meta_model(name, num_classes=num_classes, image_size=image_size)
         config = vars(model)["pretrained_cfg"]
-        side = image_size or int(config["input_size"][-1])
         with _Sums() as sums, torch.no_grad():
-            model(torch.empty(_BATCH, int(config["input_size"][0]), side, side, device="meta"))
-    except (NotImplementedError, RuntimeError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"What a model is made of must follow from its shapes, got {name!r}, which needs values: {error}. "
-            "Build it with load_model to see it."
-        ) from error
+            model(meta_images(model, _BATCH, int(config["input_size"][0]), image_size))
     layers = tuple(
         LayerCard(where, type(module).__name__, sum(p.numel() for p in module.parameters()))
         for where, module in model.named_modules()

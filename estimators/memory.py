@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from .core.network import working_copy
 from .core.network.evaluation import logits
 from .models import load_model
 
-COPIES = 4  # of the weights: the caller's network, the landscape's own of it, the one that moves, and θ
+COPIES = 4  # of the weights while a landscape is built: the caller's, its own, the one that moves, and θ
 _FILLERS = (Tensor.uniform_, Tensor.normal_, Tensor.erfinv_, Tensor.mul_, Tensor.add_, Tensor.clamp_, Tensor.fill_)
 _MAKERS = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn)
 
@@ -98,15 +99,9 @@ def footprint(
         For a name that timm does not know, and for a network whose shapes depend on its values.
     """
     check_integer("batch_size", batch_size, "Use 512 when in doubt.")
-    try:
+    with by_shapes(name, "The size of a model", "what it takes"):
         model = meta_model(name, num_classes=num_classes, image_size=image_size, in_chans=in_chans)
-        side = image_size or int(vars(model)["pretrained_cfg"]["input_size"][-1])
-        activations = _activations(model, torch.empty(batch_size, in_chans, side, side, device="meta"), derivatives)
-    except (NotImplementedError, RuntimeError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"The size of a model must follow from its shapes, got {name!r}, which needs values: {error}. "
-            "Build it with load_model to see what it takes."
-        ) from error
+        activations = _activations(model, meta_images(model, batch_size, in_chans, image_size), derivatives)
     wide = 2 if precision == "float64" else 1
     n = sum(p.numel() for p in model.parameters())
     vector = sum(p.nbytes for p in model.parameters()) * wide
@@ -118,6 +113,24 @@ def meta_model(name: str, **options: Any) -> nn.Module:
     with _Shapes():
         model = load_model(name, **options, random_state=None)
     return model.to("meta")
+
+
+def meta_images(model: nn.Module, n: int, in_chans: int, image_size: int | None) -> Tensor:
+    """Give n images of a timm model's size (or another), shapes alone."""
+    side = image_size or int(vars(model)["pretrained_cfg"]["input_size"][-1])
+    return torch.empty(n, in_chans, side, side, device="meta")
+
+
+@contextmanager
+def by_shapes(name: str, what: str, cure: str) -> Iterator[None]:
+    """Say of a timm model whose shapes depend on values that `what` can't be told before it is built."""
+    try:
+        yield
+    except (NotImplementedError, RuntimeError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{what} must follow from its shapes, got {name!r}, which needs values: {error}. "
+            f"Build it with load_model to see {cure}."
+        ) from error
 
 
 def free_memory(device: str = "auto") -> int:

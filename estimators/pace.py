@@ -9,7 +9,8 @@ from typing import Any
 from .budget import clock
 from .landscape import Landscape
 
-_PASSES = {"evaluations": 1, "gradients": 3, "products": 10}  # what each costs in evaluations, about
+GRADIENT_PASSES, PRODUCT_PASSES = 3, 10  # what a gradient and a Hessian-vector product cost in evaluations, about
+_PASSES = {"evaluations": 1, "gradients": GRADIENT_PASSES, "products": PRODUCT_PASSES}
 
 
 @dataclass(frozen=True)

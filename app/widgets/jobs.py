@@ -201,6 +201,34 @@ def status(job: jobs.Job) -> None:
         st.warning(from_engine(job.note), icon=":material/warning:")
 
 
+def aside(name: str, owner: jobs.Job | None, draw: Callable[[jobs.Job], None]) -> None:
+    """Show what was measured last of a page's result, while that is the result that is shown.
+
+    Parameters
+    ----------
+    name : str
+        Of the jobs that measure it, each with the id of what it is of in ``config["of"]``.
+    owner : Job or None
+        The job whose result is shown.
+    draw : callable
+        ``draw(job)`` once the job has a result; runs in a fragment.
+    """
+    newest = jobs.latest(name)
+    if newest is None or owner is None or newest.config.get("of") != owner.id:
+        return
+
+    @st.fragment(run_every=POLL_SECONDS if newest.live else None)
+    def panel() -> None:
+        now = jobs.latest(name)
+        if now is None:
+            return
+        status(now)
+        if now.result is not None:
+            draw(now)
+
+    panel()
+
+
 def activity() -> None:
     """Show in the sidebar of every page what runs and waits; refresh the page when something asked for ends."""
     first = jobs.live()

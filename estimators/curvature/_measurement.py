@@ -15,9 +15,10 @@ from .. import sampling
 from ..budget import Budget, TimeUp
 from ..cache import MISSING, cached_call, fingerprint, is_cached, keep, recall
 from ..checks import check_memory_fits, check_sketch_fits
-from ..core.spectrum.lanczos import usual_products
+from ..core.spectrum.lanczos import tells_ends, usual_products
 from ..core.spectrum.lanczos import wanted as wanted_at
 from ..landscape import Landscape
+from ..pace import GRADIENT_PASSES, PRODUCT_PASSES
 from ..progress import OnProgress
 from . import _steps as work
 from ._point_kind import decided
@@ -26,11 +27,11 @@ from ._result import CurvatureResult
 _CACHED_VECTORS = 2**28  # eigenvectors above this many bytes are not kept in the cache
 _AFTER_ENDS = 0.3  # share of a budget that the search for the ends leaves to the rest
 _LEAST_AFTER = 6  # products of the least that may follow, a trace of two probes
-_GRADIENTS = 10 / 3  # that a product takes as long as, before one was timed
+_GRADIENTS = PRODUCT_PASSES / GRADIENT_PASSES  # that a product takes as long as, before one was timed
 _EVERY = 8  # of the examples one, on which a search begins that the time will not suffice for
 _FEWEST = 32  # examples of such a beginning
 _BEGINNING = 0.5  # its share of the time: its products are cheap, and the ends of a part are near those of the whole
-_BEYOND = 4  # steps beyond the eigenvalues wanted, below which a search that was cut has nothing to say
+_BEYOND = 4  # products beyond the eigenvalues wanted that part what one start vector holds
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class Measurement:
         self.land, self.settings, self.result = land, settings, result
         self.memory, self.budget, self.report, self.on_partial = memory, budget, report, on_partial
         self.kind, self.search, self.probes = settings.kind, settings.search, settings.n_probes
+        self.n_wanted = len(wanted_at(land.n_parameters, self.search.n_eigenvalues, self.search.ends))
         self.before, self.doing = 0, ""
         self.pace = 0.0  # seconds a product takes
         self.cut = False  # whether the search for the ends was ended by the clock
@@ -249,7 +251,7 @@ class Measurement:
         start, steps = (None, 0) if few is None else (work.together(few, search.tol), few.n_products)
         brake, began = self.budget.brake(reserved=reserved), self.budget.used
         fitting = math.inf if few is None else max((self.budget.left - reserved) / self.pace, 1)
-        if few is not None and fitting < len(few.values) + _BEYOND:  # too few to part what one start vector holds
+        if few is not None and fitting < len(few.values) + _BEYOND:
             brake.used = True
             vectors = few.vectors[work.outermost(len(few.values), int(fitting), search.ends)]
             found = work.rayleigh_quotients(land, self.kind, search, vectors)
@@ -258,7 +260,7 @@ class Measurement:
         self.pace = (self.budget.used - began) / found.n_products
         self.cut = start is not None or brake.used
         steps += found.n_products
-        if brake.used and steps < len(wanted_at(land.n_parameters, search.n_eigenvalues, search.ends)) + _BEYOND:
+        if brake.used and not tells_ends(steps, self.n_wanted):
             self.budget.unfinished.append(f"ends of the spectrum ({steps} products fit, too few to tell an end)")
             return None
         if not (found.converged | found.negligible).all() and brake.used:
@@ -273,9 +275,9 @@ class Measurement:
         Gives what was found there, and words on it.
         """
         land, search = self.land, self.search
-        wanted = len(wanted_at(land.n_parameters, search.n_eigenvalues, search.ends))
         moving = land.has_batch_norm and land.batch_norm != "frozen"  # its statistics take all examples whatever comes
-        if usual_products(wanted, search.ends) * self.pace <= seconds or moving or land.n_examples < _EVERY * _FEWEST:
+        fits = usual_products(self.n_wanted, search.ends) * self.pace <= seconds
+        if fits or moving or land.n_examples < _EVERY * _FEWEST:
             return None, ""
         few = land.on(land.data.take(slice(0, None, _EVERY)))
         brake = self.budget.brake(reserved=self.budget.left - _BEGINNING * seconds)

@@ -55,7 +55,16 @@ class Quantity:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class PairedResult(Result):
+class JudgedResult(Result):
+    """Rows of what was measured, rows of verdicts, and what limits them."""
+
+    rows: list[Row] = field(default_factory=list)
+    claims: list[Row] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PairedResult(JudgedResult):
     """Rows of single runs, a verdict for each claim, and what limits the comparison.
 
     Attributes
@@ -74,10 +83,6 @@ class PairedResult(Result):
     }
     groups: ClassVar[tuple[str, ...]] = ()
     summarised: ClassVar[tuple[str, ...]] = ()
-
-    rows: list[Row] = field(default_factory=list)
-    claims: list[Row] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
     def values(self, group: str, key: str) -> np.ndarray:
         """One column of one group, in the order of the seeds."""

@@ -7,7 +7,7 @@ compared fairly where each has the rate that suits it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,7 @@ from ..sharpness import SharpnessEstimator
 from ..variants import apply_changes
 from ._paired import Job, PairedResult, Quantity, Row, compare_rows, pairs_of, run_jobs
 from .batch_size import Runs, check_runs, measuring_with
-from .claims import Asked, Measurement
+from .claims import Asked, Measurement, rows_of
 
 TUNING_SEED = 1000  # above the first seed: a run that chooses a rate is not measured as well
 NOISE = SharpnessEstimator(noise="filter", sigma=0.1, n_draws=16, n_lanczos=60, tol=1e-2)
@@ -148,8 +148,8 @@ def compare_arms(
     judge: Judge,
     *,
     n_seeds: int,
-    target_loss: float,
     epochs: int,
+    target_loss: float = 0.05,
     batch_size: int = 64,
     momentum: float = 0.9,
     weight_decay: float = 0.0,
@@ -168,10 +168,10 @@ def compare_arms(
         ``judge(rows) -> {claim: measurements}``.
     n_seeds : int
         Seeds, the independent units.
-    target_loss : float
-        Training stops when the mean loss over the training examples is at or below it.
     epochs : int
         Most epochs; a run that has not reached the target by then says so.
+    target_loss : float, default=0.05
+        Training stops when the mean loss over the training examples is at or below it.
     batch_size, momentum, weight_decay
         Of SGD, where an arm does not say otherwise.
     memory, random_state, on_progress, on_partial
@@ -204,7 +204,6 @@ def compare_arms(
     def result(rows: list[Row]) -> ArmsResult:
         seen[:] = rows
         measured = [row for row in rows if not row["tuning"]]
-        found = judge(measured)
         return ArmsResult(
             settings={
                 **{"architecture": subject.architecture, "data": subject.data.name, "n_seeds": n_seeds},
@@ -213,7 +212,7 @@ def compare_arms(
             },
             rows=measured,
             tuning=[row for row in rows if row["tuning"]],
-            claims=[{"claim": key, **asdict(row)} for key, own in found.items() for row in own],
+            claims=rows_of(judge(measured)),
             notes=_notes(measured),
         )
 

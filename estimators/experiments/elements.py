@@ -54,7 +54,6 @@ def skips_depth_experiment(subject: Subject, *, n_seeds: int = 5, epochs: int = 
         for depth, blocks in (("shallow", SHALLOW), ("deep", DEEP))
         for plain in (False, True)
     ]
-    options = {"target_loss": 0.05, **options}
     return compare_arms(subject, arms, judge_skips, n_seeds=n_seeds, epochs=epochs, **options)
 
 
@@ -122,7 +121,6 @@ def norm_rate_experiment(subject: Subject, *, n_seeds: int = 5, epochs: int = 40
         for rate in NORM_RATES
         for name, changes in (("norm", ()), ("no norm", ("without_norm",)))
     ]
-    options = {"target_loss": 0.05, **options}
     return compare_arms(subject, arms, judge_norm, n_seeds=n_seeds, epochs=epochs, **options)
 
 
@@ -179,7 +177,6 @@ def dropout_experiment(subject: Subject, *, n_seeds: int = 5, epochs: int = 100,
     """
     changes = {"no dropout": (), BLOCKS: ("with_dropout=0,0,0.2",), HEAD: ("with_dropout=0.3",)}
     arms = [Arm(name, change, (0.05,)) for name, change in changes.items()]
-    options = {"target_loss": 0.05, **options}
     return compare_arms(subject, arms, judge_dropout, n_seeds=n_seeds, epochs=epochs, **options)
 
 

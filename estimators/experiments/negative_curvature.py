@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -13,10 +13,10 @@ from ..core.evidence.verdicts import judge_share
 from ..curvature import CurvatureHistoryResult, CurvatureTracker
 from ..data import Examples
 from ..progress import OnProgress, ignore_progress, subprogress
-from ..results import Result, Uncertainty
+from ..results import Uncertainty
 from ..training import train
-from ._paired import Job, Row, network_key, run_jobs
-from .claims import Measurement, judge_together
+from ._paired import Job, JudgedResult, Row, network_key, run_jobs
+from .claims import Measurement, judge_together, rows_of
 
 NEGATIVE = 0.01  # of λ_max: below it curvature is flat rather than negative
 NEAR, DOWNHILL, UNTRAINED = 0.1, 0.1, 0.1  # of the median gradient, of λ_max, of the first loss
@@ -24,7 +24,7 @@ SHARE = 0.05  # of a run that may be spent near a saddle before it matters
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class NegativeCurvatureResult(Result):
+class NegativeCurvatureResult(JudgedResult):
     """One row a checkpoint of each run.
 
     Attributes
@@ -47,10 +47,6 @@ class NegativeCurvatureResult(Result):
     uncertainties: ClassVar[dict[str, Uncertainty]] = {
         "rows.lambda_max_residual": Uncertainty("residual", "rows.lambda_max")
     }
-
-    rows: list[Row] = field(default_factory=list)
-    claims: list[Row] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
 
 def negative_curvature_experiment(
@@ -102,7 +98,7 @@ def negative_curvature_experiment(
             )
 
     def result(rows: list[Row]) -> NegativeCurvatureResult:
-        claims = [{"claim": key, **vars(row)} for key, own in judge_curvature(rows).items() for row in own]
+        claims = rows_of(judge_curvature(rows))
         settings = {**training, "n_seeds": n_seeds, "data": data.name, "n_examples": len(data)}
         return NegativeCurvatureResult(settings=settings, rows=rows, claims=claims, notes=_notes(rows))
 

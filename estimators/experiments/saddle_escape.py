@@ -7,7 +7,7 @@ rate that suits the saddle, the same for all of them; how long noise takes is co
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,9 @@ from torch import nn
 from ..core.evidence.verdicts import judge_share
 from ..data import Examples
 from ..progress import OnProgress, ignore_progress, subprogress
-from ..results import Result
 from ..saddles import EscapeResult, SaddleEscaper, pooled_digits, small_net
-from ._paired import Job, Row, network_key, run_jobs
-from .claims import Asked, Measurement, judge_ranks, judge_together
+from ._paired import Job, JudgedResult, Row, network_key, run_jobs
+from .claims import Asked, Measurement, judge_ranks, judge_together, rows_of
 
 OPTIMIZERS = ("gd", "sgd", "momentum", "large_step", "perturbed_gd", "rmsprop", "adam")
 BESIDE = 1e-3  # distance of the displaced starts
@@ -27,7 +26,7 @@ SOONER = 0.9  # of the control's steps
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class SaddlesResult(Result):
+class SaddlesResult(JudgedResult):
     """One row a saddle: what it is and when each optimiser left it.
 
     Attributes
@@ -48,10 +47,6 @@ class SaddlesResult(Result):
     >>> result.rows[0]["steps_momentum"] < result.rows[0]["steps_gd"]
     True
     """
-
-    rows: list[Row] = field(default_factory=list)
-    claims: list[Row] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
 
 def saddle_escape_experiment(
@@ -112,7 +107,7 @@ def saddle_escape_experiment(
 
     def result(rows: list[Row]) -> SaddlesResult:
         found = [row for row in rows if row["found"]]
-        claims = [{"claim": key, **vars(row)} for key, own in judge_saddles(found).items() for row in own]
+        claims = rows_of(judge_saddles(found))
         return SaddlesResult(settings=told, rows=found, claims=claims, notes=_notes(rows, found))
 
     return run_jobs(jobs(), len(pairs), result, memory=memory, on_progress=on_progress, on_partial=on_partial)

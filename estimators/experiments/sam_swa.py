@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from ..sharpness import SharpnessSettings, average_case, lambda_max
 from ..training import TrainingRun, cosine, train
 from ._paired import Job, PairedResult, Row, network_key, run_jobs
 from .arms import ACCURATE, FLAT, contrast
-from .claims import Asked, Measurement, judge_together
+from .claims import Asked, Measurement, judge_together, rows_of
 
 RHO, START, AFTER = 0.05, 0.75, 0.5  # of SAM; share of the training before the switch; rate after it, of the first
 SGD, SWA, SAM, BOTH, OLD = "SGD", "SWA", "SAM", "SAM and SWA", "SWA, statistics of the last point"
@@ -109,7 +109,7 @@ def sam_swa_experiment(
     def result(rows: list[Row]) -> SamSwaResult:
         points = [row for row in rows if row["group"] != TRAJECTORY]
         ways = [row for row in rows if row["group"] == TRAJECTORY]
-        claims = [{"claim": key, **asdict(row)} for key, own in judge_corners(points, ways).items() for row in own]
+        claims = rows_of(judge_corners(points, ways))
         settings = {**training, "n_seeds": n_seeds, "data": data.name, "rho": RHO}
         settings |= {"n_examples": len(data), "n_held_out": len(held_out)}
         return SamSwaResult(settings=settings, rows=points, trajectories=ways, claims=claims, notes=_notes(points))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,10 @@ from torch.nn import functional as F
 from ..data import Examples
 from ..landscape import Landscape
 from ..progress import OnProgress, ignore_progress, subprogress
-from ..results import Result
 from ..sharpness import SharpnessSettings, average_case
 from ..training import train
-from ._paired import Job, Row, network_key, run_jobs
-from .claims import Measurement, judge_ranks, judge_together
+from ._paired import Job, JudgedResult, Row, network_key, run_jobs
+from .claims import Measurement, judge_ranks, judge_together, rows_of
 
 #: Ways of training that give networks of different flatness, beside the usual one.
 TRAININGS: dict[str, dict[str, Any]] = {
@@ -42,7 +41,7 @@ NOISE = SharpnessSettings(noise="filter", sigma=0.1, n_draws=16)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class ShiftedDataResult(Result):
+class ShiftedDataResult(JudgedResult):
     """One row a network: how its loss rises under moves of the weights and under shifts of the images.
 
     Attributes
@@ -60,10 +59,6 @@ class ShiftedDataResult(Result):
     >>> ShiftedDataResult(rows=[{"group": "SAM", "weights": 0.02, "blurred": 0.4}]).rows[0]["group"]  # made up
     'SAM'
     """
-
-    rows: list[Row] = field(default_factory=list)
-    claims: list[Row] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
 
 def shifted_data_experiment(
@@ -109,7 +104,7 @@ def shifted_data_experiment(
             )
 
     def result(rows: list[Row]) -> ShiftedDataResult:
-        claims = [{"claim": key, **vars(row)} for key, own in judge_shifts(rows).items() for row in own]
+        claims = rows_of(judge_shifts(rows))
         settings = {"n_seeds": n_seeds, "data": data.name, "n_examples": len(data), "n_held_out": len(held_out)}
         return ShiftedDataResult(settings=settings, rows=rows, claims=claims, notes=_notes(rows))
 

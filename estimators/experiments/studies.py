@@ -15,7 +15,7 @@ from scipy import stats
 from ..core.evidence.verdicts import LEVEL, NOT_CLEAR, NOT_SUPPORTED, SUPPORTED, Verdict
 from ..curvature import MinimumProbabilityResult, random_critical_points
 from ..results import Result
-from .arms import Subject
+from .arms import WORDS, Subject
 from .claims import Asked, Measurement, judge_ranks, judge_together, known
 from .connectivity_cases import CasesResult, ConnectivityCases
 from .connectivity_cases import judge as judge_cases
@@ -28,7 +28,7 @@ from .elements import (
     skips_depth_experiment,
 )
 from .negative_curvature import judge_curvature, negative_curvature_experiment
-from .rate_batch import RateBatchResult, rate_batch_experiment
+from .rate_batch import CURVATURES, RateBatchResult, rate_batch_experiment
 from .rate_batch import judge as judge_grid
 from .saddle_escape import judge_saddles, saddle_escape_experiment
 from .sam_swa import judge_corners, sam_swa_experiment
@@ -120,7 +120,6 @@ _CONTRASTS = {
     "batch": "largest batch against smallest, at equal ratio",
     "both": "largest batch against smallest, at one rate",
 }
-_QUANTITIES = {"lambda_max": "λ_max", "trace": "trace", "average_sharpness": "average rise"}
 
 
 def judge_rate_batch(result: RateBatchResult) -> Judgement:
@@ -128,7 +127,7 @@ def judge_rate_batch(result: RateBatchResult) -> Judgement:
     claims, _ = judge_grid(result.rows, result.batches, result.ratios)
     found: Judgement = {}
     for row in claims:
-        contrast, curved = row["contrast"], row["key"] in _QUANTITIES
+        contrast, curved = row["contrast"], row["key"] in {q.key for q in CURVATURES}
         claim = {
             ("ratio", True): "ratio_decides",
             ("batch", True): "ratio_decides",
@@ -137,7 +136,7 @@ def judge_rate_batch(result: RateBatchResult) -> Judgement:
             ("both", False): "small_batch_generalises",
         }.get((contrast, curved))
         if claim is not None:
-            what = f"{_QUANTITIES.get(row['key'], 'held-out accuracy')}: {_CONTRASTS[contrast]}"
+            what = f"{WORDS[row['key']]}: {_CONTRASTS[contrast]}"
             measured = _measured(what, row, "ratio" if row["ratio"] else "difference")
             # that the ratio decides has two halves: the ratio matters, and the batch at one ratio does not
             found.setdefault(claim, []).append(replace(measured, needed=contrast == "batch"))

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from ..budget import Brake, Budget, TimeUp
 from ..cache import MISSING, fingerprint, is_cached, keep, recall
+from ..core.spectrum.lanczos import tells_ends
 from ..landscape import Landscape
 from ..pace import Work, pace_of
 from ..progress import OnProgress
 from ._measures import MEASURES, Fields, SharpnessSettings, lowered, taken_for
 
-_LEAST_PRODUCTS = 5  # of a search that was cut, below which a Rayleigh quotient says nothing of the end
 _TIMED = 128  # examples on which the time of a pass is measured
 _USED = 0.8  # share of the time left that is given out: the time of a pass is known that well
 
@@ -107,7 +107,7 @@ class Answers:
         if brake is not None and brake.used:
             self.cut.add(name)
             if not found["lambda_max_converged"]:
-                if found["n_products"] < _LEAST_PRODUCTS:
+                if not tells_ends(found["n_products"], 1):
                     return self._without(name)
                 self._note(name, f"ended after {found['n_products']} products")
         elif name != "profile" or "sharpness" not in self.cut:

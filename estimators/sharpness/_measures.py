@@ -21,10 +21,9 @@ from ..core.ball.pac_bayes import SIGMA_GRID, doubt_prior, pac_bayes_bound
 from ..core.spectrum.lanczos import lanczos_eigenpairs, usual_products
 from ..core.spectrum.trace import hutchpp
 from ..landscape import Landscape
-from ..pace import Work
+from ..pace import GRADIENT_PASSES, PRODUCT_PASSES, Work
 
 PROFILE_FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
-GRADIENT_PASSES, PRODUCT_PASSES = 3, 10  # cost of a gradient and of a Hessian-vector product in forward passes
 
 Fields = dict[str, Any]
 Spend = Callable[[float], None]  # is told of work done, in forward passes, and may raise `Cancelled`

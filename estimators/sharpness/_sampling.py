@@ -12,7 +12,8 @@ from .. import sampling
 from ..core.ball.average_case import average_rise
 from ..core.evidence.sampling import SamplingError
 from ..landscape import Landscape
-from ._measures import PRODUCT_PASSES, Fields, SharpnessSettings, Spend, noise_of, scale_of
+from ..pace import PRODUCT_PASSES
+from ._measures import Fields, SharpnessSettings, Spend, noise_of, scale_of
 
 _SLOPE_PASSES = 5  # cost of the examples' slopes along a vector in forward passes
 

@@ -523,6 +523,10 @@ class SurfaceMapper(TransformerMixin, Budgeted, ParallelEstimator):
             drawn = time.perf_counter()
             cost = drawn - began
 
+        def tell(done: int) -> None:
+            said = resumed("points", n_stored if any_new else 0, grid.expected)
+            progress(min(done, grid.expected), max(grid.expected, 1), said)
+
         def measure(plane: MapPlane, coordinates: np.ndarray, arrived: Arrived) -> None:
             before = grid.n_evaluated
             for k, (where, prefix) in enumerate(((land, ""), (other, "held_out_"))[:passes]):
@@ -535,9 +539,7 @@ class SurfaceMapper(TransformerMixin, Budgeted, ParallelEstimator):
                     n_stored = n_stored if any_new else grid.n_evaluated
 
                 def tick(done: int, out_of: int, message: str, k: int = k) -> None:
-                    so_far = before + (k * out_of + done) // passes
-                    said = resumed("points", n_stored if any_new else 0, grid.expected)
-                    progress(min(so_far, grid.expected), grid.expected, said)
+                    tell(before + (k * out_of + done) // passes)
                     if mode == "exact" and time.perf_counter() - drawn > max(_PICTURE_EVERY, 10 * cost):
                         draw()
                     watch()
@@ -551,8 +553,7 @@ class SurfaceMapper(TransformerMixin, Budgeted, ParallelEstimator):
             work = grid.fill_adaptively(measure, self.tolerance)
         try:
             for _ in work:
-                said = resumed("points", n_stored if any_new else 0, grid.expected)
-                progress(min(grid.n_evaluated, grid.expected), max(grid.expected, 1), said)
+                tell(grid.n_evaluated)
                 draw()
         except (Cancelled, WorkerLost):
             grid.sketch()

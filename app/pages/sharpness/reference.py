@@ -13,7 +13,7 @@ from app import widgets
 from app.catalog import DataSpec, PointSpec
 from app.pages.sharpness import charts
 from app.texts import texts
-from app.widgets.jobs import POLL_SECONDS, status
+from app.widgets.jobs import aside
 from app.work import jobs
 
 PAGE = "sharpness"
@@ -34,7 +34,7 @@ def block(owner: jobs.Job | None, result: Any) -> None:
         st.caption(text("reference.help", count=len(RECIPES)))
         look: dict[str, Any] = {"icon": ":material/play_arrow:", "on_click": start, "args": (owner, result)}
         st.button(text("reference.run"), key=f"{PAGE}.reference", **look)
-        _panel(owner, result)
+        aside(JOB, owner, lambda job: draw(result, job.result))
 
 
 def start(owner: jobs.Job, result: Any) -> None:
@@ -84,23 +84,6 @@ def answer(rows: Sequence[tuple[str, int, int]]) -> str:
     if rows and all(flatter == count for _, flatter, count in rows):
         return "sharp"
     return "between"
-
-
-def _panel(owner: jobs.Job, result: Any) -> None:
-    newest = jobs.latest(JOB)
-    if newest is None or newest.config.get("of") != owner.id:
-        return
-
-    @st.fragment(run_every=POLL_SECONDS if newest.live else None)
-    def panel() -> None:
-        now = jobs.latest(JOB)
-        if now is None:
-            return
-        status(now)
-        if now.result is not None:
-            draw(result, now.result)
-
-    panel()
 
 
 def draw(result: Any, references: Sequence[Any]) -> None:

@@ -15,8 +15,8 @@ import streamlit as st
 from app import widgets
 from app.charts import surface as charts
 from app.charts.grid import is_preview, unknown
-from app.texts import from_engine, plain, texts
-from app.widgets.jobs import POLL_SECONDS
+from app.texts import texts
+from app.widgets.jobs import aside
 from app.work import jobs
 
 PAGE = "surface"
@@ -115,7 +115,7 @@ def analysis(result: Any, mapper: Any) -> None:
                 text("convexity.run"), key=f"{PAGE}.convexity", icon=":material/waves:", on_click=_measure,
                 args=("convexity", mapper), help=text("convexity.help"),
             )  # fmt: skip
-        _measured()
+        aside(EXTRA, jobs.shown(PAGE), _found)
 
 
 def _basins(result: Any) -> None:
@@ -141,42 +141,26 @@ def _measure(kind: str, mapper: Any) -> None:
         return run(on_progress=handle.progress)
 
     job = jobs.shown(PAGE)
-    config = {"kind": kind, "map": job.id if job is not None else ""}
+    config = {"kind": kind, "of": job.id if job is not None else ""}
     jobs.submit(EXTRA, texts(PAGE)(f"job.{kind}"), work, config=config, keep=False)
 
 
-def _measured() -> None:
-    newest = jobs.latest(EXTRA)
-    owner = jobs.shown(PAGE)
-    if newest is None or owner is None or newest.config.get("map") != owner.id:
-        return
-
-    @st.fragment(run_every=POLL_SECONDS if newest.live else None)
-    def panel() -> None:
-        text, now = texts(PAGE), jobs.latest(EXTRA)
-        if now is None:
-            return
-        if now.live:
-            st.progress(now.fraction, text=plain(now.title))
-        elif now.error:
-            st.error(from_engine(now.error))
-        elif now.result is not None and now.config["kind"] == "width":
-            radii = np.asarray(now.result["radii"])
-            inside = radii[np.isfinite(radii)]
-            if inside.size:
-                st.markdown(
-                    text("width.found", median=f"{np.median(inside):.3g}", low=f"{inside.min():.3g}",
-                         high=f"{inside.max():.3g}")
-                )  # fmt: skip
-            if inside.size < radii.size:
-                st.caption(text("width.open", count=radii.size - inside.size, all=radii.size))
-        elif now.result is not None:
-            ratio = np.asarray(now.result["ratio"])
-            middle = ratio[ratio.shape[0] // 2, ratio.shape[1] // 2]
-            st.markdown(text("convexity.found", centre=f"{middle:.3g}", median=f"{np.nanmedian(ratio):.3g}"))
-            widgets.show_chart(charts.ratio_map(now.result["axes"], ratio))
-
-    panel()
+def _found(job: jobs.Job) -> None:
+    """Write what was measured of the map."""
+    text = texts(PAGE)
+    if job.config["kind"] == "width":
+        radii = np.asarray(job.result["radii"])
+        inside = radii[np.isfinite(radii)]
+        if inside.size:
+            low, high = f"{inside.min():.3g}", f"{inside.max():.3g}"
+            st.markdown(text("width.found", median=f"{np.median(inside):.3g}", low=low, high=high))
+        if inside.size < radii.size:
+            st.caption(text("width.open", count=radii.size - inside.size, all=radii.size))
+    else:
+        ratio = np.asarray(job.result["ratio"])
+        middle = ratio[ratio.shape[0] // 2, ratio.shape[1] // 2]
+        st.markdown(text("convexity.found", centre=f"{middle:.3g}", median=f"{np.nanmedian(ratio):.3g}"))
+        widgets.show_chart(charts.ratio_map(job.result["axes"], ratio))
 
 
 def compare(result: Any, job: jobs.Job | None, look: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import streamlit as st
 from app import widgets
 from app.pages.surface import charts
 from app.texts import from_engine, texts
-from app.widgets.jobs import POLL_SECONDS, status
+from app.widgets.jobs import aside
 from app.work import jobs
 
 PAGE = "surface"
@@ -26,7 +26,7 @@ def block(mapper: Any) -> None:
     with st.expander(text("trust"), icon=":material/balance:"):
         st.caption(text("trust.help"))
         st.button(text("trust.run"), key=f"{PAGE}.trust", icon=":material/play_arrow:", on_click=_start, args=(mapper,))
-        _measured()
+        aside(JOB, jobs.shown(PAGE), lambda job: draw(job.result))
 
 
 def _start(mapper: Any) -> None:
@@ -34,24 +34,7 @@ def _start(mapper: Any) -> None:
         return mapper.trust(on_progress=handle.progress)
 
     owner = jobs.shown(PAGE)
-    jobs.submit(JOB, texts(PAGE)("trust"), work, config={"map": owner.id if owner is not None else ""}, keep=False)
-
-
-def _measured() -> None:
-    newest, owner = jobs.latest(JOB), jobs.shown(PAGE)
-    if newest is None or owner is None or newest.config.get("map") != owner.id:
-        return
-
-    @st.fragment(run_every=POLL_SECONDS if newest.live else None)
-    def panel() -> None:
-        now = jobs.latest(JOB)
-        if now is None:
-            return
-        status(now)
-        if now.result is not None:
-            draw(now.result)
-
-    panel()
+    jobs.submit(JOB, texts(PAGE)("trust"), work, config={"of": owner.id if owner is not None else ""}, keep=False)
 
 
 def draw(trust: Any) -> None:

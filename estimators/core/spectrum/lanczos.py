@@ -181,6 +181,11 @@ def usual_products(n_wanted: int, ends: str) -> int:
     return (20 if ends == "both" else 8) + 4 * n_wanted
 
 
+def tells_ends(n_products: int, n_wanted: int) -> bool:
+    """Whether a search that was cut has seen enough for its Rayleigh quotients to say something of the ends."""
+    return n_products >= n_wanted + 4
+
+
 def wanted(n: int, k: int, ends: str) -> np.ndarray:
     """Return indices of the wanted values among ``n`` ascending ones; all of them when both ends meet."""
     low = np.arange(min(k, n)) if ends in ("both", "smallest") else np.arange(0)

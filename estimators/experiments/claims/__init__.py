@@ -15,6 +15,7 @@ from ._record import (
     judge_together,
     known,
     read_records,
+    rows_of,
     write_records,
 )
 
@@ -45,5 +46,6 @@ __all__ = [
     "judge_together",
     "known",
     "read_records",
+    "rows_of",
     "write_records",
 ]

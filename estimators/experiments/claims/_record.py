@@ -113,6 +113,11 @@ def judge_together(asked: Sequence[Asked]) -> dict[str, list[Measurement]]:
     return found
 
 
+def rows_of(judged: Mapping[str, Sequence[Measurement]]) -> list[dict[str, Any]]:
+    """Give one row for each measurement with its claim, as a result keeps them."""
+    return [{"claim": claim, **asdict(row)} for claim, rows in judged.items() for row in rows]
+
+
 def judge_ranks(x: np.ndarray, y: np.ndarray, claimed: str, units: Sequence[object] | None = None) -> Verdict:
     """Judge a rank correlation over independent units, which are what it counts."""
     found = kendall(x, y, units=units)
