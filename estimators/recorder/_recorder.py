@@ -108,8 +108,9 @@ class CheckpointRecorder:
         # places from one kept point to the next
         self._stride = max(1, math.gcd(*(point["place"] for point in self._points[:-1])))
         self._waiting: tuple[nn.Module, int, Any, dict[str, Any]] | None = None
-        for left in self.folder.glob(".step-*.tmp"):  # of a process that was killed while it wrote
-            left.unlink(missing_ok=True)
+        for pattern in (".step-*.tmp", ".tmp??????"):  # ours and safetensors', of a process killed while it wrote
+            for left in self.folder.glob(pattern):
+                left.unlink(missing_ok=True)
 
     def __call__(self, model: nn.Module, *, step: int | None = None, loss: Any = None, **metrics: Any) -> Path | None:
         """Take notice of a step of the training, and write it where its turn has come.
