@@ -196,10 +196,10 @@ def leave_with_parent(parent: int, path: str | None = None) -> None:
 def _keep_large_memory() -> None:
     """Keep the memory of a pass for the next one.
 
-    Dask's workers tell the C library to give freed memory back at once, which makes every activation of every pass a
-    new mapping of empty pages: a point then costs twice the time.
+    A worker that gives freed memory back at once (Dask tells the C library to, and loky's come to it) takes every
+    activation of every pass as a new mapping of empty pages: a point then costs up to twice the time.
     """
-    if sys.platform == "linux" and "MALLOC_TRIM_THRESHOLD_" in os.environ:
+    if sys.platform == "linux":
         with suppress(OSError, AttributeError):
             libc = ctypes.CDLL(None)
             libc.mallopt(_M_MMAP_THRESHOLD, _LARGE)
