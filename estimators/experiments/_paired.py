@@ -11,7 +11,7 @@ from torch import nn
 
 from ..cache import cached_call, check_memory, describe_module, fingerprint
 from ..core.evidence.paired import PairedComparison, compare_crossed, compare_pairs
-from ..core.evidence.verdicts import NAN, NOT_COMPARABLE, adjust
+from ..core.evidence.verdicts import NAN, NOT_CLEAR, NOT_COMPARABLE, NOT_SUPPORTED, SUPPORTED, adjust
 from ..models import trainable_names
 from ..progress import OnProgress, subprogress
 from ..results import Result, Uncertainty
@@ -43,6 +43,8 @@ class Quantity:
         draw of examples as well as of networks. Rows without it (no accuracy, an older file) are compared by `key`.
     bound : bool, default=False
         Both sides are lower bounds, whose difference or ratio is bounded by nothing: shown, and never judged.
+    falls_with_loss : bool, default=False
+        A curvature of the loss, which falls with the training loss itself: see `whatever_the_loss`.
     """
 
     key: str
@@ -52,6 +54,7 @@ class Quantity:
     smallest: float | None = None
     each: str | None = None
     bound: bool = False
+    falls_with_loss: bool = False
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -194,7 +197,29 @@ def compare_rows(pairs: Sequence[tuple[Row, Row]], q: Quantity, confidence: floa
     if q.bound:
         reason = "lower bounds on both sides: their ratio has no bound"
         found = replace(found, verdict=NOT_COMPARABLE, reason=reason, p=NAN)
+    if q.falls_with_loss:
+        treated, control = ([_over_loss(pair[side], q.key) for pair in pairs] for side in (0, 1))
+        over = compare_pairs(treated, control, q.claimed, confidence=confidence, ratio=q.ratio, smallest=q.smallest)
+        found = whatever_the_loss(found, over)
     return found
+
+
+def _over_loss(row: Row, key: str) -> float:
+    return float(row[key] / row["train_loss"]) if row["train_loss"] else NAN
+
+
+def whatever_the_loss(found: PairedComparison, over_loss: PairedComparison) -> PairedComparison:
+    """Keep what holds for a curvature and for the curvature over the training loss.
+
+    Curvature of a cross-entropy falls with the loss, since a network that is sure of its answers has little left to
+    change. How steeply is not known: not at all is one end, in proportion the other, and what holds at both ends holds
+    between them.
+    """
+    if found.verdict == over_loss.verdict:
+        return replace(found, p=max(found.p, over_loss.p))
+    against = {found.verdict, over_loss.verdict} == {SUPPORTED, NOT_SUPPORTED}
+    reason = f"the training losses differ: over them it is {over_loss.verdict}, by itself {found.verdict}"
+    return replace(found, verdict=NOT_COMPARABLE if against else NOT_CLEAR, reason=reason)
 
 
 def unequal_losses(rows: Sequence[Row], groups: Sequence[str], factor: float) -> list[str]:

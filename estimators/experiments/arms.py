@@ -7,7 +7,7 @@ compared fairly where each has the rate that suits it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -27,8 +27,8 @@ TUNING_SEED = 1000  # above the first seed: a run that chooses a rate is not mea
 NOISE = SharpnessEstimator(noise="filter", sigma=0.1, n_draws=16, n_lanczos=60, tol=1e-2)
 
 FLAT = (
-    Quantity("lambda_max", "smaller", ratio=True, smallest=1.5),
-    Quantity("average_sharpness", "smaller", ratio=True, smallest=1.5),
+    Quantity("lambda_max", "smaller", ratio=True, smallest=1.5, falls_with_loss=True),
+    Quantity("average_sharpness", "smaller", ratio=True, smallest=1.5, falls_with_loss=True),
 )
 ACCURATE = Quantity("held_out_accuracy", "larger", smallest=0.01, each="held_out_correct")
 WORDS = {
@@ -87,7 +87,9 @@ class Arm:
     training : dict
         Other arguments of `train` that are its own.
     measures : tuple of str
-        Of `SharpnessEstimator`.
+        Of `SharpnessEstimator`; () where losses and accuracies are all that is asked.
+    architecture : str
+        Of its own; "" takes the subject's.
     prepare : callable, optional
         Changes the built network further.
 
@@ -106,11 +108,13 @@ class Arm:
     rates: tuple[float, ...] = (0.1,)
     training: dict[str, Any] = field(default_factory=dict)
     measures: tuple[str, ...] = ("average", "lambda_max")
+    architecture: str = ""
     prepare: Callable[[nn.Module], nn.Module] | None = None
 
     def build(self, subject: Subject, seed: int) -> nn.Module:
         """Build the network of a seed."""
-        model = apply_changes(subject.model(seed), self.changes, seed)
+        own = replace(subject, architecture=self.architecture or subject.architecture)
+        model = apply_changes(own.model(seed), self.changes, seed)
         return model if self.prepare is None else self.prepare(model)
 
 
@@ -187,7 +191,7 @@ def compare_arms(
     seen: list[Row] = []
 
     def job(arm: Arm, seed: int, rate: float, tuning: bool) -> Job:
-        measuring = measuring_with(NOISE, ("average",) if tuning else arm.measures)
+        measuring = measuring_with(NOISE, () if tuning else arm.measures)
         build = partial(arm.build, subject)
         runs = Runs(build, subject.data, subject.held_out, target_loss, {**common, **arm.training}, measuring)
         label = f"{arm.name}, rate {rate:g}" if tuning else f"{arm.name}, seed {seed}"
@@ -264,11 +268,16 @@ def contrast(
 
 
 def _notes(rows: Sequence[Row]) -> list[str]:
-    groups = list(dict.fromkeys(row["group"] for row in rows))
     notes = []
-    for group in groups:
+    for group in dict.fromkeys(row["group"] for row in rows):
         own = [row for row in rows if row["group"] == group]
-        missed = sum(not row["reached"] for row in own)
-        if missed:
-            notes.append(f"{missed} of {len(own)} runs of “{group}” did not reach the training loss within the epochs.")
+        told = [
+            f"{WORDS[key]} {np.mean(values):.3g}"
+            for key in ("train_loss", "lambda_max", "held_out_accuracy")
+            if np.isfinite(values := [row[key] for row in own]).all()
+        ]
+        trained = sum(row["reached"] for row in own)
+        rates = ", ".join(f"{rate:g}" for rate in sorted({row["lr"] for row in own}))
+        said = f"“{group}”, rate {rates}: {trained} of {len(own)} at the training loss"
+        notes.append(f"{said}; {', '.join(told)}." if told else f"{said}.")
     return notes

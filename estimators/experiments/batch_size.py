@@ -19,6 +19,7 @@ from ..checks import check_seed
 from ..core.evidence.ranking import judge_correlation, kendall
 from ..data import Examples
 from ..landscape import Landscape
+from ..models import count_parameters
 from ..progress import OnProgress, ignore_progress, subprogress
 from ..results import Uncertainty
 from ..sharpness import SharpnessEstimator, SharpnessResult
@@ -256,7 +257,7 @@ def train_and_measure(
     settings = {name: getattr(measuring, name) for name in ("loss", "batch_size", "device", "precision", "batch_norm")}
     land = Landscape(trained, data, **settings)
     found = SharpnessResult(loss=land.loss(), accuracy=land.accuracy())
-    if np.isfinite(found.loss):  # a run that diverged is a row too, with a loss and without a curvature
+    if np.isfinite(found.loss) and measuring.measures:  # a run that diverged is a row without a curvature
         fitted = measuring.fit(trained, data, initial=model, on_progress=subprogress(on_progress, 0.6, 1.0))
         found = cast(SharpnessResult, fitted.result_)
     other = land.on(held_out)
@@ -269,6 +270,7 @@ def train_and_measure(
     names += ["average_sharpness", "average_sharpness_stderr", "pac_bayes_bound", "sigma_tolerated"]
     return [
         {
+            "n_parameters": count_parameters(trained),
             "epochs": epochs,
             "reached": reached,
             "train_loss": found.loss,

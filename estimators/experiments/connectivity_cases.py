@@ -6,7 +6,7 @@ Long because the result and its verdicts stand beside the estimator that makes t
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -56,6 +56,8 @@ class CasesResult(Result):
         One a claim of the lecture: ``case``, ``path``, ``claim``, ``verdict``, ``reason``.
     tolerance : float
         In the unit of the loss.
+    notes : list of str
+        How far the ends are apart, and how well they are trained.
 
     Examples
     --------
@@ -72,6 +74,7 @@ class CasesResult(Result):
     summary: list[dict[str, Any]] = field(default_factory=list)
     verdicts: list[dict[str, Any]] = field(default_factory=list)
     tolerance: float = 0.1
+    notes: list[str] = field(default_factory=list)
 
     def table(self) -> list[dict[str, Any]]:
         """Return the rows."""
@@ -297,16 +300,42 @@ class ConnectivityCases(ParallelEstimator):
             "split_steps": self.split_steps,
             "joints": list(self.joints),
         }
-        summary = summarise(rows, float(self.tolerance))
-        return CasesResult(
-            settings=settings,
-            rows=list(rows),
-            t=np.linspace(0.0, 1.0, int(self.n_points)),
-            profiles=np.array(profiles),
-            summary=summary,
-            verdicts=judge(summary),
-            tolerance=float(self.tolerance),
+        return _judged(
+            CasesResult(
+                settings=settings,
+                rows=list(rows),
+                t=np.linspace(0.0, 1.0, int(self.n_points)),
+                profiles=np.array(profiles),
+                tolerance=float(self.tolerance),
+            )
         )
+
+
+def join_cases(parts: Sequence[CasesResult]) -> CasesResult:
+    """Put results of several cases into one, with the verdicts that stand in one table."""
+    first, rows = parts[0], [row for part in parts for row in part.rows]
+    return _judged(replace(first, rows=rows, profiles=np.concatenate([part.profiles for part in parts])))
+
+
+def _judged(result: CasesResult) -> CasesResult:
+    summary = summarise(result.rows, result.tolerance)
+    return replace(result, summary=summary, verdicts=judge(summary), notes=_notes(result.rows))
+
+
+def _notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    straight = [row for row in rows if row["path"] == "linear"]
+    if not straight:
+        return []
+    far = {case: [row["distance"] for row in straight if row["case"] == case] for case in CASES}
+    apart = ", ".join(f"{case} {np.mean(found):.3g}" for case, found in far.items() if found)
+    losses = [row[end] for row in straight for end in ("loss_a", "loss_b")]
+    matched = [row["barrier"] for row in rows if row["path"] == "aligned"]
+    after = [f"After matching units the straight line has a mean barrier of {np.mean(matched):.2g}."] if matched else []
+    return [
+        *after,
+        f"Mean distance of the ends: {apart}.",
+        f"Training losses of the ends: {min(losses):.2g} to {max(losses):.2g} nats.",
+    ]
 
 
 def _numbers(result: Any) -> dict[str, float]:

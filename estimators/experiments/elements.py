@@ -1,8 +1,13 @@
-"""Skip connections, batch norm and dropout: what each does to training, to the curvature and to held-out accuracy."""
+"""Skip connections, batch norm and dropout: what each does to training, to the curvature and to held-out accuracy.
+
+Curvature is compared at one learning rate and at one training loss, both of which move it; depth and the largest rate
+are judged as interactions, by the training loss that each arm reaches.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,15 +24,19 @@ SMALLEST_LOSS = 0.1  # nats of training loss
 
 # ---- skip connections and depth ----
 
-SHALLOW, DEEP = 1, 7  # blocks a stage
+SHALLOW, DEEP = 1, 5  # blocks a stage
 RATES = (0.02, 0.1, 0.3)
+SKIPS, PLAIN, VGG = "ResNet with skips", "ResNet without skips", "VGG"  # shallow, at one rate
+LIKE = 1.2  # factor between numbers of weights up to which two networks are of like size
+WORSE = (*(replace(q, claimed="larger") for q in FLAT), replace(ACCURATE, claimed="smaller"))
 
 
-def skips_depth_experiment(subject: Subject, *, n_seeds: int = 5, epochs: int = 20, **options: Any) -> ArmsResult:
-    """Train shallow and deep networks with and without skips, each at its own best rate.
+def skips_depth_experiment(subject: Subject, *, n_seeds: int = 5, epochs: int = 30, **options: Any) -> ArmsResult:
+    """Train shallow and deep networks with and without skips, and a VGG beside the shallow ones.
 
-    The last gain of every branch starts at one in both: timm starts it at zero, which makes a block with a skip begin
-    as the identity and would cut a network without skips in two for good.
+    How deep a network can be trained is compared at each one's own best rate, the minima of shallow networks at one
+    rate for all. The last gain of every branch starts at one in both: timm starts it at zero, which makes a block with
+    a skip begin as the identity and would cut a network without skips in two for good.
 
     Parameters
     ----------
@@ -40,20 +49,20 @@ def skips_depth_experiment(subject: Subject, *, n_seeds: int = 5, epochs: int = 
     Returns
     -------
     ArmsResult
-        Groups "shallow with skips", "shallow plain", "deep with skips", "deep plain".
+        Groups "shallow with skips", "shallow plain", "deep with skips" and "deep plain" at their own best rates; of the
+        shallow ones at one rate, whose curvature is measured, "ResNet with skips", "ResNet without skips" and "VGG".
     """
-    arms = [
-        Arm(
-            f"{depth} {'plain' if plain else 'with skips'}",
-            (f"with_depth={blocks}", *(("without_skips",) if plain else ())),
-            RATES,
-            # curvature is compared where both train; a deep net without skips is at no minimum
-            measures=("average", "lambda_max") if depth == "shallow" else ("average",),
-            prepare=open_branches,
-        )
+    skips = {"with skips": (), "plain": ("without_skips",)}
+    tuned = [
+        Arm(f"{depth} {name}", (f"with_depth={blocks}", *change), RATES, measures=(), prepare=open_branches)
         for depth, blocks in (("shallow", SHALLOW), ("deep", DEEP))
-        for plain in (False, True)
+        for name, change in skips.items()
     ]
+    at_one_rate = [
+        Arm(name, (f"with_depth={SHALLOW}", *change), prepare=open_branches)
+        for name, change in zip((SKIPS, PLAIN), skips.values(), strict=True)
+    ]
+    arms = [*tuned, *at_one_rate, Arm(VGG, architecture="thin_vgg")]
     return compare_arms(subject, arms, judge_skips, n_seeds=n_seeds, epochs=epochs, **options)
 
 
@@ -67,24 +76,38 @@ def open_branches(model: nn.Module) -> nn.Module:
 
 
 def judge_skips(rows: Sequence[Row]) -> dict[str, list[Measurement]]:
-    """Judge the claims on skips: depth as an interaction, the basin where both nets train."""
-    shallow = ("shallow with skips", "shallow plain")
+    """Judge the claims on skips: depth as an interaction, the basin and the accuracy where both nets train."""
     depth = interaction(rows, ("deep plain", "shallow plain"), ("deep with skips", "shallow with skips"))
-    return judge_together(
+    beside = contrast("vgg_sharp", rows, VGG, SKIPS, WORSE)
+    if not of_like_size(rows):
+        unlike = _nothing("the numbers of weights differ by more than a fifth")
+        beside = [(claim, what, claimed, unlike) for claim, what, claimed, _ in beside]
+    found = judge_together(
         [
             ("skips_depth", "training loss: what depth adds without skips against with them", "larger", depth),
-            *contrast("skips_flat", rows, *shallow, FLAT),
-            *contrast("skips_generalise", rows, *shallow, [ACCURATE]),
+            *contrast("skips_flat", rows, SKIPS, PLAIN, FLAT),
+            *contrast("skips_generalise", rows, SKIPS, PLAIN, [ACCURATE]),
+            *beside,
         ]
     )
+    # a VGG is said to be sharper and to generalise less well
+    return found | {"vgg_sharp": [replace(row, needed=True) for row in found["vgg_sharp"]]}
+
+
+def of_like_size(rows: Sequence[Row]) -> bool:
+    """Whether the VGG and the ResNet with skips have about as many weights."""
+    sizes = [row["n_parameters"] for row in rows if row["group"] in (VGG, SKIPS)]
+    return not sizes or max(sizes) <= LIKE * min(sizes)
 
 
 def interaction(rows: Sequence[Row], treated: tuple[str, str], control: tuple[str, str]) -> PairedComparison | Verdict:
     """Hold the rise of the training loss from one arm to another against the same rise elsewhere, seed by seed.
 
     Where a run ended in a loss that is not finite there is no rise, and the shares of runs that reached the training
-    loss are compared instead.
+    loss are compared instead. Where the control does not train either, how much worse the others do says nothing.
     """
+    if any(row["group"] == control[0] for row in rows) and not _train(rows, control[0]):
+        return _nothing(f"“{control[0]}” does not train either")
     pairs = [pairs_of(rows, *sides) for sides in (treated, control)]
     rises = [{a["seed"]: float(a["train_loss"] - b["train_loss"]) for a, b in own} for own in pairs]
     seeds = [seed for seed in rises[0] if seed in rises[1]]
@@ -97,11 +120,11 @@ def interaction(rows: Sequence[Row], treated: tuple[str, str], control: tuple[st
 
 # ---- batch norm and the learning rate ----
 
-NORM_RATES = (0.01, 0.05, 0.5)
+LOW, HIGH = 0.01, 0.5
 
 
-def norm_rate_experiment(subject: Subject, *, n_seeds: int = 5, epochs: int = 40, **options: Any) -> ArmsResult:
-    """Train with and without batch norm at a low, a middle and a high rate.
+def norm_rate_experiment(subject: Subject, *, n_seeds: int = 5, epochs: int = 60, **options: Any) -> ArmsResult:
+    """Train with and without batch norm at a low and at a high rate.
 
     Parameters
     ----------
@@ -114,33 +137,30 @@ def norm_rate_experiment(subject: Subject, *, n_seeds: int = 5, epochs: int = 40
     Returns
     -------
     ArmsResult
-        Groups "norm, rate R" and "no norm, rate R".
+        Groups "norm, rate R" and "no norm, rate R"; curvature is measured at the low rate, since the net without norm
+        is not expected to be at a minimum at the high one.
     """
     arms = [
-        Arm(f"{name}, rate {rate:g}", changes, (rate,), prepare=open_branches)
-        for rate in NORM_RATES
+        Arm(f"{name}, rate {rate:g}", changes, (rate,), measures=measures, prepare=open_branches)
+        for rate, measures in ((LOW, Arm.measures), (HIGH, ()))
         for name, changes in (("norm", ()), ("no norm", ("without_norm",)))
     ]
     return compare_arms(subject, arms, judge_norm, n_seeds=n_seeds, epochs=epochs, **options)
 
 
 def judge_norm(rows: Sequence[Row]) -> dict[str, list[Measurement]]:
-    """Judge the claims on batch norm: the rate as an interaction, curvature at the largest rate at which both train."""
-    both = [r for r in NORM_RATES if all(_train(rows, f"{name}, rate {r:g}") for name in ("norm", "no norm"))]
-    lower = [rate for rate in both if rate < NORM_RATES[-1]]
-    what = "training loss: what the largest rate adds without norm against with it"
-    if lower:
-        high, low = f"{NORM_RATES[-1]:g}", f"{lower[-1]:g}"
-        plain = (f"no norm, rate {high}", f"no norm, rate {low}")
-        normed = (f"norm, rate {high}", f"norm, rate {low}")
-        allowed = interaction(rows, plain, normed)
+    """Judge the claims on batch norm: the rate as an interaction, curvature at the low rate, at which both train."""
+    (normed_low, normed_high), (plain_low, plain_high) = (
+        [f"{name}, rate {rate:g}" for rate in (LOW, HIGH)] for name in ("norm", "no norm")
+    )
+    if _train(rows, normed_low) and _train(rows, plain_low):
+        allowed = interaction(rows, (plain_high, plain_low), (normed_high, normed_low))
+        flat = contrast("norm_curvature", rows, normed_low, plain_low, FLAT)
     else:
-        allowed = _nothing("without norm no lower rate trains, so that this is not about the rate")
-    if both:
-        flat = contrast("norm_curvature", rows, f"norm, rate {both[-1]:g}", f"no norm, rate {both[-1]:g}", FLAT)
-    else:
+        allowed = _nothing("without norm the low rate does not train either, so that this is not about the rate")
         nothing = _nothing("no rate at which both train: no minima to compare")
         flat = [("norm_curvature", "λ_max: norm against none", "smaller", nothing)]
+    what = "training loss: what the high rate adds without norm against with it"
     return judge_together([("norm_rate", what, "larger", allowed), *flat])
 
 
@@ -156,11 +176,11 @@ def _train(rows: Sequence[Row], group: str) -> bool:
 
 # ---- dropout ----
 
-BLOCKS, HEAD = "dropout in the blocks", "dropout before the classifier"
+BLOCKS, NONE = "dropout in the blocks", "no dropout"
 
 
 def dropout_experiment(subject: Subject, *, n_seeds: int = 5, epochs: int = 100, **options: Any) -> ArmsResult:
-    """Train without dropout, with dropout inside the blocks, and before the classifier alone, to one training loss.
+    """Train without dropout and with dropout inside the blocks to one training loss.
 
     Parameters
     ----------
@@ -173,13 +193,12 @@ def dropout_experiment(subject: Subject, *, n_seeds: int = 5, epochs: int = 100,
     Returns
     -------
     ArmsResult
-        Groups "no dropout", "dropout in the blocks" and "dropout before the classifier".
+        Groups "no dropout" and "dropout in the blocks".
     """
-    changes = {"no dropout": (), BLOCKS: ("with_dropout=0,0,0.2",), HEAD: ("with_dropout=0.3",)}
-    arms = [Arm(name, change, (0.05,)) for name, change in changes.items()]
+    arms = [Arm(NONE, (), (0.05,)), Arm(BLOCKS, ("with_dropout=0,0,0.2",), (0.05,))]
     return compare_arms(subject, arms, judge_dropout, n_seeds=n_seeds, epochs=epochs, **options)
 
 
 def judge_dropout(rows: Sequence[Row]) -> dict[str, list[Measurement]]:
-    """Judge the claim on dropout by dropout inside the blocks; before the classifier alone stands beside it."""
-    return judge_together(contrast("dropout_flat", rows, BLOCKS, "no dropout", FLAT))
+    """Judge the claim on dropout by dropout inside the blocks: before the classifier it acts on few of the weights."""
+    return judge_together(contrast("dropout_flat", rows, BLOCKS, NONE, FLAT))

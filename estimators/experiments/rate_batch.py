@@ -26,9 +26,9 @@ from .batch_size import Runs, check_runs, measuring_with
 #: What a smaller ratio, and a larger batch at the same ratio, are claimed to do. Factors of 1.5 and a point of accuracy
 #: are the smallest effects that matter.
 QUANTITIES = (
-    Quantity("lambda_max", "larger", ratio=True, smallest=1.5),
-    Quantity("trace", "larger", ratio=True, smallest=1.5),
-    Quantity("average_sharpness", "larger", ratio=True, smallest=1.5),
+    Quantity("lambda_max", "larger", ratio=True, smallest=1.5, falls_with_loss=True),
+    Quantity("trace", "larger", ratio=True, smallest=1.5, falls_with_loss=True),
+    Quantity("average_sharpness", "larger", ratio=True, smallest=1.5, falls_with_loss=True),
     Quantity("held_out_accuracy", "smaller", smallest=0.01, each="held_out_correct"),
 )
 CURVATURES = tuple(q for q in QUANTITIES if q.ratio)
@@ -225,7 +225,8 @@ def _average(rows: Sequence[Row], cells: Sequence[tuple[int, float]]) -> dict[in
     for seed in sorted({row["seed"] for row in rows}):
         own = [row for b, r in cells for row in _cell(rows, b, r) if row["seed"] == seed]
         if len(own) == len(cells):  # a cell that did not train leaves its seed out: no other cells stand for it
-            logs = {q.key: float(np.exp(np.mean(np.log([row[q.key] for row in own])))) for q in CURVATURES}
+            keys = ["train_loss", *(q.key for q in CURVATURES)]
+            logs = {key: float(np.exp(np.mean(np.log([row[key] for row in own])))) for key in keys}
             correct = np.mean([row["held_out_correct"] for row in own], axis=0)
             averaged[seed] = {**logs, "held_out_correct": correct, "held_out_accuracy": float(np.mean(correct))}
     return averaged

@@ -29,10 +29,12 @@ from .claims import Asked, Measurement, judge_together, rows_of
 
 RHO, START, AFTER = 0.05, 0.75, 0.5  # of SAM; share of the training before the switch; rate after it, of the first
 SGD, SWA, SAM, BOTH, OLD = "SGD", "SWA", "SAM", "SAM and SWA", "SWA, statistics of the last point"
+OFTEN = "SWA, four points an epoch"
 NOISE = SharpnessSettings(noise="filter", sigma=0.1, n_draws=16, n_lanczos=60, tol=1e-2)
 FLATTER = tuple(replace(q, smallest=1.2) for q in FLAT)
 LAGS = (0.25, 1.0)  # epochs between two points
-RISE, REACH, STEPS = 0.5, 8.0, 33  # level above the higher point (nats); steps of the trajectory looked at; of a ray
+ALIKE = 0.5  # correlation from which two points are highly correlated
+RISE, REACH, STEPS = 0.5, 512.0, 13  # level above the higher point (nats); spreads of the points looked at; of a ray
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -42,8 +44,8 @@ class SamSwaResult(PairedResult):
     Attributes
     ----------
     rows : list of dict
-        One a seed and group (`SGD`, `SWA`, `SAM`, `BOTH`, `OLD`): losses, accuracies, ``held_out_correct``, λ_max with
-        its residual, the average rise with its error.
+        One a seed and group (`SGD`, `SWA`, `SAM`, `BOTH`, `OLD`, `OFTEN`): losses, accuracies, ``held_out_correct``;
+        of the first four λ_max with its residual, the average rise with its error.
     trajectories : list of dict
         One a seed, of the averaged run of SGD: ``correlation_LAG`` of points so many epochs apart around their mean,
         ``off_centre_average`` and ``off_centre_last``.
@@ -67,9 +69,9 @@ def sam_swa_experiment(
     held_out: Examples,
     *,
     n_seeds: int = 5,
-    epochs: int = 24,
-    lr: float = 0.1,
-    batch_size: int = 64,
+    epochs: int = 16,
+    lr: float = 0.2,
+    batch_size: int = 16,
     memory: Any = None,
     random_state: int = 0,
     on_progress: OnProgress = ignore_progress,
@@ -85,7 +87,8 @@ def sam_swa_experiment(
     n_seeds : int, default=5
         Seeds, the independent units.
     epochs, lr, batch_size
-        Of every training.
+        Of every training. By default small batches and a large rate, so that there is noise to average when the rate is
+        switched: a run that has come to rest by then drifts along a line.
     memory, random_state, on_progress, on_partial
         As in `rate_batch_experiment`.
 
@@ -102,7 +105,7 @@ def sam_swa_experiment(
                 label=f"seed {seed}",
                 function=four_corners,
                 arguments=(model, data, held_out, own),
-                key=("sam and swa", *network_key(model), data.fingerprint, held_out.fingerprint, own),
+                key=("six points", *network_key(model), data.fingerprint, held_out.fingerprint, own),
                 columns={"seed": seed},
             )
 
@@ -144,8 +147,12 @@ def four_corners(
         }
         if rho == 0.0:
             measured[OLD] = SWAAverager(start=START, batch_norm="frozen").fit(run, data).transform(model)
+            measured[OFTEN] = Landscape(model, data, batch_norm="recompute").model_at(
+                torch.stack(passing.points).mean(0)
+            )
             rows.append({"group": TRAJECTORY, **passing.correlations(), **off_centre(run, averager, data)})
-        rows += [{"group": group, **point(net, data, held_out, group != OLD)} for group, net in measured.items()]
+        curved = (SGD, SWA, SAM, BOTH)
+        rows += [{"group": group, **point(net, data, held_out, group in curved)} for group, net in measured.items()]
         step(4, 4, f"{end} measured")
     return rows
 
@@ -191,40 +198,46 @@ def off_centre(run: TrainingRun, averager: SWAAverager, data: Examples) -> Row:
     """Say how far the average and the last point are from the middle of the low region, along the trajectory.
 
     Along the two main directions of the collected points, the way to a fixed level of the loss is looked for on either
-    side, up to `REACH` times the spread of the points; |r₊ − r₋|/(r₊ + r₋) is 0 in the middle and 1 at the rim.
+    side; |r₊ − r₋|/(r₊ + r₋) is 0 in the middle and 1 at the rim.
     """
     land = Landscape(run.model, data, batch_norm="recompute")
     collected = torch.stack([land.point(path) for path in run.checkpoints[-averager.n_averaged_ :]])
     mean, last = collected.mean(0), collected[-1]
     _, spread, directions = torch.linalg.svd(collected - mean, full_matrices=False)
+    step = float(spread[0]) / math.sqrt(len(collected))
     level = max(land.loss(mean), land.loss(last)) + RISE
     row = {}
     for name, centre in (("average", mean), ("last", last)):
         found = []
-        for size, direction in zip(spread[:2], directions[:2], strict=True):
-            reach = REACH * float(size) / math.sqrt(len(collected))
-            ways = [_way(land, centre, sign * direction, reach, level) for sign in (1.0, -1.0)]
+        for direction in directions[:2]:
+            ways = [way_to_level(land, centre, sign * direction, step, level) for sign in (1.0, -1.0)]
             found.append(abs(ways[0] - ways[1]) / sum(ways))
         row[f"off_centre_{name}"] = float(np.mean(found))
     return row
 
 
-def _way(land: Landscape, centre: Tensor, direction: Tensor, reach: float, level: float) -> float:
-    """Give the distance at which the loss passes a level, `reach` where it does not."""
-    radii = np.linspace(0.0, reach, STEPS)
-    losses = land.evaluate(torch.stack([centre, direction]), np.stack([np.ones(STEPS), radii], axis=1)).losses
-    above = np.flatnonzero(losses > level)
+def way_to_level(land: Landscape, centre: Tensor, direction: Tensor, step: float, level: float) -> float:
+    """Give the distance at which the loss first passes a level, NaN where none is found within `REACH` steps."""
+
+    def losses(radii: np.ndarray) -> np.ndarray:
+        moves = np.stack([np.ones(len(radii)), radii], axis=1)
+        return land.evaluate(torch.stack([centre, direction]), moves).losses
+
+    coarse = step * np.concatenate([[0.0], np.geomspace(1 / 8, REACH, STEPS)])
+    above = np.flatnonzero(losses(coarse) > level)
     if not len(above):
-        return reach
-    i = above[0]
-    return float(np.interp(level, losses[i - 1 : i + 1], radii[i - 1 : i + 1]))
+        return float("nan")
+    fine = np.linspace(coarse[above[0] - 1], coarse[above[0]], STEPS)
+    there = losses(fine)
+    i = max(1, int(np.argmax(there > level)))
+    return float(np.interp(level, there[i - 1 : i + 1], fine[i - 1 : i + 1]))
 
 
 def judge_corners(rows: Sequence[Row], trajectories: Sequence[Row]) -> dict[str, list[Measurement]]:
     """Judge the claims on SAM, on averaging, and on both together, seed by seed."""
     if not rows:
         return {}
-    curved = [row for row in rows if row["group"] != OLD]
+    curved = [row for row in rows if row["group"] in (SGD, SWA, SAM, BOTH)]
     found = judge_together(
         [
             *contrast("sam_flat", curved, SAM, SGD, FLATTER),
@@ -233,30 +246,36 @@ def judge_corners(rows: Sequence[Row], trajectories: Sequence[Row]) -> dict[str,
             *contrast("swa_sam", curved, BOTH, SAM, FLATTER),
             *contrast("swa_sam", curved, BOTH, SWA, FLATTER),
             *contrast("swa_statistics", rows, SWA, OLD, [ACCURATE]),
-            _along("swa_centre", trajectories, "off_centre_average", "off_centre_last", "smaller"),
-            _along("swa_frequency", trajectories, f"correlation_{LAGS[0]:g}", f"correlation_{LAGS[1]:g}", "larger"),
+            *_along_trajectories(trajectories),
+            *contrast("swa_frequency", rows, OFTEN, SWA, [replace(ACCURATE, claimed="equal")]),
         ]
     )
-    # both together have to be flatter than each alone
-    return found | {"swa_sam": [replace(row, needed=True) for row in found["swa_sam"]]}
+    # both together have to be flatter than each alone; near points have to be alike, and more of them to gain nothing
+    return found | {
+        claim: [replace(row, needed=True) for row in found[claim]] for claim in ("swa_sam", "swa_frequency")
+    }
 
 
-_ALONG = {
-    "swa_centre": "distance from the middle: average against last point",
-    "swa_frequency": "correlation of points: a quarter of an epoch apart against one epoch",
-}
+def _along_trajectories(rows: Sequence[Row]) -> list[Asked]:
+    def column(key: str) -> list[float]:
+        return [row[key] for row in rows]
 
-
-def _along(claim: str, rows: Sequence[Row], treated: str, control: str, claimed: str) -> Asked:
-    sides = [[row[key] for row in rows] for key in (treated, control)]
-    return claim, _ALONG[claim], claimed, compare_pairs(sides[0], sides[1], claimed, smallest=0.1)
+    centre = compare_pairs(column("off_centre_average"), column("off_centre_last"), "smaller", smallest=0.1)
+    near = compare_pairs(column(f"correlation_{LAGS[0]:g}"), [ALIKE] * len(rows), "larger", smallest=0.1)
+    return [
+        ("swa_centre", "distance from the middle: average against last point", "smaller", centre),
+        ("swa_frequency", f"correlation of points a quarter of an epoch apart, less {ALIKE:g}", "larger", near),
+    ]
 
 
 def _notes(rows: Sequence[Row]) -> list[str]:
-    means = {
-        g: np.mean([row["train_loss"] for row in rows if row["group"] == g]) for g in (SGD, SWA, SAM, BOTH) if rows
-    }
-    if not means:
+    def means(key: str) -> str:
+        listed = [(g, [row[key] for row in rows if row["group"] == g]) for g in (SGD, SWA, SAM, BOTH)]
+        return ", ".join(f"{group} {np.mean(found):.3g}" for group, found in listed if found)
+
+    if not rows:
         return []
-    listed = ", ".join(f"{group} {mean:.2g}" for group, mean in means.items())
-    return [f"Training losses at the points: {listed}. Curvature falls with the training loss, too."]
+    return [
+        f"Training losses at the points: {means('train_loss')}. Curvature falls with the training loss, too.",
+        f"Held-out accuracies: {means('held_out_accuracy')}.",
+    ]

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from ..core.evidence.intervals import wilson_interval
 from ..core.evidence.verdicts import LEVEL, NOT_CLEAR, NOT_SUPPORTED, SUPPORTED, Verdict
 from ..curvature import MinimumProbabilityResult, random_critical_points
+from ..progress import OnProgress, ignore_progress, subprogress
 from ..results import Result
 from .arms import WORDS, Subject
 from .claims import Asked, Measurement, judge_ranks, judge_together, known
-from .connectivity_cases import CasesResult, ConnectivityCases
+from .connectivity_cases import CasesResult, ConnectivityCases, join_cases
 from .connectivity_cases import judge as judge_cases
 from .elements import (
     dropout_experiment,
@@ -56,6 +58,8 @@ class Study:
         Whether it is run on the subject's network; the others have networks or matrices of their own.
     architecture : str, default="test_resnet"
         What it is run on here.
+    n_examples : int, default=256
+        Training examples here.
 
     Examples
     --------
@@ -70,6 +74,7 @@ class Study:
     n_seeds: int
     own_network: bool = True
     architecture: str = "test_resnet"
+    n_examples: int = 256
 
 
 # ---- random matrices ----
@@ -88,20 +93,30 @@ def judge_matrices(result: MinimumProbabilityResult) -> Judgement:
     asked: list[Asked] = []
     for i, d in enumerate(result.dimensions):
         hits, n, flips = int(result.n_minima[i]), int(result.n_samples[i]), 0.5 ** int(d)
-        share, ends = hits / n, (float(result.low[i]), float(result.high[i]))
         if d > 1:
-            p = float(stats.binomtest(hits, n, flips).pvalue)
-            rare = NOT_CLEAR if p >= LEVEL else SUPPORTED if share < flips else NOT_SUPPORTED
-            verdict = Verdict(rare, f"{hits} of {n}, 1 in 2ᵈ is {flips:.3g}", share, *ends, (n, n), "share", p=p)
-            asked.append(("minimum_rare", f"share of minima in {d} dimensions against {flips:.3g}", "smaller", verdict))
+            what = f"share of minima in {d} dimensions against {flips:.3g}"
+            asked.append(("minimum_rare", what, "smaller", judge_rarer(hits, n, flips)))
         if d == FLIPPED:
-            low, high = (end / flips for end in ends)
-            far = high < 1 / FACTOR or low > FACTOR
-            same = SUPPORTED if low > 1 / FACTOR and high < FACTOR else NOT_SUPPORTED if far else NOT_CLEAR
-            reason = f"the interval against a factor of {FACTOR:g} either way"
-            verdict = Verdict(same, reason, share / flips, low, high, (n, n), "ratio")
-            asked.append(("coin_flips", f"share of minima in {d} dimensions over {flips:.3g}", "equal", verdict))
+            what = f"share of minima in {d} dimensions over {flips:.3g}"
+            asked.append(("coin_flips", what, "equal", judge_as_often(hits, n, flips)))
     return judge_together(asked)
+
+
+def judge_rarer(hits: int, n: int, flips: float) -> Verdict:
+    """Judge the claim that a share is below a known one, by the exact binomial test."""
+    p, share = float(stats.binomtest(hits, n, flips).pvalue), hits / n
+    rare = NOT_CLEAR if p >= LEVEL else SUPPORTED if share < flips else NOT_SUPPORTED
+    reason = f"{hits} of {n}, 1 in 2ᵈ is {flips:.3g}"
+    return Verdict(rare, reason, share, *wilson_interval(hits, n), (n, n), "share", p=p)
+
+
+def judge_as_often(hits: int, n: int, flips: float) -> Verdict:
+    """Judge the claim that a share is a known one within a factor, by Wilson's interval."""
+    low, high = (end / flips for end in wilson_interval(hits, n))
+    far = high < 1 / FACTOR or low > FACTOR
+    same = SUPPORTED if low > 1 / FACTOR and high < FACTOR else NOT_SUPPORTED if far else NOT_CLEAR
+    reason = f"the interval against a factor of {FACTOR:g} either way"
+    return Verdict(same, reason, hits / n / flips, low, high, (n, n), "ratio")
 
 
 # ---- the grid of rate and batch ----
@@ -177,9 +192,33 @@ def _ranks(result: RateBatchResult) -> list[Asked]:
 # ---- paths ----
 
 
-def _cases(subject: Subject, *, n_seeds: int, memory: Any, **reports: Any) -> Result:
-    cases = ConnectivityCases(n_seeds=n_seeds, joints=("linear", "bezier"), memory=memory)
-    return cases.fit(subject.model, subject.data, held_out=subject.held_out, **reports).result_
+def _cases(
+    subject: Subject,
+    *,
+    n_seeds: int,
+    memory: Any,
+    on_progress: OnProgress = ignore_progress,
+    on_partial: Callable[[CasesResult], None] | None = None,
+) -> Result:
+    """Join pairs by the straight line, and those of different starts by a curve and after matching units as well."""
+    found: list[CasesResult] = []
+
+    def partly(more: CasesResult) -> None:
+        if on_partial is not None:
+            on_partial(join_cases([*found, more]))
+
+    asked = ((("different starts",), ("linear", "aligned", "bezier")), (("same start", "fine-tuned"), ("linear",)))
+    for part, (cases, joints) in enumerate(asked):
+        study = ConnectivityCases(cases=cases, n_seeds=n_seeds, joints=joints, train_epochs=16, memory=memory)
+        study.fit(
+            subject.model,
+            subject.data,
+            held_out=subject.held_out,
+            on_progress=subprogress(on_progress, part / len(asked), (part + 1) / len(asked)),
+            on_partial=partly,
+        )
+        found.append(study.result_)
+    return join_cases(found)
 
 
 _CASES = {
@@ -204,7 +243,9 @@ def judge_connectivity(result: CasesResult) -> Judgement:
 
 
 def _widths(subject: Subject, *, n_seeds: int, memory: Any, **reports: Any) -> Result:
-    sweep = WidthSweep(n_seeds=n_seeds, epochs=60, stop_at_loss=0.05, zero_level=0.05, memory=memory)
+    # closer than a doubling: a rank over widths needs six that fit the examples
+    factors = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
+    sweep = WidthSweep(factors=factors, n_seeds=n_seeds, epochs=80, stop_at_loss=0.05, zero_level=0.05, memory=memory)
     return sweep.fit(subject.architecture, subject.data, held_out=subject.held_out, **reports).result_
 
 
@@ -247,7 +288,7 @@ def _saddles(_: Subject, **options: Any) -> Result:
 
 STUDIES: dict[str, Study] = {
     "random_matrices": Study("Random matrices", _random_matrices, judge_matrices, 1, own_network=False),
-    "rate_batch": Study("Rate over batch size", _rate_batch, judge_rate_batch, 5),
+    "rate_batch": Study("Rate over batch size", _rate_batch, judge_rate_batch, 5, n_examples=512),
     "escape": Study("Leaving many saddles", _saddles, lambda r: judge_saddles(r.rows), 5, own_network=False),
     "skips_depth": Study(
         "Skips and depth", skips_depth_experiment, lambda r: judge_skips(r.rows), 5, architecture="deep_thin_resnet"
@@ -261,7 +302,7 @@ STUDIES: dict[str, Study] = {
     "negative_curvature": Study(
         "Negative curvature in training",
         _on_networks(negative_curvature_experiment, "data"),
-        lambda r: judge_curvature(r.rows),
+        lambda r: judge_curvature(r.rows, r.steps),
         6,
     ),
     "shifted_data": Study(

@@ -2,11 +2,11 @@
 
 `CHANGES` maps a change's name to its function, `Variant` puts an architecture, changes and training settings
 together, `presets` gives the comparisons people start from. Importing this package registers
-`deep_thin_resnet` and `thin_resnet` with timm.
+`deep_thin_resnet`, `thin_resnet` and `thin_vgg` with timm.
 """
 
 from .changes import CHANGES, apply_changes, parse_change
-from .deep_thin import deep_thin_resnet, thin_resnet
+from .deep_thin import deep_thin_resnet, thin_resnet, thin_vgg
 from .dropout import with_dropout
 from .norms import NORM_KINDS, norm_layers, with_norm, without_norm
 from .scale import with_depth, with_width
@@ -26,6 +26,7 @@ __all__ = [
     "presets",
     "residual_sums",
     "thin_resnet",
+    "thin_vgg",
     "with_depth",
     "with_dropout",
     "with_norm",

@@ -24,16 +24,15 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 RESULTS = DOCS / "claims"
 # the cheapest and the most asked first
 ORDER = (
-    "random_matrices", "rate_batch", "escape", "sam_swa", "negative_curvature", "skips_depth", "shifted_data", "dropout",
-    "norm_rate", "connectivity_cases", "widths",
+    "random_matrices", "rate_batch", "escape", "sam_swa", "negative_curvature", "connectivity_cases", "skips_depth",
+    "norm_rate", "dropout", "widths", "shifted_data",
 )  # fmt: skip
-EXAMPLES = 512
 
 
 def run(name: str, memory: Path, seeds: int | None) -> None:
     """Run one experiment, or go on with it, and save its result."""
     study, unfinished = STUDIES[name], memory / f"{name}.npz"
-    data, held_out = load_data("digits", n_samples=EXAMPLES, split="train"), load_data("digits", split="test")
+    data, held_out = load_data("digits", n_samples=study.n_examples, split="train"), load_data("digits", split="test")
     before = Result.load(unfinished).settings["measured"]["minutes"] if unfinished.exists() else 0.0
     begun = time.process_time()
 
@@ -69,7 +68,7 @@ def setting(name: str, seeds: int) -> str:
     """Say on what an experiment is run."""
     study = STUDIES[name]
     if study.own_network:
-        return f"{study.architecture}, {EXAMPLES} digits to train on and 360 held out, {seeds} seeds"
+        return f"{study.architecture}, {study.n_examples} digits to train on and 360 held out, {seeds} seeds"
     return "random symmetric matrices" if name == "random_matrices" else f"small tanh networks, {seeds} seeds"
 
 

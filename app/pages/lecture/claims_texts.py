@@ -15,7 +15,7 @@ EN = {
     "flat_generalises": "Of minima with the same training loss the flatter ones generalise better.",
     "flat_tolerates": "Where the eigenvalues of the Hessian are small, the loss changes little when the weights are perturbed.",
     "flat_bound": "The PAC-Bayes bound is tight at flat minima and loose at sharp ones.",
-    "weights_like_data": "Flat minima generalise because a small move of the weights is like a small shift of the test data.",
+    "weights_like_data": "A small shift of the test data acts like a small move of the weights, which flat minima tolerate.",
     "sam_flat": "SAM looks for flat minima explicitly.",
     "ratio_decides": "The ratio of learning rate and batch size decides how flat the minimum is that training reaches.",
     "ratio_generalises": "A larger ratio of learning rate and batch size generalises better.",

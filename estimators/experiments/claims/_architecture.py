@@ -1,6 +1,6 @@
 """Section 7: what the architecture does to the landscape."""
 
-from ._claim import PAIRED, RANKED, Claim
+from ._claim import EQUAL_LOSS, PAIRED, RANKED, Claim
 
 _NETS = "A seed: its own initial weights and order of the examples."
 _WIDTH = "A width, its seeds averaged."
@@ -11,8 +11,8 @@ CLAIMS = (
         section=7,
         says="Batch norm steadies the curvature.",
         contrast="λ_max and the average rise with batch norm, against the same net whose norms only scale and shift.",
-        equal="Initial weights of a seed, examples, training loss at the end, the largest rate at which both train.",
-        controls="Only networks that reached the training loss are compared.",
+        equal="Initial weights of a seed, examples, training loss at the end, a learning rate at which both train (0.01).",
+        controls="Only networks that reached the training loss are compared. " + EQUAL_LOSS,
         n=5,
         unit=_NETS,
         test=PAIRED,
@@ -24,14 +24,15 @@ CLAIMS = (
         key="norm_rate",
         section=7,
         says="Batch norm allows a larger learning rate.",
-        contrast="What batch norm does at the largest rate, against what it does at a lower one where the net without it trains.",
+        contrast="What batch norm does at a high rate (0.5), against what it does at a low one (0.01).",
         equal="Initial weights of a seed, examples, epochs.",
-        controls="A rate at which both train: where the net without norm trains at none, the claim is not about the rate.",
+        controls="The low rate, at which both have to train: otherwise the claim is not about the rate. Where the net with "
+        "norm does not train at the high rate either, nothing is compared.",
         n=5,
         unit=_NETS,
         test=PAIRED + " Where runs fail, the shares that trained are compared (Fisher).",
         smallest="0.1 nats of training loss.",
-        against="A net without norm that trains at the largest rate as well.",
+        against="A net without norm that trains at the high rate as well.",
         experiment="norm_rate",
     ),
     Claim(
@@ -40,7 +41,7 @@ CLAIMS = (
         says="Dropout leads to flat minima.",
         contrast="λ_max and the average rise after training with dropout inside the blocks, against without.",
         equal="Initial weights of a seed, examples, training loss at the end; dropout is off while measuring.",
-        controls="Dropout before the classifier alone, which acts on a tenth of the weights.",
+        controls=EQUAL_LOSS,
         n=5,
         unit=_NETS,
         test=PAIRED,
@@ -55,7 +56,7 @@ CLAIMS = (
         contrast="The barrier on the line between seeds after matching units, against the width.",
         equal="Depth, examples, training loss at the end (0.05).",
         controls="Only widths that fit the training examples: a net that did not train is at no minimum.",
-        n=6,
+        n=7,
         unit=_WIDTH,
         test=RANKED,
         smallest="An order beyond chance.",
@@ -69,7 +70,7 @@ CLAIMS = (
         contrast="The spread of held-out accuracy over seeds, against the width.",
         equal="Depth, examples, training loss at the end (0.05).",
         controls="Only widths that fit the training examples.",
-        n=6,
+        n=7,
         unit=_WIDTH,
         test=RANKED,
         smallest="An order beyond chance.",
@@ -83,7 +84,7 @@ CLAIMS = (
         contrast="The epochs to one training loss (0.05), against the width.",
         equal="Depth, examples, learning rate, training loss at the end.",
         controls="None for the rate: a rate that suits one width may not suit another.",
-        n=18,
+        n=21,
         unit="A training from its own seed.",
         test="Kendall's τ and its p-value, corrected for the number of rows (Holm).",
         smallest="An order beyond chance.",

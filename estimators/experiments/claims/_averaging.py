@@ -1,6 +1,6 @@
 """Section 6: stochastic weight averaging."""
 
-from ._claim import CROSSED, PAIRED, Claim
+from ._claim import CROSSED, EQUAL_LOSS, PAIRED, Claim
 
 _EQUAL = "Initial weights, examples, order, epochs and the schedule up to 75 % of the training."
 _SEED = "A seed: its own initial weights and order of the examples."
@@ -12,7 +12,7 @@ CLAIMS = (
         says="Averaging the last quarter of the trajectory of SGD finds a flatter minimum.",
         contrast="λ_max and the average rise at the average of the epochs, against the end of SGD with its rate annealed to zero.",
         equal=_EQUAL,
-        controls="The opponent is annealed, not the noisy iterate of the averaged run. Training losses are shown.",
+        controls="The opponent is annealed, not the noisy iterate of the averaged run. " + EQUAL_LOSS,
         n=5,
         unit=_SEED,
         test=PAIRED,
@@ -26,7 +26,7 @@ CLAIMS = (
         says="Averaging the trajectory improves generalisation.",
         contrast="Held-out accuracy of the average, against the annealed end of SGD.",
         equal=_EQUAL,
-        controls="As above.",
+        controls="The opponent is annealed, not the noisy iterate of the averaged run.",
         n=5,
         unit="A seed, crossed with the held-out examples.",
         test=CROSSED,
@@ -55,7 +55,7 @@ CLAIMS = (
         says="SWA and SAM complement each other in the search for flat minima.",
         contrast="SAM with averaging, against SAM alone and against averaging alone: λ_max and the average rise.",
         equal=_EQUAL,
-        controls="All four corners: neither, each, both.",
+        controls="All four corners: neither, each, both. " + EQUAL_LOSS,
         n=5,
         unit=_SEED,
         test=PAIRED + " Both together have to be flatter than each alone.",
@@ -67,14 +67,15 @@ CLAIMS = (
         key="swa_frequency",
         section=6,
         says="Points that are collected too often are highly correlated; once an epoch is enough.",
-        contrast="Correlation of two points around their mean a quarter of an epoch apart, against one epoch apart.",
+        contrast="Correlation of two points a quarter of an epoch apart around the mean of all, against one half; held-out "
+        "accuracy of the average of such points, against points once an epoch.",
         equal="The trajectory.",
-        controls="Several distances, from a quarter of an epoch to four.",
+        controls="None is needed: all points are of one trajectory.",
         n=5,
         unit=_SEED,
-        test=PAIRED,
-        smallest="0.1.",
-        against="Points a quarter of an epoch apart that are no more alike than points an epoch apart.",
+        test=PAIRED + " Both halves have to hold: near points are alike, and more of them gain nothing (equivalence).",
+        smallest="0.1 of correlation; one point of accuracy.",
+        against="Near points that are less alike, or an average of more points that differs by more than a point.",
         experiment="sam_swa",
     ),
     Claim(
@@ -83,7 +84,7 @@ CLAIMS = (
         says="After averaging, the statistics of batch norm have to be estimated again.",
         contrast="Held-out accuracy of the average with statistics estimated again, against those of the last point.",
         equal="The averaged weights.",
-        controls="The same at the last point itself, where its own statistics are right.",
+        controls="None is needed: weights and examples are the same, and only the statistics differ.",
         n=5,
         unit="A seed, crossed with the held-out examples.",
         test=CROSSED,

@@ -13,6 +13,10 @@ CROSSED = (
     "As the other rows, with an interval over networks and held-out examples together, since all networks are scored "
     "on the same examples."
 )
+EQUAL_LOSS = (
+    "Curvature falls with the training loss, at most in proportion: what is said of it has to hold for the curvature over "
+    "that loss as well."
+)
 SIGN = "Sign test over independent units, corrected for the number of rows (Holm)."
 RANKED = "Kendall's τ, tested by permuting independent units."
 

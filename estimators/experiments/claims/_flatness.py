@@ -1,6 +1,6 @@
 """Section 3: flat and sharp minima."""
 
-from ._claim import CROSSED, PAIRED, RANKED, Claim
+from ._claim import CROSSED, EQUAL_LOSS, PAIRED, RANKED, Claim
 
 _GRID = "The initial weights of a seed, the examples, the training loss at the end (0.05), no weight decay."
 _CELLS = "A cell of the grid, its seeds averaged: networks of one cell are not independent evidence beside another's."
@@ -52,10 +52,11 @@ CLAIMS = (
     Claim(
         key="weights_like_data",
         section=3,
-        says="Flat minima generalise because a small move of the weights is like a small shift of the test data.",
+        says="A small shift of the test data acts like a small move of the weights, which flat minima tolerate.",
         contrast="The rise of the loss under noise on the weights, against its rise under shifted, blurred and noisy images.",
-        equal="The network's architecture and examples.",
-        controls="Networks that differ in rate, batch, weight decay, SAM and length of training, not in the measure alone.",
+        equal="Architecture, examples, training loss at the end (0.05).",
+        controls="Networks that differ in rate, batch, optimiser, weight decay and SAM, not in the measure alone. It says "
+        "nothing of why flat minima should generalise, where they do.",
         n=10,
         unit="A way of training, its seeds averaged.",
         test=RANKED,
@@ -69,7 +70,7 @@ CLAIMS = (
         says="SAM looks for flat minima explicitly.",
         contrast="λ_max and the average rise at the end of training with SAM (ρ = 0.05), against plain SGD.",
         equal="Initial weights, examples, order, schedule and epochs of a seed.",
-        controls="Training losses are shown: curvature falls with the training loss, too.",
+        controls=EQUAL_LOSS,
         n=5,
         unit="A seed: its own initial weights and order of the examples.",
         test=PAIRED,
@@ -83,7 +84,8 @@ CLAIMS = (
         says="The ratio of learning rate and batch size decides how flat the minimum is that training reaches.",
         contrast="The smallest ratio against the largest at equal batch size; the largest batch against the smallest at equal ratio.",
         equal=_GRID,
-        controls="A grid that changes one of the two at a time; the ratio is averaged over batch sizes, the batch over ratios.",
+        controls="A grid that changes one of the two at a time; the ratio is averaged over batch sizes, the batch over "
+        "ratios. " + EQUAL_LOSS,
         n=5,
         unit="A seed: its own initial weights and order of the examples.",
         test=PAIRED

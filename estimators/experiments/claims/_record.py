@@ -129,9 +129,9 @@ def common_verdict(rows: Sequence[Measurement]) -> str:
 
     Where a claim has halves, the rows that are needed have to be supported, every one.
     """
-    halves = {row.verdict for row in rows if row.needed}
-    if halves - {SUPPORTED}:
-        return NOT_SUPPORTED if NOT_SUPPORTED in halves else NOT_CLEAR
+    missing = {row.verdict for row in rows if row.needed} - {SUPPORTED}
+    if missing:
+        return NOT_SUPPORTED if NOT_SUPPORTED in missing else missing.pop() if len(missing) == 1 else NOT_CLEAR
     return combine([row.verdict for row in rows])
 
 

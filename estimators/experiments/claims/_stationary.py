@@ -14,7 +14,7 @@ CLAIMS = (
         n=6,
         unit="A training from its own seed.",
         test=SIGN + " A run counts where more than half of its checkpoints have such an eigenvalue.",
-        smallest="1 % of the largest eigenvalue.",
+        smallest="A ten thousandth of the largest eigenvalue: any that is beyond rounding is proof.",
         against="Most runs without negative curvature at most of their checkpoints.",
         experiment="negative_curvature",
     ),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from estimators import Result, load_data, random_critical_points
+from estimators import Landscape, Result, load_data, random_critical_points
 from estimators.core.evidence.verdicts import VERDICTS
 from estimators.experiments import (
     CLAIMS,
@@ -26,6 +26,7 @@ from estimators.experiments import (
     common_verdict,
     elements,
     read_records,
+    sam_swa,
     shifted_data,
 )
 from estimators.experiments.arms import Arm, best_rate, compare_arms
@@ -33,7 +34,7 @@ from estimators.experiments.connectivity_cases import summarise
 from estimators.experiments.elements import judge_dropout, judge_norm, judge_skips
 from estimators.experiments.negative_curvature import judge_curvature, negative_curvature_experiment
 from estimators.experiments.saddle_escape import OPTIMIZERS, judge_saddles, saddle_escape_experiment
-from estimators.experiments.sam_swa import BOTH, OLD, SAM, SGD, SWA, judge_corners, sam_swa_experiment
+from estimators.experiments.sam_swa import BOTH, OFTEN, OLD, SAM, SGD, SWA, judge_corners, sam_swa_experiment
 from estimators.experiments.shifted_data import SHIFTS, TRAININGS, judge_shifts, shifted_data_experiment
 from estimators.experiments.width_sweep import summarise_widths
 from estimators.variants import with_dropout
@@ -47,7 +48,8 @@ def arms(values, n=5, spread=0.05):
     """Rows of arms: for each name the training loss, λ_max and whether runs reach the training loss."""
     rng = np.random.default_rng(0)
     return [
-        {"group": group, "seed": seed, "reached": reached, "train_loss": loss + spread * rng.normal()}
+        {"group": group, "seed": seed, "reached": reached, "train_loss": loss * np.exp(spread * rng.normal())}
+        | {"lr": 0.1, "n_parameters": 40_000}
         | dict.fromkeys(("lambda_max", "average_sharpness"), sharp * np.exp(spread * rng.normal()))
         | {"held_out_correct": (rng.random(300) < right).astype(int).tolist(), "held_out_accuracy": right}
         for group, (loss, sharp, right, reached) in values.items()
@@ -57,17 +59,18 @@ def arms(values, n=5, spread=0.05):
 
 def skips(deep_plain=2.0):
     shallow = {"shallow with skips": (0.05, 1.0, 0.95, True), "shallow plain": (0.05, 4.0, 0.8, True)}
+    shallow |= {elements.SKIPS: (0.05, 1.0, 0.95, True), elements.PLAIN: (0.05, 4.0, 0.8, True)}
+    shallow[elements.VGG] = (0.05, 4.0, 0.8, True)
     deep = {"deep with skips": (0.05, 1.0, 0.95, True), "deep plain": (deep_plain, 1.0, 0.2, deep_plain < 0.1)}
     return arms({**shallow, **deep}, spread=0.02)
 
 
 def norms(trains_low=True, high=2.3):
-    both = {f"norm, rate {rate:g}": (0.05, 1.0, 0.9, True) for rate in elements.NORM_RATES}
-    none = {
-        f"no norm, rate {r:g}": (0.05 if trains_low else 2.3, 3.0, 0.9, trains_low) for r in elements.NORM_RATES[:-1]
-    }
+    low, far = elements.LOW, elements.HIGH
+    normed = {f"norm, rate {rate:g}": (0.05, 1.0, 0.9, True) for rate in (low, far)}
+    none = (0.05, 3.0, 0.9, True) if trains_low else (2.3, 3.0, 0.1, False)
     return arms(
-        {**both, **none, f"no norm, rate {elements.NORM_RATES[-1]:g}": (high, 3.0, 0.1, high < 0.1)}, spread=0.02
+        {**normed, f"no norm, rate {low:g}": none, f"no norm, rate {far:g}": (high, 3.0, 0.1, high < 0.1)}, spread=0.02
     )
 
 
@@ -89,32 +92,48 @@ def saddles(n=12, momentum=100.0, sgd=1.0):
     return rows
 
 
-def runs(lowest=-0.5, still=0, n=6, epochs=20):
-    """Rows of checkpoints; the first `still` of each run stand beside negative curvature."""
-    usual = {"loss": 2.3, "lambda_max": 1.0, "lambda_min": lowest}
-    return [
-        {"seed": seed, "epoch": e, "gradient_norm": 1e-3 if e < still else 1.0, **usual}
+def runs(lowest=-0.5, still=0, n=6, steps=100):
+    """Rows of checkpoints and of steps; runs stand still after the first `still` steps, and at their end."""
+    points = [
+        {"seed": seed, "epoch": epoch, "loss": 2.3, "gradient_norm": 1.0, "lambda_max": 1.0, "lambda_min": lowest}
         for seed in range(n)
-        for e in range(epochs)
-    ]  # fmt: skip
+        for epoch in range(5)
+    ]
+    walked = [
+        {
+            "seed": seed,
+            "step": i,
+            "loss": 2.3 if i < 80 else 0.1,
+            "gradient_norm": 1e-3 if i < still or i >= 80 else 1.0,
+        }
+        for seed in range(n)
+        for i in range(steps)
+    ]
+    return points, walked
 
 
 def corners(**flatter):
     """Rows of the four corners: λ_max of each group over that of plain SGD."""
     factors = {SGD: 1.0, SWA: 0.6, SAM: 0.5, BOTH: 0.3, **flatter}
-    rows = arms({name: (0.01, factor, 0.95, True) for name, factor in factors.items()} | {OLD: (0.5, 1.0, 0.6, True)})
+    rows = arms(
+        {name: (0.01, factor, 0.95, True) for name, factor in factors.items()}
+        | {OLD: (0.5, 1.0, 0.6, True), OFTEN: (0.01, 1.0, 0.95, True)},
+        spread=0.02,
+    )
+    same = [row["held_out_correct"] for row in rows if row["group"] == SWA]
+    for row, correct in zip([row for row in rows if row["group"] == OFTEN], same, strict=True):
+        row["held_out_correct"] = correct
     ways = [
-        {"seed": s, "off_centre_average": 0.1 + 0.01 * s, "off_centre_last": 0.5}
-        | {"correlation_0.25": 0.8, "correlation_1": 0.3 + 0.01 * s}
+        {"seed": s, "off_centre_average": 0.1 + 0.01 * s, "off_centre_last": 0.5, "correlation_0.25": 0.8 + 0.01 * s}
         for s in range(5)
-    ]  # fmt: skip
+    ]
     return rows, ways
 
 
 def shifts(slope=1.0):
     rng = np.random.default_rng(2)
     return [
-        {"group": name, "seed": s, "train_loss": 0.1, "weights": i}
+        {"group": name, "seed": s, "train_loss": 0.05, "reached": True, "weights": i}
         | {shift: slope * i + 0.1 * rng.normal() for shift in SHIFTS}
         for i, name in enumerate(TRAININGS)
         for s in (0, 1)
@@ -161,11 +180,11 @@ MADE_UP = {
     "escape": lambda: SaddlesResult(rows=saddles()),
     "skips_depth": lambda: ArmsResult(rows=skips()),
     "sam_swa": lambda: SamSwaResult(rows=corners()[0], trajectories=corners()[1]),
-    "negative_curvature": lambda: NegativeCurvatureResult(rows=runs()),
+    "negative_curvature": lambda: NegativeCurvatureResult(rows=runs()[0], steps=runs()[1]),
     "shifted_data": lambda: ShiftedDataResult(rows=shifts()),
     "connectivity_cases": cases,
     "norm_rate": lambda: ArmsResult(rows=norms()),
-    "dropout": lambda: ArmsResult(rows=arms({"no dropout": TRAINED, elements.BLOCKS: (0.05, 1.0, 0.9, True)})),
+    "dropout": lambda: ArmsResult(rows=arms({elements.NONE: TRAINED, elements.BLOCKS: (0.05, 1.0, 0.9, True)})),
     "widths": widths,
 }  # fmt: skip
 
@@ -205,6 +224,12 @@ def test_what_is_shipped_is_what_the_saved_results_say_by_the_rules_of_today():
         assert record.minutes > 0 and record.versions["torch"] and record.date.startswith("20")
 
 
+def test_no_row_counts_more_units_than_its_design():
+    for record in read_records().values():
+        for key, rows in record.claims.items():
+            assert all(0 <= row.n <= CLAIMS[key].n for row in rows), key
+
+
 # ---- judgements of made-up runs with a known answer ----
 
 
@@ -216,6 +241,7 @@ def test_eigenvalues_of_random_matrices_are_no_coins():
 def test_depth_is_judged_as_an_interaction_and_the_basin_where_both_train():
     assert verdicts(judge_skips(skips())) == {
         "skips_depth": ["supported"], "skips_flat": ["supported"] * 2, "skips_generalise": ["supported"],
+        "vgg_sharp": ["supported"] * 3,
     }  # fmt: skip
     assert verdicts(judge_skips(skips(deep_plain=0.05)))["skips_depth"] == ["not supported"], (
         "depth costs neither anything"
@@ -225,6 +251,32 @@ def test_depth_is_judged_as_an_interaction_and_the_basin_where_both_train():
         if row["group"] == "deep plain":
             row["train_loss"] = float("nan")
     assert verdicts(judge_skips(rows))["skips_depth"] == ["supported"], "all runs diverge against none"
+    rows = [row | {"reached": row["group"] != "deep with skips"} for row in skips()]
+    assert verdicts(judge_skips(rows))["skips_depth"] == ["not comparable"], "with skips it does not train either"
+
+
+def test_a_vgg_is_held_against_a_resnet_of_like_size_and_has_to_be_worse_in_every_row():
+    rows = skips()
+    assert common_verdict(judge_skips(rows)["vgg_sharp"]) == "supported"
+    for row in rows:
+        if row["group"] == elements.VGG:
+            row["held_out_correct"] = next(r for r in rows if r["group"] == elements.SKIPS)["held_out_correct"]
+    found = judge_skips(rows)["vgg_sharp"]
+    assert {row.verdict for row in found} > {"supported"} and common_verdict(found) != "supported", "sharp alone"
+    larger = [row | {"n_parameters": 50_000} if row["group"] == elements.VGG else row for row in skips()]
+    assert common_verdict(judge_skips(larger)["vgg_sharp"]) == "not comparable"
+
+
+def test_what_is_said_of_curvature_holds_over_the_training_loss_as_well():
+    def judged(loss, sharp):
+        rows = arms({elements.NONE: (0.05, 1.0, 0.9, True), elements.BLOCKS: (loss, sharp, 0.9, True)})
+        return {row.verdict for row in judge_dropout(rows)["dropout_flat"]}
+
+    assert judged(0.05, 0.5) == {"supported"} and judged(0.05, 1.0) == {"not supported"}
+    assert judged(0.01, 0.5) == {"not comparable"}, "the lower loss may be why"
+    assert judged(0.2, 0.5) == {"supported"}, "flatter in spite of a higher loss"
+    assert judged(0.2, 2.0) == {"not comparable"}, "the higher loss may be why"
+    assert judged(0.01, 1.0) == judged(0.01, 2.0) == {"not supported"}
 
 
 def test_the_rate_that_norm_allows_needs_a_lower_one_that_trains_without_it():
@@ -236,9 +288,9 @@ def test_the_rate_that_norm_allows_needs_a_lower_one_that_trains_without_it():
 
 
 def test_dropout_is_judged_at_equal_training_loss():
-    rows = arms({"no dropout": TRAINED, elements.BLOCKS: TRAINED})
+    rows = arms({elements.NONE: TRAINED, elements.BLOCKS: TRAINED})
     assert set(verdicts(judge_dropout(rows))["dropout_flat"]) == {"not supported"}, "equivalent"
-    missed = arms({"no dropout": TRAINED, elements.BLOCKS: (0.5, 1.0, 0.9, False)})
+    missed = arms({elements.NONE: TRAINED, elements.BLOCKS: (0.5, 1.0, 0.9, False)})
     assert set(verdicts(judge_dropout(missed))["dropout_flat"]) == {"not clear here"}, "no pair at one loss"
 
 
@@ -253,17 +305,25 @@ def test_saddles_are_the_units():
     assert (against["momentum_escapes"], against["noise_low_energy"]) == (["not supported"], ["not supported"])
 
 
-def test_a_run_that_stands_still_beside_negative_curvature_counts():
-    assert verdicts(judge_curvature(runs())) == {"nonconvex": ["supported"], "saddles_matter_little": ["supported"]}
-    assert verdicts(judge_curvature(runs(still=2)))["saddles_matter_little"] == ["not supported"]
-    assert verdicts(judge_curvature(runs(lowest=0.0)))["nonconvex"] == ["not supported"]
+def test_a_run_that_stands_still_before_it_has_trained_counts():
+    assert verdicts(judge_curvature(*runs())) == {"nonconvex": ["supported"], "saddles_matter_little": ["supported"]}
+    assert verdicts(judge_curvature(*runs(still=3)))["saddles_matter_little"] == ["supported"], "under 5 %"
+    assert verdicts(judge_curvature(*runs(still=6)))["saddles_matter_little"] == ["not supported"]
+    assert verdicts(judge_curvature(*runs(lowest=0.0)))["nonconvex"] == ["not supported"]
 
 
 def test_both_together_have_to_be_flatter_than_each():
     found = verdicts(judge_corners(*corners()))
     assert found["sam_flat"] == found["swa_flat"] == ["supported"] * 2 and found["swa_generalises"] != ["supported"]
     assert found["swa_sam"] == ["supported"] * 4 and found["swa_statistics"] == ["supported"]
-    assert found["swa_centre"] == found["swa_frequency"] == ["supported"]
+    assert found["swa_centre"] == ["supported"] and found["swa_frequency"] == ["supported"] * 2
+    rows, ways = corners()
+    alone = [way | {"correlation_0.25": 0.3 + 0.01 * way["seed"]} for way in ways]
+    assert common_verdict(judge_corners(rows, alone)["swa_frequency"]) == "not supported", "near points are not alike"
+    better = [row | {"held_out_correct": [1] * 300} if row["group"] == OFTEN else row for row in rows]
+    assert common_verdict(judge_corners(better, ways)["swa_frequency"]) == "not supported", "an epoch is not enough"
+    lost = [way | {"off_centre_average": float("nan")} for way in ways]
+    assert verdicts(judge_corners(rows, lost))["swa_centre"] == ["not clear here"], "no rim was found"
     alone = verdicts(judge_corners(*corners(**{BOTH: 0.5})))["swa_sam"]
     assert "not supported" in alone, "no flatter than SAM alone"
 
@@ -272,6 +332,8 @@ def test_rank_agreement_counts_ways_of_training():
     found = judge_shifts(shifts())["weights_like_data"]
     assert {row.verdict for row in found} == {"supported"} and {row.n for row in found} == {len(TRAININGS)}
     assert {row.verdict for row in judge_shifts(shifts(slope=-1.0))["weights_like_data"]} == {"not supported"}
+    missed = [row | {"reached": False} if row["group"] == "SAM" else row for row in shifts()]
+    assert {row.n for row in judge_shifts(missed)["weights_like_data"]} == {len(TRAININGS) - 1}
 
 
 def test_the_rate_of_an_arm_is_the_one_that_trains_best():
@@ -347,15 +409,20 @@ def test_a_saddle_is_found_and_left():
 
 
 def test_curvature_is_followed_through_training(digits):
-    result = negative_curvature_experiment(small, digits[0], n_seeds=1, epochs=2, max_products=12)
-    assert [row["epoch"] for row in result.rows] == [0, 1, 2]
+    result = negative_curvature_experiment(small, digits[0], n_seeds=1, epochs=2, every=1, max_products=12)
+    assert [row["epoch"] for row in result.rows] == [0, 1, 2] and [row["step"] for row in result.steps] == [1, 2]
+    assert result.steps[-1]["loss"] == pytest.approx(result.rows[-1]["loss"], rel=1e-4), "one loss at one point"
     assert all(row["lambda_min"] < row["lambda_max"] for row in result.rows)
 
 
 def test_weights_are_moved_and_images_shifted(digits, monkeypatch):
-    monkeypatch.setattr(shifted_data, "TRAININGS", {"usual": {"epochs": 2}})
-    (row,) = shifted_data_experiment(small, *digits, n_seeds=1).rows
-    assert row["group"] == "usual" and np.isfinite([row["weights"], *(row[name] for name in SHIFTS)]).all()
+    monkeypatch.setattr(shifted_data, "TRAININGS", {"usual": {}})
+    (row,) = shifted_data_experiment(small, *digits, n_seeds=1, epochs=2).rows
+    assert (
+        row["group"] == "usual"
+        and not row["reached"]
+        and np.isfinite([row["weights"], *(row[name] for name in SHIFTS)]).all()
+    )
     for shift in SHIFTS.values():
         moved = shift(digits[1].images)
         assert moved.shape == digits[1].images.shape and not torch.equal(moved, digits[1].images)
@@ -363,10 +430,26 @@ def test_weights_are_moved_and_images_shifted(digits, monkeypatch):
 
 def test_four_corners_and_a_trajectory_of_each_seed(digits):
     result = sam_swa_experiment(small, *digits, n_seeds=1, epochs=12, batch_size=12)
-    assert [row["group"] for row in result.rows] == [SGD, SWA, OLD, SAM, BOTH]
+    assert [row["group"] for row in result.rows] == [SGD, SWA, OLD, OFTEN, SAM, BOTH]
     assert [np.mean(row["held_out_correct"]) for row in result.rows] == [
         row["held_out_accuracy"] for row in result.rows
     ]
     (way,) = result.trajectories
     assert 0 <= way["off_centre_average"] <= 1 and 0 <= way["off_centre_last"] <= 1
     assert way["correlation_0.25"] > way["correlation_1"], "neighbours are more alike"
+
+
+def test_the_way_to_a_level_is_found_on_either_side_and_nowhere_in_a_flat_direction(digits):
+    class Point(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.zeros(2))
+
+        def forward(self, x):
+            return self.w + 0.0 * x.flatten(1)[:, :2]
+
+    land = Landscape(Point(), digits[0], loss=lambda outputs, targets: outputs[:, 0] ** 2)
+    centre, along, across = torch.tensor([0.5, 0.0]), torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+    assert sam_swa.way_to_level(land, centre, along, 0.01, 1.0) == pytest.approx(0.5, rel=0.01)
+    assert sam_swa.way_to_level(land, centre, -along, 0.01, 1.0) == pytest.approx(1.5, rel=0.01)
+    assert np.isnan(sam_swa.way_to_level(land, centre, across, 0.01, 1.0))

@@ -347,6 +347,15 @@ def test_thin_resnet_spans_few_to_many_parameters_an_example():
     assert counts[2] / counts[0] > 500
 
 
+def test_thin_vgg_has_no_skips_and_about_the_weights_of_a_shallow_thin_resnet():
+    vgg, resnet = build("thin_vgg"), build("deep_thin_resnet", blocks=1)
+    sizes = [sum(p.numel() for p in model.parameters()) for model in (vgg, resnet)]
+    assert max(sizes) < 1.2 * min(sizes) and not residual_sums(vgg) and residual_sums(resnet)
+    assert vgg(torch.randn(2, 3, 32, 32)).shape == (2, vgg.num_classes)
+    with pytest.raises(ValueError, match=r"pretrained must be False"):
+        timm.create_model("thin_vgg", pretrained=True)
+
+
 def test_builders_refuse_by_name():
     with pytest.raises(ValueError, match=r"factor must be a number above 0, got -1"):
         with_width(build("test_resnet"), -1)
