@@ -322,12 +322,18 @@ def _judged(result: CasesResult) -> CasesResult:
     return replace(result, summary=summary, verdicts=judge(summary), notes=_notes(result.rows))
 
 
+def distance_of(rows: Sequence[Mapping[str, Any]], case: str) -> float:
+    """Give the mean distance of the ends of a case, as they were trained; NaN where none was measured."""
+    far = [row["distance"] for row in rows if row["case"] == case and row["path"] == "linear"]
+    return float(np.mean(far)) if far else float("nan")
+
+
 def _notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     straight = [row for row in rows if row["path"] == "linear"]
     if not straight:
         return []
-    far = {case: [row["distance"] for row in straight if row["case"] == case] for case in CASES}
-    apart = ", ".join(f"{case} {np.mean(found):.3g}" for case, found in far.items() if found)
+    far = {case: distance_of(rows, case) for case in CASES}
+    apart = ", ".join(f"{case} {found:.3g}" for case, found in far.items() if np.isfinite(found))
     losses = [row[end] for row in straight for end in ("loss_a", "loss_b")]
     matched = [row["barrier"] for row in rows if row["path"] == "aligned"]
     after = [f"After matching units the straight line has a mean barrier of {np.mean(matched):.2g}."] if matched else []

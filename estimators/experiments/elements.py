@@ -115,12 +115,16 @@ def interaction(rows: Sequence[Row], treated: tuple[str, str], control: tuple[st
     if np.isfinite([*a, *b]).all():
         return compare_pairs(a, b, "larger", smallest=SMALLEST_LOSS)
     trained, others = ((sum(run["reached"] for run, _ in own), len(own)) for own in pairs)
-    return compare_shares(trained, others, "smaller")
+    return compare_shares(others, trained, "larger")
 
 
 # ---- batch norm and the learning rate ----
 
 LOW, HIGH = 0.01, 0.5
+ONE_RATE = (
+    "One rate for both: small for the net with norm and near its largest for the one without, which moves the "
+    "curvature as well."
+)
 
 
 def norm_rate_experiment(subject: Subject, *, n_seeds: int = 5, epochs: int = 60, **options: Any) -> ArmsResult:
@@ -145,7 +149,8 @@ def norm_rate_experiment(subject: Subject, *, n_seeds: int = 5, epochs: int = 60
         for rate, measures in ((LOW, Arm.measures), (HIGH, ()))
         for name, changes in (("norm", ()), ("no norm", ("without_norm",)))
     ]
-    return compare_arms(subject, arms, judge_norm, n_seeds=n_seeds, epochs=epochs, **options)
+    result = compare_arms(subject, arms, judge_norm, n_seeds=n_seeds, epochs=epochs, **options)
+    return replace(result, notes=[ONE_RATE, *result.notes])
 
 
 def judge_norm(rows: Sequence[Row]) -> dict[str, list[Measurement]]:

@@ -13,13 +13,13 @@ import numpy as np
 from scipy import stats
 
 from ..core.evidence.intervals import wilson_interval
-from ..core.evidence.verdicts import LEVEL, NOT_CLEAR, NOT_SUPPORTED, SUPPORTED, Verdict
+from ..core.evidence.verdicts import LEVEL, NOT_CLEAR, NOT_COMPARABLE, NOT_SUPPORTED, SUPPORTED, Verdict
 from ..curvature import MinimumProbabilityResult, random_critical_points
 from ..progress import OnProgress, ignore_progress, subprogress
 from ..results import Result
 from .arms import WORDS, Subject
 from .claims import Asked, Measurement, judge_ranks, judge_together, known
-from .connectivity_cases import CasesResult, ConnectivityCases, join_cases
+from .connectivity_cases import CasesResult, ConnectivityCases, distance_of, join_cases
 from .connectivity_cases import judge as judge_cases
 from .elements import (
     dropout_experiment,
@@ -209,7 +209,9 @@ def _cases(
 
     asked = ((("different starts",), ("linear", "aligned", "bezier")), (("same start", "fine-tuned"), ("linear",)))
     for part, (cases, joints) in enumerate(asked):
-        study = ConnectivityCases(cases=cases, n_seeds=n_seeds, joints=joints, train_epochs=16, memory=memory)
+        study = ConnectivityCases(
+            cases=cases, n_seeds=n_seeds, joints=joints, train_epochs=16, epochs=30, memory=memory
+        )
         study.fit(
             subject.model,
             subject.data,
@@ -228,13 +230,23 @@ _CASES = {
 }
 
 
+MOVED = 0.01  # of the distance of two starts, that two children have to be apart
+
+
 def judge_connectivity(result: CasesResult) -> Judgement:
-    """Give the verdict on each case; its reason holds the shares of joined pairs."""
+    """Give the verdict on each case; its reason holds the shares of joined pairs.
+
+    Ends that are next to nothing apart are joined by any line, and say nothing.
+    """
+    apart = {row["case"]: distance_of(result.rows, row["case"]) for row in result.rows}
     shares = {(row["case"], row["path"]): row for row in result.summary}
     found: Judgement = {}
     for row in judge_cases(result.summary):
         own = shares[row["case"], row["path"]]
         numbers = {"claimed": "more often than not", "n": own["n"], "effect": own["joined"]}
+        if apart[row["case"]] < MOVED * apart.get("different starts", 0.0):
+            near = f"{apart[row['case']]:.2g} apart, against {apart['different starts']:.2g} from different starts"
+            numbers |= {"verdict": NOT_COMPARABLE, "reason": f"the ends have hardly moved: {near}"}
         found[_CASES[row["case"]]] = [_measured(f"pairs joined ({row['path']}), {row['case']}", row | numbers, "share")]
     return found
 

@@ -12,7 +12,8 @@ CLAIMS = (
         says="Batch norm steadies the curvature.",
         contrast="λ_max and the average rise with batch norm, against the same net whose norms only scale and shift.",
         equal="Initial weights of a seed, examples, training loss at the end, a learning rate at which both train (0.01).",
-        controls="Only networks that reached the training loss are compared. " + EQUAL_LOSS,
+        controls="Only networks that reached the training loss are compared. The rate is small for the net with norm and "
+        "near its largest for the one without, which moves the curvature too. " + EQUAL_LOSS,
         n=5,
         unit=_NETS,
         test=PAIRED,

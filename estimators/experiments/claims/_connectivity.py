@@ -43,7 +43,8 @@ CLAIMS = (
         says="Networks fine-tuned from one pretrained network can be joined by a straight line.",
         contrast="The rise along the line between two children of one trained parent.",
         equal=_EQUAL,
-        controls="Pairs from different starts, joined in the same way.",
+        controls="Pairs from different starts, joined in the same way. Children that are less than a hundredth of their distance "
+        "apart have hardly moved, and are not comparable.",
         n=6,
         unit=_PAIR,
         test=SIGN,

@@ -140,14 +140,15 @@ def shifts(slope=1.0):
     ]  # fmt: skip
 
 
-def cases():
+def cases(fine_tuned=3.0):
+    far = {"same start": 8.0, "different starts": 60.0, "fine-tuned": fine_tuned}
     rises = {
         "same start": {"linear": 0.0},
         "different starts": {"linear": 2.0, "bezier": 0.01},
         "fine-tuned": {"linear": 0.0},
     }
     rows = [
-        {"case": case, "seed": seed, "path": path, "rise": rise, "barrier": rise}
+        {"case": case, "seed": seed, "path": path, "rise": rise, "barrier": rise, "distance": far[case]}
         for case, paths in rises.items()
         for path, rise in paths.items()
         for seed in range(6)
@@ -344,6 +345,12 @@ def test_the_rate_of_an_arm_is_the_one_that_trains_best():
     ]
     assert best_rate(arm, tuned) == 0.3 and best_rate(arm, tuned[2:]) == 1.0
     assert best_rate(Arm("other", rates=(0.2,)), tuned) == 0.2
+
+
+def test_children_that_have_hardly_moved_are_joined_by_any_line():
+    judge = STUDIES["connectivity_cases"].judge
+    assert verdicts(judge(cases())) == {claim: ["supported"] for claim in judge(cases())}
+    assert verdicts(judge(cases(fine_tuned=0.02)))["fine_tuned_linear"] == ["not comparable"]
 
 
 def test_a_claim_with_halves_needs_each_of_them():
