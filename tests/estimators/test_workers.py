@@ -100,11 +100,13 @@ class TestWhatTravels:
             assert type(sent).__name__ == kind and sent.open() == (1, 2)
 
     def test_dask_sends_to_each_worker_once(self, line):
-        distributed = pytest.importorskip("distributed")
+        dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distributed")
         land, anchors, table = line
         expected = land.evaluate(anchors, table).losses
         options = {"processes": True, "n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
-        with distributed.Client(**options) as client, joblib.parallel_config(backend="dask"):
+        # Dask's memory manager looks every two seconds, and drops copies that no task waits for
+        alone = dask.config.set({"distributed.scheduler.active-memory-manager.start": False})
+        with alone, distributed.Client(**options) as client, joblib.parallel_config(backend="dask"):
             for _ in range(2):  # the second call finds it there
                 np.testing.assert_array_equal(evaluate_points(land, anchors, table).losses, expected)
             held = client.run(lambda dask_worker: [k for k in dask_worker.data if "Parcel" in str(k)])
