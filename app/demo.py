@@ -79,7 +79,7 @@ def report() -> str:
                     f"seed {i}": {
                         "worst rise": f"≥ {s.sharpness:.4f} ({s.restart_spread:.1%})",
                         "average rise": f"{s.average_sharpness:.4f} ± {s.uncertainty_of('average_sharpness')[1]:.4f}",
-                        "λ max": f"{s.lambda_max:.3g} (residual {s.uncertainty_of('lambda_max')[1]:.1g})",
+                        "λ_max": f"{s.lambda_max:.3g} (residual {s.uncertainty_of('lambda_max')[1]:.1g})",
                         "trace": f"{s.trace:.3g} ± {s.uncertainty_of('trace')[1]:.2g}",
                     }
                     for i, s in enumerate(sharpness)

@@ -54,6 +54,12 @@ NARROW = """<style>@media (max-width: 1000px) {
   [data-testid="stLayoutWrapper"]:has(> .st-key-subject-line) { flex: 1 1 100%; }
 }</style>"""
 
+# What is chosen is written in the primary colour, on which white is read: on a dark ground it is not, the links' is.
+DARK = """<style>
+  [data-variant][data-selected] p, [data-testid="stSliderThumbValue"], [data-testid="stSliderThumbValue"] p
+  { color: #7ab0ea; }
+</style>"""
+
 STATIC = Path(__file__).with_name("static")
 
 logger = logging.getLogger("loss_atlas.app")
@@ -146,7 +152,7 @@ def main() -> None:
     chosen = st.navigation(sections, expanded=True)
     with st.sidebar:
         widgets.activity()
-    st.html(NARROW)
+    st.html(NARROW + (DARK if shade == "dark" else ""))
     problem = unwritable()
     if problem:
         st.warning(from_engine(problem), title=text("unwritable"), icon=":material/save:")

@@ -18,6 +18,7 @@ from app.texts import texts
 
 text = texts("connectivity")
 
+FARTHEST = 0.3  # of half the map: how far from its point a name may stand
 SYMLOG = {"type": "symlog", "constant": 0.01}
 MATRICES = {
     "barriers": (".3f", {"scheme": "viridis", **SYMLOG}),
@@ -63,7 +64,7 @@ def matrix(result: Any, *, quantity: str = "barriers") -> alt.LayerChart:
         layers.append(base.mark_text(fontSize=12).encode(text=alt.Text("value:Q", format=form), color=tone))
     off = values[~np.eye(len(values), dtype=bool)]
     low, high = (f"{np.nanmin(off):.3g}", f"{np.nanmax(off):.3g}") if np.isfinite(off).any() else ("…", "…")
-    size = max(220, min(520, 60 * len(called)))
+    size = max(theme.LEAST, min(520, 60 * len(called)))
     described = shared("alt.matrix", quantity=title, count=len(called), low=low, high=high)
     return theme.describe(alt.layer(*layers), described, height=size)
 
@@ -112,7 +113,9 @@ def layout(result: Any) -> alt.LayerChart:
         fill=alt.Fill("group:N", title=text("chart.group"), scale=alt.Scale(range=list(theme.CATEGORICAL))),
         tooltip=tips(("name:N",), ("group:N", text("chart.group")), *numbers),
     )
-    written = alt.Chart(nodes.assign(y=_apart(place, half))).encode(x=x, y=y, text="name:N")
+    named = nodes.assign(y=_apart(place, half))
+    named = named[named["y"] - nodes["y"] < FARTHEST * half]
+    written = alt.Chart(named).encode(x=x, y=y, text="name:N")
     labels = written.mark_text(fontSize=12, fontWeight="bold", color=theme.NEUTRAL)
     count = len(set(result.clusters))
     return theme.describe(
@@ -182,7 +185,7 @@ def cases(result: Any) -> alt.LayerChart:
             base.mark_point(filled=True, size=60, opacity=0.75).encode(tooltip=tooltip),
         ),
         shared("alt.cases", said=said),
-        height=max(260, 40 * len(result.summary)),
+        height=max(theme.LEAST + 40, 40 * len(result.summary)),
     )
 
 

@@ -14,6 +14,7 @@ from app.charts.marks import shared
 from app.texts import said
 
 TINY = 1e-12
+AROUND = 260  # pixels of a map on screen that are title, axis and colour bar
 
 
 def edges(axis: np.ndarray) -> np.ndarray:
@@ -101,7 +102,12 @@ def level_labels(lines: pd.DataFrame, *, every: int = 3, most: int = 6) -> pd.Da
         longest = own[own["line"] == own["line"].value_counts().idxmax()]
         if len(longest) > 4:
             rows.append(longest.iloc[len(longest) // 2])
-    return pd.DataFrame(rows, columns=lines.columns).assign(words=lambda t: t["level"].map("{:.2g}".format))
+    return pd.DataFrame(rows, columns=lines.columns).assign(words=lambda t: t["level"].map(short))
+
+
+def short(value: float) -> str:
+    """Return two digits of a number, without a power of ten where it can be read without."""
+    return f"{float(f'{value:.2g}'):g}"
 
 
 def rotate(points: np.ndarray, azimuth: float, elevation: float) -> tuple[np.ndarray, np.ndarray]:
@@ -165,10 +171,33 @@ def axis_titles(result: Any) -> tuple[str, str]:
     return first, second
 
 
+def in_lines(title: str, most: int = 32) -> str | list[str]:
+    """Return a title with its unit on a line of its own where it is long: longer than its axis, it would be cut."""
+    words, _, unit = title.rpartition(" (")
+    return [words, f"({unit}"] if words and len(title) > most else title
+
+
 def share_unit(result: Any) -> bool:
     """Return whether both axes are in one unit, by the words in parentheses at the end of their titles."""
     first, second = (title.rpartition("(")[2] for title in axis_titles(result))
     return first == second
+
+
+def fitting_height(result: Any, most: int, *, width: int = 560) -> int:
+    """Return the pixels that a map needs, axis and colour bar included: a flat plane would stand in empty space.
+
+    Parameters
+    ----------
+    result : SurfaceResult-like
+    most : int
+        What a square plane has.
+    width : int, default=560
+        What the map itself has across, about.
+    """
+    if not share_unit(result):
+        return most
+    along, up = (float(np.ptp(np.asarray(axis, float))) for axis in result.axes[:2])
+    return min(most, max(200, round(width * up / along)) + AROUND)
 
 
 def is_preview(result: Any) -> bool:
@@ -192,11 +221,14 @@ def is_log(log: bool, quantity: str) -> bool:
     return log and "accurac" not in quantity
 
 
-def legend(quantity: str) -> alt.Legend:
-    """Return the colour bar of a quantity, below the map: beside it, it would take the width from the map."""
+def legend(quantity: str, *, lines: bool = False) -> alt.Legend:
+    """Return the colour bar of a quantity, below the map: beside it, it would take the width from the map.
+
+    With ``lines`` it says what the isolines are.
+    """
     return alt.Legend(
         type="gradient",
-        title=shared(quantity),
+        title=[shared(quantity), shared("map.lines")] if lines else shared(quantity),
         orient="bottom",
         direction="horizontal",
         gradientLength=200,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
+import numpy as np
 import pandas as pd
 
 from app.charts import theme
@@ -28,7 +29,8 @@ def tips(*fields: tuple[str | None, ...]) -> list[alt.Tooltip]:
 def names(field: str, colors: Mapping[str, str], legend: str | None = "top", **look: Any) -> alt.Color:
     """Return the colours of the names in a field; ``legend`` is where they are listed, ``look`` more about the list."""
     scale = alt.Scale(domain=list(colors), range=list(colors.values()))
-    return alt.Color(f"{field}:N", title=None, scale=scale, legend=legend and alt.Legend(orient=legend, **look))
+    listed = {"orient": legend, "labelLimit": 260, **look}
+    return alt.Color(f"{field}:N", title=None, scale=scale, legend=legend and alt.Legend(**listed))
 
 
 def same(axis: Any, field: str) -> Any:
@@ -66,6 +68,14 @@ def one_unit(x: Sequence[float], y: Sequence[float]) -> tuple[alt.Scale, alt.Sca
         return alt.Scale(domain=alt.ExprRef(f"[{middle!r} - {half}, {middle!r} + {half}]"), nice=False, zero=False)
 
     return around((left + right) / 2, "width"), around((low + high) / 2, "height")
+
+
+def decades(values: pd.Series, constant: float) -> alt.Axis:
+    """Return the axis of a symmetric logarithmic scale: marks at zero and at powers of ten from its constant on."""
+    low, high = (float(f([0.0, *values])) for f in (min, max))
+    powers = 10.0 ** np.arange(np.ceil(np.log10(constant)), np.ceil(np.log10(max(-low, high, constant))) + 1)
+    marks = [float(f"{sign * power:.1g}") for power in powers for sign in (-1, 1)]
+    return alt.Axis(values=sorted({0.0, *(mark for mark in marks if low <= mark <= high)}), format="~g")
 
 
 def rule(axis: alt.X | alt.Y, value: float) -> alt.Chart:

@@ -6,6 +6,7 @@ algorithm), which is right for any height field seen from above.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -104,7 +105,7 @@ def relief(
 
 def short(title: str) -> str:
     """Return an axis title without its unit, for the edge of the floor; the tooltip has the whole."""
-    return title.partition(" (")[0].partition(", ")[0]
+    return re.split(r" \(|, |: ", title)[0]
 
 
 def _unit(coordinates: Any, axis: np.ndarray) -> np.ndarray:

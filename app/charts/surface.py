@@ -100,7 +100,7 @@ def heat_map(
         .mark_rect(clip=True, opacity=1, strokeWidth=0)
         .encode(
             **box,
-            color=alt.Color("value:Q", scale=scale, legend=grid.legend(quantity) if legend else None),
+            color=alt.Color("value:Q", scale=scale, legend=grid.legend(quantity, lines=levels > 0) if legend else None),
             tooltip=tooltip,
         )
     )
@@ -122,10 +122,7 @@ def heat_map(
         if len(lines):
             drawn = alt.Chart(lines).mark_line(color="white", strokeWidth=0.9, opacity=0.6)
             layers.append(drawn.encode(x=x, y=y, detail="line:N", order="order:Q"))
-            named = alt.Chart(grid.level_labels(lines)).encode(x=x, y=y, text="words:N")
-            # a dark edge under white figures is read on every colour
-            layers.append(named.mark_text(fontSize=11, color="#14181d", stroke="#14181d", strokeWidth=2.5, opacity=0.7))
-            layers.append(named.mark_text(fontSize=11, color="white"))
+            layers += _written(alt.Chart(grid.level_labels(lines)).encode(x=x, y=y, text="words:N"))
     layers += _overlays(result, x, y)
     if cursor is not None:
         spot = pd.DataFrame({"x": [cursor[0]], "y": [cursor[1]]})
@@ -165,7 +162,7 @@ def _positions(result: Any, equal: bool) -> tuple[alt.X, alt.Y]:
     scales = [alt.Scale(domain=list(pair), nice=False, zero=False) for pair in ends]
     if equal and grid.share_unit(result):
         scales = list(one_unit(*ends))
-    looks = zip(grid.axis_titles(result), scales, strict=True)
+    looks = zip(map(grid.in_lines, grid.axis_titles(result)), scales, strict=True)
     first, second = ({"title": title, "scale": scale, "axis": alt.Axis(grid=False)} for title, scale in looks)
     return alt.X("x:Q", **first), alt.Y("y:Q", **second)
 
@@ -257,8 +254,21 @@ def _overlays(result: Any, x: alt.X, y: alt.Y) -> list[alt.Chart]:
         )  # fmt: skip
         layers.append(mark.encode(tooltip=tooltip))
         if named:
-            layers.append(base.mark_text(dy=-14, color="white", fontWeight="bold", fontSize=12).encode(text="name:N"))
+            layers += _written(base.encode(text="name:N"), dy=-14, fontWeight="bold", fontSize=12)
+    if trajectories:
+        ends = table[table["step"].eq(0) | table["step"].eq(table.groupby("label")["step"].transform("max"))]
+        ends = ends.assign(words=[f"{shared('field.step')} {step}" for step in ends["step"]])
+        layers += _written(alt.Chart(ends).encode(x=x, y=y, text="words:N"), dy=-12)
     return layers
+
+
+def _written(base: alt.Chart, **look: Any) -> list[alt.Chart]:
+    """Return the layers of words on a map: a dark edge under white letters is read on every colour."""
+    look = {"fontSize": 11, **look}
+    return [
+        base.mark_text(color="#14181d", stroke="#14181d", strokeWidth=2.5, opacity=0.7, **look),
+        base.mark_text(color="white", **look),
+    ]
 
 
 def ratio_map(axes: Sequence[np.ndarray], ratio: np.ndarray, *, height: int = 280) -> alt.LayerChart:

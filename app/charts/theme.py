@@ -28,8 +28,9 @@ MISSING = "#9a9a9a"
 NEUTRAL = "#7d8590"
 
 HEIGHT = 420
-HEIGHT_SMALL = 300
+HEIGHT_SMALL = 340
 SQUARE = 460
+LEAST = 290  # on screen axes and key lie inside the height: this leaves two hundred pixels for what is drawn
 
 LOSS_FORMAT = ".4g"
 ACCURACY_FORMAT = ".1%"

@@ -31,6 +31,7 @@ EN = {
     "field.trace": "trace",
     "field.verdict": "verdict",
     # a map
+    "map.lines": "white lines: equal values",
     "map.loss": "on the map (nats)",
     "map.own": "its own loss (nats)",
     "map.source": "this cell was",

@@ -31,6 +31,7 @@ KO = {
     "field.trace": "대각합",
     "field.verdict": "판정",
     # a map
+    "map.lines": "흰 선: 같은 값",
     "map.loss": "지도의 값 (nats)",
     "map.own": "제 손실 (nats)",
     "map.source": "이 칸",

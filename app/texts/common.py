@@ -4,6 +4,7 @@ EN = {
     "app": "Loss Atlas",
     "language": "Language",
     "definitions": "What the numbers mean",
+    "table": "The numbers as a table",
     "nothing_yet": "Nothing computed yet. Choose on the left and press the button.",
     "model": "Model",
     "data": "Data",
@@ -171,8 +172,8 @@ EN = {
     "time_budget.help": "With a limit you get the best answer that fits, and it says what is missing. What was finished "
     "is kept: another run with more time builds on it.",
     "time_budget.done": "Until done",
-    "time_budget.minute": "One minute",
-    "time_budget.minutes": "Five minutes",
+    "time_budget.minute": "1 min",
+    "time_budget.minutes": "5 min",
     # results
     "head.preview": "Preview: still being measured",
     "head.differs": "The settings differ from this result",

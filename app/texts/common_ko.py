@@ -4,6 +4,7 @@ KO = {
     "app": "Loss Atlas",
     "language": "언어",
     "definitions": "숫자의 뜻",
+    "table": "숫자를 표로",
     "nothing_yet": "아직 계산한 것이 없습니다. 왼쪽에서 고르고 버튼을 누르세요.",
     "model": "모델",
     "data": "데이터",

@@ -329,7 +329,7 @@ EN = {
     "trace of {kind}": "trace of {kind}",
     "trace by layer": "trace by layer",
     "spectral density": "spectral density",
-    "lambda_max (ended after {n} products)": "λmax (ended after {n} products)",
+    "lambda_max (ended after {n} products)": "λ_max (ended after {n} products)",
     "map ({n} of {m} points)": "map ({n} of {m} points)",
     "Hessian eigenvectors": "Hessian eigenvectors",
     "error over examples": "error over examples",

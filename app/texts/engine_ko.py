@@ -325,7 +325,7 @@ KO = {
     "trace of {kind}": "{kind}의 대각합",
     "trace by layer": "층별 대각합",
     "spectral density": "스펙트럼 밀도",
-    "lambda_max (ended after {n} products)": "λmax (곱 {n}번 뒤에 멈춤)",
+    "lambda_max (ended after {n} products)": "λ_max (곱 {n}번 뒤에 멈춤)",
     "map ({n} of {m} points)": "지도 ({m}점 중 {n}점)",
     "Hessian eigenvectors": "헤시안 고유벡터",
     "error over examples": "예제에 따른 오차",

@@ -12,6 +12,7 @@ import streamlit as st
 
 from app import state, workspace
 from app.texts import from_engine, plain, texts
+from app.widgets.frame import show_table
 from app.workspace import Entry
 
 Kept = TypeVar("Kept", bound=Entry)
@@ -42,9 +43,9 @@ def choose(
     several : bool, default=False
         Whether more than one can be selected.
     """
-    event = st.dataframe(
+    event = show_table(
         pd.DataFrame(columns),
-        hide_index=True,
+        height="auto",
         key=key,
         on_select="rerun",
         selection_mode="multi-row" if several else "single-row",

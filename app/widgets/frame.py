@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import altair as alt
@@ -17,6 +18,8 @@ _SETTINGS = (
     "model", "data", "n_examples", "batch_norm", "normalization", "loss", "precision", "bfloat16_deviation",
     "backbone", "random_state", "device",
 )  # fmt: skip
+
+SCREENFUL = 24  # rows of a table
 
 
 def page_header(page: str, text: Callable[..., str]) -> tuple[DeltaGenerator, DeltaGenerator]:
@@ -108,9 +111,14 @@ def heading(words: str) -> None:
     st.markdown(f"**{words}**")
 
 
-def show_table(table: Any, **options: Any) -> None:
-    """Write a table of numbers, every row in sight."""
-    st.dataframe(table, hide_index=True, height="content", **options)
+def show_table(table: Any, *, fold: str = "", **options: Any) -> Any:
+    """Write a table, every row in sight where they fit a screen, a dash for what is missing; return what is selected.
+
+    With ``fold`` it lies in a fold of that name: numbers behind a picture, for those who ask for them.
+    """
+    look = {"hide_index": True, "height": "content" if len(table) <= SCREENFUL else "auto", "placeholder": "–"}
+    with st.expander(fold, icon=":material/table:") if fold else nullcontext():
+        return st.dataframe(table, **{**look, **options})
 
 
 def note(words: str) -> None:

@@ -252,7 +252,7 @@ def activity() -> None:
 def _row(job: jobs.Job, place: int, *, first_waiting: bool) -> None:
     """Show one job of the queue, with a button to stop it and, while others wait before it, one to go ahead of them."""
     text, title = texts("common"), plain(job.title)
-    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", wrap=False):
         if job.state == jobs.RUNNING:
             left = f" · {duration(job.eta)}" if job.eta is not None else ""
             st.progress(job.fraction, text=f":small[{title} · {job.fraction:.0%}{left}]")

@@ -10,7 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from app.texts import said, texts
-from app.widgets.frame import heading, show_table
+from app.widgets.frame import show_table
 from app.widgets.numbers import known
 
 
@@ -27,9 +27,9 @@ def over_examples(result: Any, words: Callable[[str], str]) -> None:
         return
     text, table = texts("common"), sampling_table(result, words)
     _, error = result.uncertainty_of(next(iter(result.sampling)), "sampling")
-    heading(text("over"))
-    show_table(table)
-    st.caption(text("over.help", count=error.n_examples, more=error.n_to_halve))
+    with st.expander(text("over"), icon=":material/table:"):
+        show_table(table)
+        st.caption(text("over.help", count=error.n_examples, more=error.n_to_halve))
 
 
 def sampling_table(result: Any, words: Callable[[str], str]) -> pd.DataFrame:

@@ -144,7 +144,7 @@ def dots(result: Any, quantity: str, *, color: bool = True) -> alt.LayerChart:
     return theme.describe(
         alt.layer(*layers),
         text("alt.dots", quantity=title_of(quantity), said=said or text("alt.no_number")),
-        height=AXIS + ROW * len(names),
+        height=max(theme.LEAST, AXIS + ROW * len(names)),
     )
 
 
@@ -174,7 +174,7 @@ def correlations(result: Any) -> alt.LayerChart:
     return theme.describe(
         alt.layer(*layers),
         text("alt.tau", gap=title_of(table["gap"].iloc[0]), said=said or text("tau.unknown")),
-        height=AXIS + ROW * len(table),
+        height=max(theme.LEAST, AXIS + ROW * len(table)),
     )
 
 

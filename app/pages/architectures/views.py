@@ -97,15 +97,6 @@ def draw_comparison(result: Any, page: str, total: int | None = None) -> None:
     text = texts(TEXT)
     if total is not None and len(result.table) < total:
         st.caption(text("so_far", done=len(result.table), total=total))
-    table = summary_table(result)
-    st.dataframe(
-        table,
-        hide_index=True,
-        column_config={
-            text("quantity.n_parameters"): st.column_config.NumberColumn(format="localized"),
-            text("quantity.seconds"): st.column_config.NumberColumn(format="%.1f"),
-        },
-    )
     failed = sum(row["status"] != "ok" for row in result.table)
     if failed:
         st.warning(text("failures", count=failed, total=len(result.table)), icon=":material/warning:")
@@ -113,6 +104,9 @@ def draw_comparison(result: Any, page: str, total: int | None = None) -> None:
         st.info(text("one_seed"), icon=":material/info:")
     view = Form(page).switch("view", label_visibility="collapsed")
     {"maps": _maps, "numbers": _numbers, "rank": _rank, "claims": _claims, "runs": _runs}[view](result, page)
+    formats = {text("quantity.n_parameters"): st.column_config.NumberColumn(format="localized")}
+    formats[text("quantity.seconds")] = st.column_config.NumberColumn(format="%.1f")
+    widgets.show_table(summary_table(result), fold=texts("common")("table"), column_config=formats)
     widgets.settings_line(result)
     chart = charts.small_multiples(result) if charts.maps(result) else charts.dots(result, "lambda_max")
     widgets.take_along(page, result, chart, table=runs_table(result), name="architectures")
@@ -130,9 +124,8 @@ def _maps(result: Any, page: str) -> None:
         scheme = SCHEMES[form.choice("scheme", SCHEMES, width=140)]
         levels = form.slider("levels", 10, 0, 24, width=160)
     domain = charts.domain_of(result, log=log)
-    columns = 2 if len(result.names) in (1, 2, 4) else 3
-    for start in range(0, len(result.names), columns):
-        for column, name in zip(st.columns(columns), result.names[start : start + columns], strict=False):
+    for start in range(0, len(result.names), 2):
+        for column, name in zip(st.columns(2), result.names[start : start + 2], strict=False):
             with column:
                 if name not in drawn:
                     status = next((r["status"] for r in result.table if r["variant"] == name), "ok")
@@ -141,7 +134,7 @@ def _maps(result: Any, page: str) -> None:
                     continue
                 widgets.show_chart(
                     surface_charts.heat_map(
-                        drawn[name], log=log, levels=levels, scheme=scheme, domain=domain, title=name, height=300
+                        drawn[name], log=log, levels=levels, scheme=scheme, domain=domain, title=name, height=380
                     )
                 )
     st.caption(text("maps.one_scale", low=number(domain[0]), high=number(domain[1])))
@@ -195,7 +188,7 @@ def measured(found: dict[str, Any]) -> str:
 
 
 def _runs(result: Any, page: str) -> None:
-    st.dataframe(runs_table(result), hide_index=True)
+    widgets.show_table(runs_table(result))
 
 
 def draw_width_sweep(result: Any, page: str) -> None:
@@ -222,18 +215,16 @@ def draw_width_sweep(result: Any, page: str) -> None:
         }
         for line in result.summary
     ]
-    st.dataframe(
-        pd.DataFrame(rows),
-        hide_index=True,
-        column_config={
-            text("quantity.n_parameters"): st.column_config.NumberColumn(format="localized"),
-            text("quantity.parameters_per_example"): st.column_config.NumberColumn(format="%.3g"),
-            text("quantity.zero_share"): st.column_config.NumberColumn(format="percent"),
-            text("quantity.barrier"): st.column_config.NumberColumn(format="%.3g"),
-        },
-    )
-    st.caption(text("width.help"))
-    widgets.in_pairs([charts.width_sweep(result, quantity) for quantity in charts.WIDTH_QUANTITIES])
+    formats = {
+        "n_parameters": "localized",
+        "parameters_per_example": "%.3g",
+        "zero_share": "percent",
+        "barrier": "%.3g",
+    }
+    columns = {text(f"quantity.{q}"): st.column_config.NumberColumn(format=form) for q, form in formats.items()}
     _claims(result, page)
+    widgets.in_pairs([charts.width_sweep(result, quantity) for quantity in charts.WIDTH_QUANTITIES])
+    st.caption(text("width.help"))
+    widgets.show_table(pd.DataFrame(rows), fold=texts("common")("table"), column_config=columns)
     widgets.settings_line(result)
     widgets.take_along(page, result, charts.width_sweep(result), table=pd.DataFrame(rows), name="width-sweep")

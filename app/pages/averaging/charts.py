@@ -12,7 +12,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from app.charts import connectivity_pairs, surface, theme
+from app.charts import connectivity_pairs, grid, surface, theme
 from app.charts.marks import names, shared, tips
 from app.texts import texts
 
@@ -102,10 +102,11 @@ def plane(result: Any, *, log: bool = True, levels: int = 12, scheme: str = "vir
         trajectories=result.plane_trajectories,
         axis_titles=result.plane_titles,
     )
-    chart = surface.heat_map(drawn, log=log, levels=levels, scheme=scheme, height=theme.SQUARE)
+    height = grid.fitting_height(drawn, theme.SQUARE)
+    chart = surface.heat_map(drawn, log=log, levels=levels, scheme=scheme, height=height)
     named = ", ".join(f"{m['label']} {m['loss']:.3g} nats" for m in result.plane_markers)
     described = text("alt.plane", named=named)
-    return theme.describe(chart, described, height=theme.SQUARE, usermeta=theme.about(theme.SQUARE))
+    return theme.describe(chart, described, height=height, usermeta=theme.about(theme.SQUARE))
 
 
 def members(result: Any, *, quantity: str = "loss", on: str = "held_out") -> alt.LayerChart:
@@ -158,7 +159,7 @@ def members(result: Any, *, quantity: str = "loss", on: str = "held_out") -> alt
         layers.append(words.encode(y=alt.value(0), text="note:N"))
     n = int((table["verdict"] == kept).sum())
     described = text("alt.members", quantity=title, n=len(rows), kept=n, average=f"{average:{FORMATS[quantity]}}")
-    return theme.describe(alt.layer(*layers), described, height=max(160, 34 * len(rows) + 40))
+    return theme.describe(alt.layer(*layers), described, height=max(theme.LEAST + 40, 34 * len(rows) + 130))
 
 
 def barriers(result: Any) -> alt.LayerChart:

@@ -164,9 +164,9 @@ def draw(result: Any) -> None:
     text = texts(PAGE)
     quantity, on, log = averages.switches(PAGE, result)
     widgets.notes(result.notes)
-    chart = widgets.picture(text("heading.history"), charts.history(result, quantity=quantity, on=on, log=log))
     if result.report:
         numbers(result)
+    chart = widgets.picture(text("heading.history"), charts.history(result, quantity=quantity, on=on, log=log))
     if len(result.plane_losses):
         widgets.picture(text("heading.plane"), charts.plane(result, log=True, scheme=SCHEMES["Viridis"]))
         away = max((float(m["distance"]) for m in result.plane_markers), default=0.0)
@@ -175,12 +175,13 @@ def draw(result: Any) -> None:
         sharpness(result)
     if not result.report:
         return
+    averages.table(result)
     widgets.settings_line(result)
     widgets.take_along(PAGE, result, chart, name="averaging")
 
 
 def numbers(result: Any) -> None:
-    """Write what averaging gains over plain training, what the statistics do, and the table of points."""
+    """Write what averaging gains over plain training, and what the statistics do."""
     text = texts(PAGE)
     roles = {row["role"] for row in result.report}
     with st.container(horizontal=True):
@@ -192,7 +193,6 @@ def numbers(result: Any) -> None:
             name, change = text("column.held_out_loss"), f"{fall:+.3g}"
             st.metric(name, loss, delta=change, delta_color="inverse", border=True)
         averages.statistics(result)
-    averages.table(result)
 
 
 def sharpness(result: Any) -> None:
@@ -209,4 +209,4 @@ def sharpness(result: Any) -> None:
         }
         for row, error in zip(result.sharpness, errors, strict=True)
     )
-    st.dataframe(rows, hide_index=True, alt=text("heading.sharpness"))
+    widgets.show_table(rows, alt=text("heading.sharpness"))

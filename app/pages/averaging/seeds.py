@@ -107,12 +107,11 @@ def draw(result: Any) -> None:
     text = texts("averaging")
     if not result.rows:
         return
+    widgets.heading(text("seeds.claims"))
+    claims(result)
     widgets.notes(result.notes)
     shown = [charts.seeds(result, key=name) for name in SHOWN]
     widgets.in_pairs(shown)
-    widgets.heading(text("seeds.claims"))
-    claims(result)
-    widgets.heading(text("seeds.summary"))
     summary(result)
     widgets.settings_line(result)
     widgets.take_along(PAGE, result, shown[0], name="averaging-seeds")
@@ -142,4 +141,4 @@ def summary(result: Any) -> None:
     rows = [row for row in result.summary() if row["quantity"] != "train_accuracy"]
     columns = {text("seeds.quantity"): [text("seeds." + row["quantity"]) for row in rows]}
     columns |= {text("role." + g): [cell(row, g) for row in rows] for g in ("sgd", "swa", "ema")}
-    st.dataframe(pd.DataFrame(columns), hide_index=True, alt=text("seeds.summary"))
+    widgets.show_table(pd.DataFrame(columns), fold=text("seeds.summary"), alt=text("seeds.summary"))

@@ -44,7 +44,6 @@ def statistics(result: Any) -> None:
 def table(result: Any) -> None:
     """Write one row a point."""
     text = texts("averaging")
-    widgets.heading(text("heading.table"))
     numbers = ("held_out_accuracy", "held_out_loss", "train_accuracy", "train_loss")
     rows = pd.DataFrame(
         {
@@ -60,4 +59,4 @@ def table(result: Any) -> None:
         rows[text("column.soup_score")] = [row.get("soup_score", np.nan) for row in result.report]
     share, nats = st.column_config.NumberColumn(format="%.1f %%"), st.column_config.NumberColumn(format="%.4f")
     columns = {text(f"column.{name}"): share if "accuracy" in name else nats for name in (*numbers, "soup_score")}
-    st.dataframe(rows, hide_index=True, column_config=columns, alt=text("heading.table"))
+    widgets.show_table(rows, column_config=columns, fold=text("heading.table"), alt=text("heading.table"))

@@ -105,7 +105,7 @@ def draw(result: Any) -> None:
         widgets.verdict(verdict["verdict"], f"{text('cases.claim.' + verdict['case'])} ({said(verdict['reason'])}).")
     chart = widgets.picture(text("cases.heading.dots"), charts.cases(result))
     widgets.picture(text("cases.heading.profiles"), charts.case_profiles(result))
-    st.dataframe(summary(result), hide_index=True, height="content")
+    widgets.show_table(summary(result), fold=texts("common")("table"))
     widgets.settings_line(result)
     widgets.take_along(PAGE, result, chart, name="cases")
 

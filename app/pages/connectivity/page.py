@@ -121,6 +121,7 @@ def draw(result: Any) -> None:
     finished = len(result.losses) > 0
     at = None
     if finished:
+        verdict(result)
         at = Form(PAGE).slider("t", 0.5, 0.0, 1.0, step=0.01, label="at")
     profile = charts.profile(result, quantity=quantity, on=on, log=log, at=at)
     chart = widgets.picture(text("heading.profile"), profile)
@@ -155,8 +156,8 @@ def _switches(result: Any) -> tuple[str, str, bool]:
     return quantity, on, scale == "log"
 
 
-def numbers(result: Any, at: float) -> None:
-    """Write the verdict, the heights of the path, and the network at one position."""
+def verdict(result: Any) -> None:
+    """Say whether the path joins its ends."""
     text = texts(PAGE)
     if result.n_non_finite:
         st.error(text("not_finite", count=result.n_non_finite))
@@ -164,6 +165,11 @@ def numbers(result: Any, at: float) -> None:
         state = "joined" if result.connected else "not_joined"
         badge = ":green-badge[:material/link:]" if result.connected else ":red-badge[:material/link_off:]"
         st.markdown(f"{badge} " + text(state, rise=result.rise_over_endpoints, tolerance=result.tolerance))
+
+
+def numbers(result: Any, at: float) -> None:
+    """Write the heights of the path, and the network at one position."""
+    text = texts(PAGE)
     card: dict[str, Any] = {"border": True, "width": "content", "delta_color": "off", "delta_arrow": "off"}
     with st.container(horizontal=True):
         (_, error), extra = result.uncertainty_of("barrier"), result.n_refined
@@ -210,6 +216,6 @@ def matching(result: Any) -> None:
         st.caption(text("matching", **said))
     columns = ("units", "made_by", "tensors", "moved")
     table = pd.DataFrame({text(f"groups.{name}"): [row[name] for row in result.groups] for name in columns})
-    with st.expander(text("groups.title", count=len(table)), icon=":material/swap_vert:"):
-        percent = {text("groups.moved"): st.column_config.NumberColumn(format="percent")}
-        st.dataframe(table, hide_index=True, column_config=percent, alt=text("heading.alignment"))
+    percent = {text("groups.moved"): st.column_config.NumberColumn(format="percent")}
+    said = {"fold": text("groups.title", count=len(table)), "alt": text("heading.alignment")}
+    widgets.show_table(table, column_config=percent, **said)

@@ -63,7 +63,12 @@ def eigenvalue_ends(result: Any) -> alt.LayerChart:
             "state": [text("converged" if ok else "open") for ok in result.converged],
         }
     )
-    y = alt.Y("rank:N", sort=ranks, title=text("axis.rank"), axis=alt.Axis(ticks=False, grid=False, labelOverlap=False))
+    y = alt.Y(
+        "rank:N",
+        sort=ranks,
+        title=text("axis.rank"),
+        axis=alt.Axis(ticks=False, grid=False, labelOverlap=False, labelFlush=False),
+    )
     x = alt.X("value:Q", title=text("axis.eigenvalue"), scale=alt.Scale(zero=True, nice=True))
     color = _sign_color()
     residuals = (("residual:Q", "‖Hv − λv‖", ".2g"), ("relative:Q", "‖Hv − λv‖ / |λ|", ".2g"))
@@ -74,8 +79,9 @@ def eigenvalue_ends(result: Any) -> alt.LayerChart:
         interval(base, x, y, 3, color=color),
     ]
     for rows, filled in ((table[settled], True), (table[~settled], False)):
-        dots = alt.Chart(rows).mark_point(filled=filled, size=70, strokeWidth=2, opacity=1)
-        layers.append(dots.encode(x=x, y=y, color=color, tooltip=told))
+        if len(rows):  # an empty layer is a picture without a name to a screen reader
+            dots = alt.Chart(rows).mark_point(filled=filled, size=70, strokeWidth=2, opacity=1)
+            layers.append(dots.encode(x=x, y=y, color=color, tooltip=told))
     said = ", ".join(f"{v:.3g}" for v in values[:half][:3])
     low = f"{values[-1]:.3g}" if len(values) else "…"
     return theme.describe(alt.layer(*layers), text("alt.ends", largest=said or "…", smallest=low), height=alt.Step(20))
@@ -123,7 +129,7 @@ def density(result: Any, *, log: bool = True, height: int = theme.HEIGHT) -> alt
     )
 
 
-def fractions(result: Any, *, height: int = 260) -> alt.LayerChart:
+def fractions(result: Any, *, height: int = theme.LEAST) -> alt.LayerChart:
     """Draw the shares of negative, zero and positive eigenvalues with error bars of two standard errors."""
     share = np.asarray(result.fractions, dtype=float)
     reach = 2 * np.asarray(result.fractions_stderr, dtype=float)
@@ -164,11 +170,11 @@ def fractions(result: Any, *, height: int = 260) -> alt.LayerChart:
 
 def _whiskers(base: alt.Chart, x: alt.X, y: alt.Y) -> alt.Chart:
     """Return error bars with ticks at their ends, from ``low`` to ``high``."""
-    bars = base.mark_errorbar(ticks=True, thickness=1.5, color=theme.NEUTRAL)
+    bars = base.mark_errorbar(ticks=alt.MarkConfig(size=14), thickness=1.5, color=theme.NEUTRAL)
     return bars.encode(x=same(x, "low:Q"), x2="high:Q", y=y)
 
 
-def traces(result: Any, *, height: int = 260) -> alt.LayerChart:
+def traces(result: Any, *, height: int = theme.LEAST) -> alt.LayerChart:
     """Draw the traces of the four matrices beside each other, with error bars of two standard errors."""
     rows = [
         (text(f"kind.{name}"), row["value"], row["value"] - 2 * row["stderr"], row["value"] + 2 * row["stderr"])
@@ -205,7 +211,7 @@ def layers(result: Any, *, what: str = "trace") -> alt.LayerChart:
     table = pd.DataFrame(rows, columns=["layer", "size", "value", "low", "high"])
     order = [row["group"] for row in result.layers]
     title = text(f"axis.layer.{what}")
-    axis = alt.Axis(ticks=False, labelLimit=170, labelOverlap=False)
+    axis = alt.Axis(ticks=False, labelLimit=170, labelOverlap=False, labelFlush=False)
     y = alt.Y("layer:N", sort=order, title=text("axis.layer"), axis=axis)
     tooltip = tips(("layer:N", text("axis.layer")), ("value:Q", title, ".4g"), ("size:Q", text("axis.parameters"), ","))
     x = alt.X("value:Q", title=title, scale=alt.Scale(zero=True))
@@ -236,7 +242,7 @@ def through_training(result: Any, *, log: bool = True, height: int = theme.HEIGH
         bottom = min(float(seen.min()), float(edges.min()) if len(edges) else float("inf"))
         domain["domain"] = [bottom / 1.5, top * 1.5] if log else [min(bottom, 0.0), top * 1.08]
     scale = theme.axis_scale(log, nice=False, **domain)
-    x = alt.X("step:Q", title=text("axis.epoch"), axis=alt.Axis(tickMinStep=1), scale=alt.Scale(nice=False))
+    x = alt.X("step:Q", title=text("axis.epoch"), axis=alt.Axis(tickMinStep=1), scale=alt.Scale(nice=False, padding=8))
     axis = _decades(domain["domain"], "~g") if log and domain else alt.Axis(format="~g", tickCount=6)
     y = alt.Y("value:Q", title=text("axis.lambda_max"), scale=scale, axis=axis)
     palette = dict(zip(curves, (POSITIVE, theme.ACCENT, theme.CATEGORICAL[3]), strict=False))
@@ -260,7 +266,7 @@ def trace_through_training(result: Any, *, height: int = theme.HEIGHT_SMALL) -> 
     table = table[np.isfinite(table["trace"])]
     table = table.assign(low=table["trace"] - table["error"], high=table["trace"] + table["error"])
     title = text("axis.trace")
-    x = alt.X("step:Q", title=text("axis.epoch"), axis=alt.Axis(tickMinStep=1), scale=alt.Scale(nice=False))
+    x = alt.X("step:Q", title=text("axis.epoch"), axis=alt.Axis(tickMinStep=1), scale=alt.Scale(nice=False, padding=8))
     y = alt.Y("trace:Q", title=title, scale=alt.Scale(zero=False))
     base = alt.Chart(table)
     dots = base.mark_point(filled=True, size=36, opacity=1, color=POSITIVE)

@@ -96,6 +96,11 @@ def draw(result: Any) -> None:
         st.info(text("none"))
         return
     rho = result.spearman
+    if np.isfinite(rho["value"]):
+        state = "supported" if rho["low"] > 0 else "not supported" if rho["high"] < 0 else "not clear here"
+        widgets.verdict(state, text("claim", **rho))
+    else:
+        st.caption(text("claim.few"))
     with st.container(horizontal=True):
         st.metric(text("metric.found"), f"{int(result.found.sum())} / {len(result.found)}")
         st.metric(text("metric.distinct"), int(result.distinct.sum()))
@@ -110,15 +115,10 @@ def draw(result: Any) -> None:
             )
     chart = widgets.picture(text("heading.index"), charts.index_against_loss(result))
     st.caption(text("index.note", tol=result.tol))
-    if np.isfinite(rho["value"]):
-        state = "supported" if rho["low"] > 0 else "not supported" if rho["high"] < 0 else "not clear here"
-        widgets.verdict(state, text("claim", **rho))
-    else:
-        st.caption(text("claim.few"))
     widgets.picture(text("heading.success"), charts.success(result))
-    table = success_table(result)
-    widgets.show_table(table)
     widgets.picture(text("heading.spectra"), charts.spectra(result))
+    table = success_table(result)
+    widgets.show_table(table, fold=texts("common")("table"))
     widgets.settings_line(result)
     widgets.take_along(PAGE, result, chart, table=table, name="critical-points")
 

@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 
 from app.charts import theme
-from app.charts.marks import names, same, tips
+from app.charts.marks import decades, names, same, tips
 from app.texts import texts
 
 text = texts("stationary.critical")
 
+AXIS = 130  # of a height, for the axis and the key inside it
 # Both ends of viridis vanish on one of the two grounds.
 VISIBLE = alt.SchemeParams("viridis", extent=[0.25, 0.9])
 
@@ -85,17 +86,19 @@ def spectra(result: Any, *, row_height: int = 9) -> alt.Chart:
     largest = float(table["value"].abs().max()) if len(table) else 1.0
     scale = alt.Scale(type="symlog", constant=largest / 200)
     told = (("index:Q", text("axis.index")), ("loss:Q", text("axis.loss"), ".5g"))
-    ticks = alt.Chart(table).mark_tick(thickness=1.4, size=row_height - 1, orient="vertical")
+    height = max(row_height * len(kept) + AXIS, theme.LEAST + 40)
+    tall = min((height - AXIS) / max(len(kept), 1) - 1, 30)
+    ticks = alt.Chart(table).mark_tick(thickness=1.4, size=tall, orient="vertical")
     chart = ticks.encode(
-        x=alt.X("value:Q", title=text("axis.eigenvalue"), scale=scale),
+        x=alt.X("value:Q", title=text("axis.eigenvalue"), scale=scale, axis=decades(table["value"], largest / 200)),
         y=alt.Y("row:O", title=text("axis.row"), axis=alt.Axis(labels=False, ticks=False)),
         color=names("sign", {signs[True]: theme.ACCENT, signs[False]: theme.CATEGORICAL[0]}, "bottom"),
         tooltip=tips(("value:Q", text("axis.eigenvalue"), ".4g"), *told),
     )
-    return theme.describe(chart, text("alt.spectra", n=len(kept)), height=max(row_height * len(kept) + 60, 130))
+    return theme.describe(chart, text("alt.spectra", n=len(kept)), height=height)
 
 
-def success(result: Any, *, height: int = 170) -> alt.LayerChart:
+def success(result: Any, *, height: int = theme.LEAST) -> alt.LayerChart:
     """Draw the share of searches that reached the index asked, with its 95 % interval."""
     rows = pd.DataFrame(result.success)
     x = alt.X("index:O", title=text("axis.asked"), axis=alt.Axis(labelAngle=0))

@@ -36,7 +36,7 @@ EN = {
     "axis.asked": "index searched for",
     "axis.loss": "objective (nats)",
     "axis.rate": "searches that reached it",
-    "axis.eigenvalue": "eigenvalue of the Hessian (nats per ‖θ‖²)",
+    "axis.eigenvalue": "eigenvalue of the Hessian (nats / θ²)",
     "axis.row": "critical points",
     "gradient": "gradient norm",
     "steps": "steps",

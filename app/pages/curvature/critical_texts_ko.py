@@ -32,7 +32,7 @@ KO = {
     "axis.asked": "찾으려 한 지수",
     "axis.loss": "목적 함수 (nats)",
     "axis.rate": "그 지수에 이른 탐색",
-    "axis.eigenvalue": "헤시안의 고유값 (nats / ‖θ‖²)",
+    "axis.eigenvalue": "헤시안의 고유값 (nats / θ²)",
     "axis.row": "정상점",
     "gradient": "그래디언트 노름",
     "steps": "단계",

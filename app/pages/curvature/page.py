@@ -117,7 +117,7 @@ def draw(result: Any) -> None:
         _layers(result)
     table = ends_table(result)
     if len(table):
-        widgets.show_table(table)
+        widgets.show_table(table, fold=text("heading.ends"))
     widgets.over_examples(result, text)
     widgets.notes(result.notes)
     method = text("method." + result.method)
@@ -163,6 +163,7 @@ def _numbers(result: Any) -> None:
             if value:
                 under = widgets.interval_under(result.sampling, name)
                 st.metric(text(name), value, help=help_, width="content", **under)
+    st.caption(text("plus_minus"))
 
 
 def _layers(result: Any) -> None:

@@ -72,7 +72,7 @@ def draw(result: Any) -> None:
     if silent:
         st.caption(text("random.none", count=silent))
     table = numbers(result)
-    widgets.show_table(table)
+    widgets.show_table(table, fold=texts("common")("table"))
     widgets.take_along(PAGE, result, chart, table=table, name="random-critical-points")
 
 

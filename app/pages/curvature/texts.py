@@ -29,7 +29,7 @@ EN = {
     "exact_below.help": "Networks with at most this many parameters get every eigenvalue, in double precision.",
     "gradient_tol": "Stationary below",
     "gradient_tol.help": "Gradient norm under which the point counts as stationary.",
-    "per_layer": "λmax of each layer",
+    "per_layer": "λ_max of each layer",
     "per_layer.help": "One short search a layer. The trace of each layer is always measured.",
     "compare_traces": "Traces of all four matrices",
     "filter": "Parameters (regular expression)",
@@ -67,6 +67,8 @@ EN = {
     "help.trace": "Sum of all eigenvalues. ± is one standard error.",
     "help.saddle_index": "Negative eigenvalues over all eigenvalues. ± is one standard error: spread over probes and "
     "what the quadrature cannot resolve.",
+    "plus_minus": "± is the residual of an eigenvalue, and one standard error of the trace and of the shares; bars in the "
+    "pictures reach two.",
     "help.zero": "Eigenvalues of magnitude below {threshold:.2g}, which is {tol:g} times the largest.",
     "heading.ends": "Ends of the spectrum",
     "heading.density": "Spectral density",
@@ -77,7 +79,7 @@ EN = {
     "layer": "Bars show",
     "layer.trace": "Trace",
     "layer.mean": "Trace per weight",
-    "layer.lambda_max": "λmax",
+    "layer.lambda_max": "λ_max",
     "sign.negative": "negative",
     "sign.zero": "zero",
     "sign.positive": "positive",
@@ -99,13 +101,13 @@ EN = {
     "axis.layer": "layer",
     "axis.layer.trace": "trace of the block (nats / θ²)",
     "axis.layer.mean": "trace per weight (nats / θ²)",
-    "axis.layer.lambda_max": "λmax of the block (nats / θ²)",
+    "axis.layer.lambda_max": "λ_max of the block (nats / θ²)",
     "axis.parameters": "parameters",
     "axis.epoch": "epoch",
-    "axis.lambda_max": "λmax (nats / θ²)",
+    "axis.lambda_max": "λ_max (nats / θ²)",
     "axis.dimension": "dimension d",
     "axis.probability": "P(every eigenvalue positive)",
-    "curve.lambda_max": "λmax",
+    "curve.lambda_max": "λ_max",
     "curve.edge": "2/η",
     "curve.edge_momentum": "2(1+β)/η",
     "curve.coins": "(1/2)^d, independent signs",
@@ -119,18 +121,18 @@ EN = {
     "training.trace": "Trace too",
     "training.run": "Follow the curvature",
     "training.job": "Curvature through {model}",
-    "training.heading": "λmax and the edge of stability",
+    "training.heading": "λ_max and the edge of stability",
     "training.heading.trace": "Trace",
-    "training.over": "At {count} of {total} checkpoints λmax lies above 2/η.",
+    "training.over": "At {count} of {total} checkpoints λ_max lies above 2/η.",
     "training.batch_norm": "Training saw the batch statistics of batch norm, this measurement the running ones: choose batch norm "
     '"batch" in the engine settings to measure the function that the steps went down on.',
-    "training.claim": "Training drives λmax to the edge 2/η: the last measured checkpoint with η > 0 stands at "
+    "training.claim": "Training drives λ_max to the edge 2/η: the last measured checkpoint with η > 0 stands at "
     "{ratio:.2g} times 2/η, the highest at {highest:.2g} times.",
     "training.no_rate": "The learning rate of this training is not known: no edge to compare with.",
     "table.epoch": "Epoch",
     "table.loss": "Loss",
     "table.gradient": "Gradient norm",
-    "table.lambda_max": "λmax",
+    "table.lambda_max": "λ_max",
     "table.trace": "Trace",
     "table.edge": "2/η",
     # random points
@@ -184,11 +186,11 @@ EN = {
     "al. 2021",
     "def.layers.term": "Layer's block",
     "def.layers.text": "The rows and columns of H that belong to one layer. Their traces add up to tr H; their largest "
-    "eigenvalues never exceed λmax of the whole.",
+    "eigenvalues never exceed λ_max of the whole.",
     "def.layers.source": "",
     "def.edge.term": "Edge of stability",
     "def.edge.text": "Gradient descent with step η on a quadratic grows without bound along an eigenvector with "
-    "λ > 2/η; with heavy-ball momentum β the limit is 2(1+β)/η. Full-batch descent is often seen to drive λmax up to the "
+    "λ > 2/η; with heavy-ball momentum β the limit is 2(1+β)/η. Full-batch descent is often seen to drive λ_max up to the "
     "line; mini-batch SGD tends to stay below it.",
     "def.edge.source": "Cohen et al., Gradient descent on neural networks typically occurs at the edge of stability, ICLR "
     "2021",

@@ -122,7 +122,7 @@ def draw(result: Any) -> None:
     if np.isfinite(result.traces).any():
         widgets.picture(text("training.heading.trace"), charts.trace_through_training(result))
     table = numbers(result)
-    widgets.show_table(table)
+    widgets.show_table(table, fold=texts("common")("table"))
     widgets.notes(result.notes)
     widgets.settings_line(result)
     widgets.take_along(PAGE, result, chart, table=table, name="curvature-through-training")

@@ -55,7 +55,8 @@ def render() -> None:
         architecture = architecture_picker(PAGE)
         choice = Choice(architecture, data, Form(PAGE).integer("seeds", 5, 1, 50))
     with right:
-        widgets.job_panel(PAGE, draw, empty=text("empty"))
+        if jobs.latest(PAGE) is not None:
+            widgets.job_panel(PAGE, draw)
         st.caption(overview())
         section = Form(PAGE).choice("section", sections, words=lambda number: f"{number}. {text(f'section.{number}')}")
         for claim in experiments.CLAIMS.values():

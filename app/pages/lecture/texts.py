@@ -19,7 +19,6 @@ EN = {
     "section.5": "Pictures of the landscape",
     "section.6": "Weight averaging",
     "section.7": "Architecture",
-    "empty": "Run a claim's experiment on your own network: its verdict appears here.",
     "overview": "{tested} of {count} claims tested: {words}.",
     "claim.more": "Design and numbers",
     "design.contrast": "Contrast",

@@ -17,7 +17,6 @@ KO = {
     "section.5": "경관의 시각화",
     "section.6": "가중치 평균",
     "section.7": "아키텍처",
-    "empty": "주장 하나의 실험을 내 신경망에서 돌려 보세요. 판정이 여기에 나타납니다.",
     "overview": "주장 {count}개 중 {tested}개를 시험함: {words}.",
     "claim.more": "설계와 숫자",
     "design.contrast": "대조",

@@ -80,7 +80,7 @@ def maps(labelled: Labelled) -> alt.ConcatChart | None:
     kind, every = ("shared" if alike else "independent"), [one for _, one in drawn]
     panels = [
         surface.heat_map(one, domain=domain, title=label, height=PANEL, legend=k == 0, equal=False).properties(
-            width=_width(every if alike else [one])
+            **_size(every if alike else [one])
         )
         for k, (label, one) in enumerate(drawn)
     ]
@@ -88,15 +88,16 @@ def maps(labelled: Labelled) -> alt.ConcatChart | None:
     return theme.describe(joined, text("alt.maps", names=", ".join(label for label, _ in drawn)))
 
 
-def _width(sharing: Sequence[Any]) -> int:
-    """Return the pixels across for maps on shared axes: circles stay circles where both axes are in one unit."""
+def _size(sharing: Sequence[Any]) -> dict[str, int]:
+    """Return width and height of maps on shared axes: circles stay circles where both axes are in one unit."""
     if not all(map(grid.share_unit, sharing)):
-        return PANEL
+        return {"width": PANEL, "height": PANEL}
     along, up = (
         max(float(np.max(one.axes[d])) for one in sharing) - min(float(np.min(one.axes[d])) for one in sharing)
         for d in (0, 1)
     )
-    return round(min(max(PANEL * along / up, 0.7 * PANEL), 1.7 * PANEL))
+    width = min(max(PANEL * along / up, 0.7 * PANEL), 1.7 * PANEL)
+    return {"width": round(width), "height": round(width * up / along)}
 
 
 def line_of(result: Any) -> tuple[str, pd.DataFrame] | None:

@@ -17,6 +17,7 @@ from app.workspace.numbers import NUMBERS
 from app.workspace.runs import Run
 
 MOST = 4
+SHARES = ("accuracy", "held_out_accuracy", "saddle_index")  # numbers that are said in percent
 
 
 def draw(chosen: Sequence[Run]) -> None:
@@ -65,8 +66,16 @@ def numbers(chosen: Sequence[Run], labels: Sequence[str]) -> pd.DataFrame:
     held = [name for name in NUMBERS if any(name in run.numbers for run in chosen)]
     columns: dict[str, list[str]] = {text("number"): [text(f"number.{name}") for name in held]}
     for run, label in zip(chosen, labels, strict=True):
-        columns[label] = [f"{run.numbers[name]:.4g}" if name in run.numbers else "–" for name in held]
+        columns[label] = [shown(run, name) for name in held]
     return pd.DataFrame(columns) if held else pd.DataFrame()
+
+
+def shown(run: Run, name: str) -> str:
+    """Return one number of a run as a person reads it."""
+    if name not in run.numbers:
+        return "–"
+    value = run.numbers[name]
+    return (f"{value:.2%}" if name in SHARES else f"{value:.4g}").replace("-", "−")
 
 
 def differing(chosen: Sequence[Run], labels: Sequence[str]) -> pd.DataFrame:

@@ -9,6 +9,7 @@ import streamlit as st
 from app import state, widgets, workspace
 from app.pages.runs import compare
 from app.pages.runs.bundle import bundle
+from app.pages.runs.compare import SHARES
 from app.pages.runs.report import report
 from app.state import kept
 from app.texts import from_engine, plain, texts
@@ -20,7 +21,6 @@ from app.workspace.numbers import NUMBERS
 from app.workspace.runs import Run
 
 PAGE = "runs"
-SHARES = ("accuracy", "held_out_accuracy", "saddle_index")
 
 
 def render() -> None:

@@ -27,8 +27,8 @@ def report(chosen: Sequence[Run]) -> str:
 def one(run: Run, label: str, result: object) -> str:
     """Lay out one run."""
     text = texts("runs")
-    found = {name: f"{run.numbers[name]:.4g}" for name in NUMBERS if name in run.numbers}
-    rows = {text(f"number.{name}"): {text("value"): value} for name, value in found.items()}
+    found = [name for name in NUMBERS if name in run.numbers]
+    rows = {text(f"number.{name}"): {text("value"): compare.shown(run, name)} for name in found}
     picture = charts.picture(result)
     body = (table(rows) if rows else "") + (figure(picture) if picture is not None else "")
     when = f"{run.page} · {run.created[:16].replace('T', ' ')} · {run.seconds:.1f} s"

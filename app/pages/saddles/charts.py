@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from app.charts import surface, theme
-from app.charts.marks import band, names, rule, tips
+from app.charts.marks import band, decades, names, rule, tips
 from app.texts import texts
 
 text = texts("escape")
@@ -197,12 +197,13 @@ def times_table(result: Any) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def spectrum(result: Any, *, height: int = 260) -> alt.Chart:
+def spectrum(result: Any, *, height: int = theme.LEAST) -> alt.Chart:
     """Draw the eigenvalues of the Hessian at the saddle as ticks; negative ones in the accent colour."""
     values = np.asarray(result.saddle["eigenvalues"], float)
     rows = pd.DataFrame({"value": values, "sign": np.where(values < 0, text("negative"), text("positive"))})
     largest = float(np.abs(values).max()) or 1.0
-    x = alt.X("value:Q", title=text("axis.eigenvalue"), scale=alt.Scale(type="symlog", constant=largest / 100))
+    scale = alt.Scale(type="symlog", constant=largest / 100)
+    x = alt.X("value:Q", title=text("axis.eigenvalue"), scale=scale, axis=decades(rows["value"], largest / 100))
     tones = names("sign", {text("negative"): theme.ACCENT, text("positive"): theme.CATEGORICAL[0]}, "bottom")
     ticks = alt.Chart(rows).mark_tick(thickness=2, size=70)
     chart = ticks.encode(x=x, color=tones, tooltip=tips(("value:Q", text("axis.eigenvalue"), ".4g")))

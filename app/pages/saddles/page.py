@@ -182,17 +182,16 @@ def draw(result: Any) -> None:
             moved = zip(result.optimizers, result.moved, strict=True)
             still = [charts.name_of(n) for n, m in moved if not m[radius].any()]
             st.caption(text("paths.note", rest=", ".join(still) or text("paths.all_moved")))
+        claims(result)
         widgets.heading(text("heading.curves"))
         drawn.append(charts.loss_curves(result, radius, log=form.log()))
         widgets.show_chart(drawn[-1])
         widgets.picture(text("heading.times"), charts.escape_times(result, radius))
         notes(result)
-        claims(result)
     draw_saddle(result)
     table = numbers(result)
     if len(table):
-        widgets.heading(text("heading.numbers"))
-        widgets.show_table(table)
+        widgets.show_table(table, fold=text("heading.numbers"))
     widgets.settings_line(result)
     widgets.take_along(PAGE, result, drawn[0] if drawn else None, table=table, name="saddle-escape")
 
@@ -240,8 +239,7 @@ def claims(result: Any) -> None:
     for row in result.mechanisms:
         widgets.verdict(row["verdict"], f"**{text('mechanism.' + row['mechanism'])}.** {said(row['claim'])}  \n"
                         f":small[:gray[{measured(row['measured'])}. {said(row['reason']).capitalize()}.]]")  # fmt: skip
-    with st.expander(text("table.all"), icon=":material/table:"):
-        st.dataframe(pd.DataFrame(rows), hide_index=True, height="content")
+    widgets.show_table(pd.DataFrame(rows), fold=text("table.all"))
 
 
 def measured(words: str) -> str:

@@ -76,7 +76,7 @@ EN = {
     "axis.step": "step",
     "axis.drop": "loss − loss at the saddle (nats)",
     "axis.leaving": "steps until the loss is lower by the threshold",
-    "axis.eigenvalue": "eigenvalue of the Hessian (nats per ‖θ‖²)",
+    "axis.eigenvalue": "eigenvalue of the Hessian (nats / θ²)",
     "negative": "negative",
     "positive": "not negative",
     "seed": "seed",

@@ -71,7 +71,7 @@ KO = {
     "axis.step": "걸음",
     "axis.drop": "손실 − 안장점의 손실 (nats)",
     "axis.leaving": "손실이 기준만큼 낮아질 때까지의 걸음",
-    "axis.eigenvalue": "헤시안의 고유값 (nats / ‖θ‖²)",
+    "axis.eigenvalue": "헤시안의 고유값 (nats / θ²)",
     "negative": "음",
     "positive": "음이 아님",
     "seed": "시드",

@@ -137,17 +137,15 @@ def draw(result: Any) -> None:
     if not result.rows:
         st.caption(text("batch.first"))
         return
-    chart = widgets.picture(text("batch.heading"), charts.experiment(result))
-    widgets.notes(result.notes)
     widgets.heading(text("batch.claims"))
     for claim in result.claims:
         widgets.verdict(claim["verdict"], f"{text('claim.' + claim['key'])} {effect(claim)}")
     st.caption(text("batch.caution"))
-    widgets.heading(text("batch.averages"))
-    widgets.show_table(averages(result))
+    chart = widgets.picture(text("batch.heading"), charts.experiment(result))
+    widgets.notes(result.notes)
+    widgets.show_table(averages(result), fold=text("batch.averages"))
     table = pd.DataFrame(result.rows)
-    with st.expander(text("batch.runs"), icon=":material/table:"):
-        st.dataframe(table, hide_index=True)
+    widgets.show_table(table, fold=text("batch.runs"))
     widgets.settings_line(result, random_state=result.settings.get("random_state"))
     widgets.take_along(PAGE, result, chart, table=table, name="batch-size")
 

@@ -192,7 +192,7 @@ def _experiment_panel(table: pd.DataFrame, title: str, width: int, height: int) 
     spread = spread.assign(high=spread["mean"] + reach, low=np.maximum(low, float(values.min()) / 2) if log else low)
     x = alt.X("batch_size:O", title=text("axis.batch_size"), axis=alt.Axis(labelAngle=0))
     drawn = pd.concat([values, spread["low"], spread["high"]])
-    up = _axis(drawn, True) if log else {"scale": theme.axis_scale(), "axis": alt.Axis(tickCount=4, format="~g")}
+    up = _axis(drawn, True) if log else {"scale": theme.axis_scale(), "axis": alt.Axis(tickCount=4, format=",~r")}
 
     def y(field: str) -> alt.Y:
         return alt.Y(f"{field}:Q", title=None, **up)
@@ -214,7 +214,7 @@ def _experiment_panel(table: pd.DataFrame, title: str, width: int, height: int) 
 def _colors(results: Labelled, *, legend: bool = True) -> alt.Color:
     tones = {label: theme.CATEGORICAL[i % 8] for i, (label, _) in enumerate(results)}
     wanted = "top" if legend and len(tones) > 1 else None
-    return names("model", tones, wanted, labelLimit=260, symbolOpacity=1)
+    return names("model", tones, wanted, symbolOpacity=1)
 
 
 def _axis(values: pd.Series, log: bool, *, pad: float = 1.3) -> dict[str, Any]:

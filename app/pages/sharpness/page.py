@@ -21,6 +21,7 @@ LANCZOS = 60  # vectors that the search for the largest eigenvalue and the trace
 DEFINITIONS = ("worst", "adaptive", "m", "average", "curvature", "pac")
 # Rows of the table: those that have words.
 ROWS = texts(PAGE).options("row")
+ANSWERS = ("sharpness", "average_sharpness", "lambda_max", "trace")
 
 
 def render() -> None:
@@ -95,25 +96,38 @@ def draw(result: Any) -> None:
     job = jobs.shown(PAGE)
     label = label_of(job)
     results = widgets.beside_pinned(PAGE, label, result)
+    if len(results) == 1:
+        metrics(result)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         form = widgets.Form(PAGE)
         log, quadratic = form.log(), form.toggle("quadratic", True)
-    widgets.notes(result.notes)
     drawn = []
     if any(len(r.profile_radius) for _, r in results):
         rise = charts.rise_profile(results, log=log, quadratic=quadratic)
         drawn.append(widgets.picture(text("heading.rise"), rise))
         widgets.picture(text("heading.noise"), charts.noise_profile(results, log=log))
-    if any(np.isfinite(getattr(r, name)) for _, r in results for name in charts.PANELS):
+    beside = len(results) > 1 or not drawn
+    if beside and any(np.isfinite(getattr(r, name)) for _, r in results for name in charts.PANELS):
         drawn.append(widgets.picture(text("heading.measures"), charts.measures(results)))
-    widgets.heading(text("heading.numbers"))
-    table = numbers(results)
-    widgets.show_table(table)
     st.caption(text("bound_note"))
+    widgets.notes(result.notes)
+    table = numbers(results)
+    widgets.show_table(table, fold=text("heading.numbers"))
     widgets.over_examples(result, lambda name: text(f"row.{name}"))
     reference.block(job, result)
     widgets.settings_line(result, rho=result.settings.get("rho"))
     widgets.take_along(PAGE, result, drawn[0] if drawn else None, table=table, name="sharpness", pin=label)
+
+
+def metrics(result: Any) -> None:
+    """Write the measures that answer the page's question, each with what its ± is."""
+    text = texts(PAGE)
+    with st.container(horizontal=True):
+        for name in ANSWERS:
+            value = cell(result, name)
+            if value:
+                under = widgets.interval_under(result.sampling, name)
+                st.metric(text(f"row.{name}"), value, width="content", **under)
 
 
 def label_of(job: jobs.Job | None) -> str:

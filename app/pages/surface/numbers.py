@@ -96,7 +96,7 @@ def models(result: Any) -> None:
         numbers = ("col.x", "col.y", "col.distance", "col.loss", "col.under")
         formats = {text(name): st.column_config.NumberColumn(format="%.4g") for name in numbers}
         formats[text("col.accuracy")] = st.column_config.NumberColumn(format="percent")
-        st.dataframe(pd.DataFrame(rows), hide_index=True, column_config=formats)
+        widgets.show_table(pd.DataFrame(rows), column_config=formats)
 
 
 def analysis(result: Any, mapper: Any) -> None:
@@ -132,7 +132,7 @@ def _basins(result: Any) -> None:
         names = {"x": "col.x", "y": "col.y", "loss": "col.under", "pass_loss": "col.pass"}
         names["persistence"] = "col.persistence"
         shown = pd.DataFrame(found).replace([np.inf], np.nan).rename(columns={k: text(v) for k, v in names.items()})
-        st.dataframe(shown, hide_index=True)
+        widgets.show_table(shown)
 
 
 def _measure(kind: str, mapper: Any) -> None:

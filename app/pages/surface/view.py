@@ -22,7 +22,8 @@ from app.work import jobs
 from app.work.work import Work, restartable
 
 PAGE = "surface"
-HEIGHT = 500  # of map and relief: axis and colour bar lie inside it
+HEIGHT = 500  # of the map: axis and colour bar lie inside it
+SLIDERS = 80  # of that under the relief, to turn it
 CELL = "_surface_cell"  # a leading underscore keeps a job out of the sidebar
 _MAX_FITTED = 4
 _MAX_SLICES = 5
@@ -94,15 +95,12 @@ def _controls(result: Any) -> dict[str, Any]:
     """Write what changes the picture without computing anything; return the choices."""
     form, dims = widgets.Form(PAGE), len(result.axes)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        quantity = form.choice("quantity", charts.quantities(result), width=150)
+        quantity = form.choice("quantity", charts.quantities(result), width=130)
         look: dict[str, Any] = {"quantity": quantity, "log": form.log()}
         if dims > 1:
-            look["scheme"] = SCHEMES[form.choice("scheme", SCHEMES, width=120)]
-            look["levels"] = form.slider("levels", 12, 0, 30, width=120)
-            look["clip"] = form.slider("clip", 1.0, 0.5, 1.0, step=0.01, width=120)
-        if dims == 2:
-            look["azimuth"] = form.slider("azimuth", 35, 0, 355, step=5, width=130)
-            look["elevation"] = form.slider("elevation", 30, 5, 85, step=5, width=110)
+            look["scheme"] = SCHEMES[form.choice("scheme", SCHEMES, width=105)]
+            look["levels"] = form.slider("levels", 12, 0, 30, width=95)
+            look["clip"] = form.slider("clip", 1.0, 0.5, 1.0, step=0.01, width=125)
     return look
 
 
@@ -111,16 +109,26 @@ def _plane(result: Any, look: dict[str, Any]) -> Any:
     text = texts(PAGE)
     shared = {name: look[name] for name in ("quantity", "log", "clip", "scheme")}
     cell = recall(PAGE, "cell")
-    flat, relief = st.columns([1.1, 1])
+    tall = grid.fitting_height(result, HEIGHT)
+    # a flat plane takes the whole width, and its relief stands under it
+    flat, relief = st.columns([1.1, 1]) if tall == HEIGHT else (st.container(), st.container())
     levels = look["levels"]
     chart = charts.heat_map(
-        result, **shared, levels=levels, title=text("title.map"), cursor=cell, select="cell", height=HEIGHT
+        result, **shared, levels=levels, title=text("title.map"), cursor=cell, select="cell", height=tall
     )
     with flat:
         widgets.show_chart(chart, chart_key=key(PAGE, "map"), on_select=_pick)
     with relief:
-        view = {"azimuth": look["azimuth"], "elevation": look["elevation"], "cursor": cell, "height": HEIGHT}
-        widgets.show_chart(charts.relief(result, **shared, **view, title=text("title.relief"), legend=False))
+        above = st.container()
+        turn, tilt = widgets.Form(PAGE).columns(2)
+        view = {
+            "azimuth": turn.slider("azimuth", 35, 0, 355, step=5),
+            "elevation": tilt.slider("elevation", 30, 5, 85, step=5),
+            "cursor": cell,
+            "height": HEIGHT - SLIDERS,
+        }
+        with above:
+            widgets.show_chart(charts.relief(result, **shared, **view, title=text("title.relief"), legend=False))
     sides = np.shape(result.losses)
     if max(sides) > charts.LARGEST:
         shown = " × ".join(str(len(grid.thin(n, charts.LARGEST))) for n in sides)
@@ -132,7 +140,7 @@ def _plane(result: Any, look: dict[str, Any]) -> Any:
 
 
 def _slices(result: Any, look: dict[str, Any]) -> Any:
-    """Draw a volume as a row of slices on one colour scale; return the middle one."""
+    """Draw a volume as slices on one colour scale, two in a row; return the middle one."""
     text = texts(PAGE)
     quantity = look["quantity"]
     third = np.asarray(result.axes[2], float)
@@ -140,15 +148,14 @@ def _slices(result: Any, look: dict[str, Any]) -> Any:
     values = charts.values_of(result, quantity)
     domain = charts.shared_domain([result], quantity, log=look["log"], clip=look["clip"])
     pictures = []
-    for column, k in zip(st.columns(len(chosen)), chosen, strict=True):
+    for k in chosen:
         known = {"evaluated": np.asarray(result.evaluated)[:, :, k], quantity: values[:, :, k]}
         one = SimpleNamespace(axes=result.axes[:2], axis_titles=result.axis_titles[:2], **known)
         title = text("slice", title=said(result.axis_titles[2]).partition(" (")[0], value=f"{third[k]:.3g}")
         shared = {name: look[name] for name in ("quantity", "log", "levels", "scheme")}
-        picture = charts.heat_map(one, **shared, domain=domain, title=title, height=300, legend=bool(k == chosen[-1]))
-        pictures.append(picture)
-        with column:
-            widgets.show_chart(picture)
+        last = bool(k == chosen[-1])
+        pictures.append(charts.heat_map(one, **shared, domain=domain, title=title, height=380, legend=last))
+    widgets.in_pairs(pictures)
     return pictures[len(pictures) // 2]
 
 

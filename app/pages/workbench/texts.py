@@ -23,7 +23,7 @@ EN = {
     "run": "Train",
     "loss": "Loss",
     "accuracy": "Accuracy",
-    "on.train": "training, mean over the epoch",
+    "on.train": "training, epoch mean",
     "on.held_out": "held out",
     "log": "Logarithmic loss",
     "empty": "Press Train. Loss and accuracy appear here while it learns, and the network joins the library.",

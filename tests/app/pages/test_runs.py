@@ -74,6 +74,7 @@ def test_the_table_has_the_numbers_and_is_filtered_by_words_pages_and_tags():
     table = at.dataframe[0].value.set_index("Title")
     assert table.loc["Map of a net", "Loss"] == 3.0 and np.isnan(table.loc["Map of a net", "Held-out accuracy"])
     assert table.loc["Training of a net", "Held-out accuracy"] == 0.9
+    assert at.dataframe[0].proto.placeholder == "–"  # where a run has no such number
     for words, expected in (
         ("net map", ["Map of a net"]), ("paper training", ["Training of a net"]), ("net", None), ("other", []),
     ):  # fmt: skip
