@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,6 +19,12 @@ FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
+SETTLED = """() =>
+  document.querySelector('[data-testid="stApp"]')?.getAttribute('data-test-script-state') === 'notRunning' &&
+  !document.querySelector('[data-testid="stMain"] [data-stale="true"], [data-testid="stSkeleton"]') &&
+  [...document.querySelectorAll('[data-testid="stVegaLiteChart"]')]
+    .every(chart => !chart.checkVisibility() || chart.querySelector('canvas, svg'))
+"""
 
 
 def browser_path() -> str | None:
@@ -74,3 +81,11 @@ def wait_until_healthy(address: str, process: subprocess.Popen[bytes], seconds: 
         except (URLError, ConnectionError, TimeoutError):
             time.sleep(0.1)
     raise RuntimeError(f"the app did not answer on {address} within {seconds:.0f} s")
+
+
+def settle(page: Any, seconds: float = 120.0) -> None:
+    """Wait until a page stands still: its script has ended, and every chart is drawn."""
+    page.wait_for_selector('[data-testid="stMain"] [data-testid="stHeading"]', timeout=seconds * 1000)
+    page.wait_for_function(SETTLED, timeout=seconds * 1000)
+    page.wait_for_timeout(400)  # a chart that has just been given its width draws itself once more
+    page.wait_for_function(SETTLED, timeout=seconds * 1000)

@@ -1,105 +1,106 @@
-"""Pictures of every page, light and dark, wide and narrow, to look at them as a critic.
+"""Pictures of every page with real results: light, dark and narrow, to look at them as a critic.
 
-Usage: ``python tests/browser/screenshots.py FOLDER [--workspace DIR] [--pages home,surface] [--run]``
-With ``--run`` it trains two networks first and presses each page's main button.
+    python -m tests.browser.screenshots                               # all of them into build/shots
+    python -m tests.browser.screenshots --only surface,escape --looks dark
+    python -m tests.browser.screenshots --language ko --looks light
+    python -m tests.browser.screenshots --assets                      # the first screens that README shows
+
+The results are computed once and kept in ``build/shots/workspace``; a later call takes its pictures of the same.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
-import tempfile
+from collections.abc import Callable
+from functools import partial
+from io import BytesIO
 from pathlib import Path
 
+from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from driving import FLAGS, browser_path, running_app
+from app.texts import texts
+from tests.browser.driving import FLAGS, ROOT, browser_path, running_app, settle
+from tests.browser.results import ASKED, Asked, few, make
 
-PAGES = (
-    "home", "tour", "known", "lecture", "workbench", "surface", "stationary", "sharpness", "connectivity", "averaging",
-    "escape", "architectures", "runs",
-)  # fmt: skip
-APP = "[data-testid='stApp']"
-SIZES = {"wide": (1440, 900), "narrow": (420, 900)}
-
-
-def settle(page: Page, seconds: float = 60.0) -> None:
-    """Wait until Streamlit has finished drawing and no spinner or skeleton is left."""
-    page.wait_for_selector('[data-testid="stMain"] [data-testid="stHeading"]', timeout=seconds * 1000)
-    page.wait_for_selector(f"{APP}[data-test-script-state='notRunning']", timeout=seconds * 1000)
-    page.wait_for_timeout(700)
+FOLDER = ROOT / "build" / "shots"
+LOOKS = {"light": (1440, "light"), "dark": (1440, "dark"), "narrow": (800, "light")}
+BESIDE = Asked("surface", settings=few(256))  # another map, for runs to be compared
+SHOWN = ("home", "stationary-point", "stationary-critical")  # in README
+HEIGHT, LONGEST = 900, 6000  # of the window, and of a picture
 
 
 def picture(page: Page, path: Path) -> None:
     """Take a picture of the whole page, as long as it is."""
-    main = page.locator('[data-testid="stMain"]')
-    height = int(main.evaluate("e => Math.min(e.scrollHeight, 5000)")) if main.count() else 900
     width = page.viewport_size["width"]
-    page.set_viewport_size({"width": width, "height": max(height, 700)})
-    page.wait_for_timeout(900)
-    page.screenshot(path=str(path))
-    page.set_viewport_size({"width": width, "height": 900})
-
-
-def run_jobs(page: Page, address: str, pages: list[str], seconds: float) -> None:
-    """Train two networks, then press the main button of every page and wait for its result."""
-    page.goto(f"{address}/surface")
+    long = page.locator('[data-testid="stMain"]').evaluate("e => e.scrollHeight")
+    page.set_viewport_size({"width": width, "height": min(max(int(long), HEIGHT), LONGEST)})
     settle(page)
-    quick = page.get_by_role("button", name="Train two small networks")
-    if quick.count():
-        quick.click()
-        page.wait_for_timeout(3000)
-        while page.get_by_text("You can change pages").count():
-            page.wait_for_timeout(1000)
-    for name in pages:
-        if name in ("home", "runs", "workbench"):
-            continue
-        page.goto(f"{address}/{name}")
+    page.screenshot(path=str(path))
+    page.set_viewport_size({"width": width, "height": HEIGHT})
+    print(path, flush=True)
+
+
+def first_screen(page: Page, path: Path) -> None:
+    """Take a picture of what is in sight, for README."""
+    Image.open(BytesIO(page.screenshot())).convert("RGB").save(path, quality=88, method=6)
+    print(path, f"{path.stat().st_size / 1024:.0f} kB", flush=True)
+
+
+def compared(page: Page, words: str, count: int) -> None:
+    """Find runs by a word and select the first of them."""
+    page.get_by_role("searchbox", name=texts("runs")("search")).fill(words)
+    page.keyboard.press("Enter")
+    settle(page)
+    box = page.get_by_test_id("stDataFrame").first.bounding_box()
+    for row in range(count):
+        page.mouse.click(box["x"] + 20, box["y"] + 55 + 35 * row)
         settle(page)
-        button = page.locator('button[kind="primary"]:not([disabled])').first
-        if not button.count():
-            print(f"{name}: no button to press", flush=True)
-            continue
-        button.click()
-        page.wait_for_timeout(2500)
-        waited = 2.5
-        while page.get_by_role("button", name="Cancel").count() and waited < seconds:
-            page.wait_for_timeout(1000)
-            waited += 1
-        print(f"{name}: {waited:.0f} s", flush=True)
+
+
+def nothing(page: Page) -> None:
+    """Take the page as it opens."""
+
+
+def views() -> dict[str, tuple[str, Callable[[Page], None]]]:
+    """Return every picture's name, its address, and what is done there first."""
+    plain = ("home", "tour", "lecture", "workbench", "runs")
+    found = {name: (f"/{'' if name == 'home' else name}?", nothing) for name in plain}
+    found |= {one.name: (one.address, nothing) for one in ASKED}
+    found["runs-maps"] = ("/runs?", partial(compared, words="surface", count=2))
+    return found | {"runs-mixed": ("/runs?", partial(compared, words="digits-b", count=4))}
 
 
 def main() -> None:
     """Take the pictures."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--workspace", type=Path)
-    parser.add_argument("--pages", default=",".join(PAGES))
-    parser.add_argument("--run", action="store_true")
-    parser.add_argument("--themes", default="light,dark")
-    parser.add_argument("--sizes", default="wide,narrow")
-    parser.add_argument("--seconds", type=float, default=180.0)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=FOLDER)
+    parser.add_argument("--only", default=",".join(views()))
+    parser.add_argument("--looks", default=",".join(LOOKS))
+    parser.add_argument("--language", default="en")
+    parser.add_argument("--assets", action="store_true")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    workspace = options.workspace or Path(tempfile.mkdtemp(prefix="loss-atlas-pictures-"))
-    pages = options.pages.split(",")
+    workspace = options.folder / "workspace"
+    if options.assets:
+        options.only, options.looks = ",".join(SHOWN), "light"
     with running_app(workspace) as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path(), args=list(FLAGS))
-        if options.run:
-            run_jobs(browser.new_page(viewport={"width": 1440, "height": 900}), address, pages, options.seconds)
-        for theme in options.themes.split(","):
-            for size in options.sizes.split(","):
-                width, height = SIZES[size]
-                view = {"width": width, "height": height}
-                context = browser.new_context(viewport=view, color_scheme=theme)
-                page = context.new_page()
-                for name in pages:
-                    page.goto(f"{address}/{'' if name == 'home' else name}")
-                    settle(page)
-                    picture(page, options.folder / f"{name}-{theme}-{size}.png")
-                    print(options.folder / f"{name}-{theme}-{size}.png", flush=True)
-                context.close()
+        make(browser.new_page(viewport={"width": 1440, "height": HEIGHT}), address, workspace, (BESIDE, *ASKED))
+        for look in options.looks.split(","):
+            width, scheme = LOOKS[look]
+            context = browser.new_context(viewport={"width": width, "height": HEIGHT}, color_scheme=scheme)
+            page = context.new_page()
+            for name in options.only.split(","):
+                where, first = views()[name]
+                page.goto(f"{address}{where}&language={options.language}")
+                settle(page)
+                first(page)
+                if options.assets:
+                    first_screen(page, ROOT / "assets" / f"{name}.webp")
+                else:
+                    picture(page, options.folder / f"{name}-{look}-{options.language}.png")
+            context.close()
         browser.close()
 
 

@@ -48,6 +48,8 @@ def test_the_queue_is_on_every_page_can_be_changed_and_survives_kill_9(browser, 
         page.goto(f"{address}/runs")
         expect(page.get_by_text("1 running, 3 waiting")).to_be_visible(timeout=PATIENCE)
         assert seen(page) == ["first", "second", "third", "fourth"]
+        ends = page.locator('[data-testid="stSidebar"] [class*="st-key-stop-"]').all()
+        assert len({round(end.bounding_box()["x"]) for end in ends}) == 1  # each at the end of its own line
         page.locator(".st-key-ahead-fourth button").first.click()
         expect(page.locator('[data-testid="stSidebar"]').get_by_text("3. fourth")).to_be_visible(timeout=PATIENCE)
         page.locator(".st-key-stop-second button").first.click()

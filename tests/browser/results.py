@@ -1,0 +1,121 @@
+"""Real results for every page: small ones, asked for where a person asks, in the pages themselves.
+
+What is set stands in the URL and the page's main button is pressed; the runs lie in the workspace, so a second call
+asks for nothing again. Pictures are taken of them, and the tests look at them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from app.texts import texts
+from tests.browser.driving import settle
+
+SECONDS = 600.0  # a machine shared with others is slow
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One result: the page, its view where it has several, and the settings that keep it to seconds."""
+
+    page: str
+    view: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    first: bool = False  # whether the view is the one that its page opens with
+
+    @property
+    def run(self) -> str:
+        """What its run is filed under."""
+        return self.page if self.first or not self.view else f"{self.page}.{self.view}"
+
+    @property
+    def name(self) -> str:
+        """What a file with its picture is called."""
+        return f"{self.page}-{self.view}" if self.view else self.page
+
+    @property
+    def address(self) -> str:
+        """Its place under the app's address, settings included."""
+        said = {f"{self.page}.view": texts(self.page)(f"view.{self.view}")} if self.view else {}
+        own = {name if "." in name else f"{self.run}.{name}": value for name, value in self.settings.items()}
+        return f"/{self.page}?{urlencode(said | own)}"
+
+
+def few(count: int, **settings: Any) -> dict[str, Any]:
+    """Return settings with the number of images that is measured on."""
+    return {"subject.samples": count, **settings}
+
+
+ASKED = (
+    Asked("surface", settings=few(128, directions=texts("surface")("directions.trajectory"))),
+    Asked("stationary", "point", few(32, n_lanczos=15, n_probes=2), first=True),
+    Asked("stationary", "training", few(32, every=2)),
+    Asked("stationary", "random"),
+    Asked("stationary", "critical", {"largest": 2, "starts": 6}),
+    Asked("sharpness", "point", few(32, n_steps=5, n_restarts=2, n_draws=8, m=16), first=True),
+    Asked("sharpness", "batch", few(32, seeds=2, small=8, large=16, target=1.0)),
+    Asked("connectivity", "path", few(64, epochs=4, n_points=11, plane=11), first=True),
+    Asked("connectivity", "map", few(32, epochs="true", n_points=3)),
+    Asked("connectivity", "cases", {"samples": 64, "seeds": 2, "train_epochs": 3, "fine_tune_epochs": 1, "epochs": 1}),
+    Asked("averaging", "train", few(64, epochs=8, keep="false", with_sharp="false"), first=True),
+    Asked("averaging", "soup", few(32, epochs="true", keep="false")),
+    Asked("averaging", "seeds", {"n": 2, "epochs": 4, "samples": 40}),
+    Asked("escape", settings={"seeds": 3, "steps": 300}),
+    Asked("architectures", settings=few(32, seeds=2, epochs=2, resolution=7)),
+    Asked("known"),
+)
+
+
+def make(page: Any, address: str, workspace: Path, asked: tuple[Asked, ...] = ASKED) -> None:
+    """Train two small networks, ask for what the workspace lacks, and wait until all of it is there.
+
+    Parameters
+    ----------
+    page : playwright page
+    address, workspace
+        Those of the running app.
+    asked : tuple of Asked
+    """
+    if not list((workspace / "checkpoints").glob("2*")):
+        page.goto(f"{address}/surface")
+        settle(page)
+        page.get_by_role("button", name=texts("common")("quick_start")).click()
+        _until(page, lambda: len(list((workspace / "checkpoints").glob("2*"))) == 2, "two networks")
+    there = Counter(run["page"] for run in runs(workspace))
+    for one in asked:
+        if there[one.run]:
+            there[one.run] -= 1
+        else:
+            page.goto(address + one.address)
+            settle(page)
+            before = len(_known(workspace))
+            page.locator('[data-testid="stMain"] button[kind="primary"]:enabled').first.click()
+            _until(page, lambda before=before: len(_known(workspace)) > before, f"a job for {one.name}")
+    page.goto("about:blank")  # nobody looks on while they are computed
+    wanted = Counter(one.run for one in asked)
+    _until(page, lambda: wanted <= Counter(run["page"] for run in runs(workspace)), "every result")
+
+
+def runs(workspace: Path) -> list[dict[str, Any]]:
+    """Return what the runs of a workspace say of themselves."""
+    return [json.loads(path.read_text()) for path in (workspace / "runs").glob("2*/run.json")]
+
+
+def _known(workspace: Path) -> set[str]:
+    """Return the jobs that wait, run, or have ended as a run."""
+    return {path.parent.name for path in (workspace / "queue").glob("*/job.json")} | {
+        run["job"] for run in runs(workspace)
+    }
+
+
+def _until(page: Any, condition: Any, what: str) -> None:
+    for _ in range(round(SECONDS / 0.25)):
+        if condition():
+            return
+        page.wait_for_timeout(250)
+    raise TimeoutError(f"{what} must be there within {SECONDS:.0f} s, and is not. Look at the workspace's log.")
