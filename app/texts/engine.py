@@ -294,7 +294,7 @@ EN = {
     "moved by two pixels": "moved by two pixels",
     "blurred": "blurred",
     "noisy": "noisy",
-    "the training losses differ: over them it is {over}, by itself {alone}": "the training losses differ: over them it is {over}, by itself {alone}",
+    "over the training loss it is {over}, by itself {alone}": "over the training loss it is {over}, by itself {alone}",
     "the ends have hardly moved: {near} apart, against {far} from different starts": "the ends have hardly moved: {near} apart, against {far} from different starts",
     "One rate for both: small for the net with norm and near its largest for the one without, which moves the curvature as well.": "One rate for both: small for the net with norm and near its largest for the one without, which moves the curvature as well.",
     "the numbers of weights differ by more than a fifth": "the numbers of weights differ by more than a fifth",

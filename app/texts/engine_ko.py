@@ -290,7 +290,7 @@ KO = {
     "moved by two pixels": "두 픽셀 옮김",
     "blurred": "흐림",
     "noisy": "잡음",
-    "the training losses differ: over them it is {over}, by itself {alone}": "학습 손실이 다름: 손실로 나누면 {over}, 그대로는 {alone}",
+    "over the training loss it is {over}, by itself {alone}": "학습 손실로 나누면 {over}, 그대로는 {alone}",
     "the ends have hardly moved: {near} apart, against {far} from different starts": "양 끝이 거의 움직이지 않음: 거리 {near}, 다른 시작에서는 {far}",
     "One rate for both: small for the net with norm and near its largest for the one without, which moves the curvature as well.": "둘에 한 학습률: 정규화가 있는 신경망에는 작고 없는 신경망에는 거의 가장 큰 것이며, 그것도 곡률을 바꿉니다.",
     "the numbers of weights differ by more than a fifth": "가중치 수가 5분의 1 넘게 다름",

@@ -218,7 +218,7 @@ def whatever_the_loss(found: PairedComparison, over_loss: PairedComparison) -> P
     if found.verdict == over_loss.verdict:
         return replace(found, p=max(found.p, over_loss.p))
     against = {found.verdict, over_loss.verdict} == {SUPPORTED, NOT_SUPPORTED}
-    reason = f"the training losses differ: over them it is {over_loss.verdict}, by itself {found.verdict}"
+    reason = f"over the training loss it is {over_loss.verdict}, by itself {found.verdict}"
     return replace(found, verdict=NOT_COMPARABLE if against else NOT_CLEAR, reason=reason)
 
 
