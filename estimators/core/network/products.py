@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from .convolutions import Convolution, TwiceDifferentiable
 from .evaluation import logits
 from .fields import Inputs
 from .losses import Loss, binary_cross_entropy, cross_entropy, mean_squared_error, per_example_losses
@@ -39,6 +40,13 @@ def double_backward() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def twice_differentiable() -> Iterator[None]:
+    """Context for a forward pass and a gradient that are differentiated again."""
+    with double_backward(), torch.enable_grad(), TwiceDifferentiable():
+        yield
+
+
 class HessianGraph:
     """The gradient of one batch's summed loss, with the graph that a Hessian-vector product walks.
 
@@ -56,7 +64,7 @@ class HessianGraph:
 
     def __init__(self, forward: Callable, loss: Loss, parameters: Sequence[Tensor], x: Inputs, y: Tensor) -> None:
         self.parameters = list(parameters)
-        with double_backward(), torch.enable_grad():
+        with twice_differentiable():
             total = per_example_losses(loss, logits(forward(x)), y).sum()
             self.gradients = _gradients(total, self.parameters, create_graph=True)
         _refuse_broken_graph(self.gradients, total)
@@ -77,7 +85,7 @@ class OutputGraph:
 
     def __init__(self, forward: Callable, loss: Loss, parameters: Sequence[Tensor], x: Inputs, y: Tensor) -> None:
         self.parameters, self.loss, self.targets = list(parameters), loss, y
-        with double_backward(), torch.enable_grad():
+        with twice_differentiable():
             self.outputs = logits(forward(x))
             self._u = torch.zeros_like(self.outputs, requires_grad=True)
             self._pulled = _gradients(self.outputs, self.parameters, self._u, create_graph=True)
@@ -131,7 +139,7 @@ class ExampleGraph:
 
     def __init__(self, forward: Callable, loss: Loss, parameters: Sequence[Tensor], x: Inputs, y: Tensor) -> None:
         self.parameters = list(parameters)
-        with double_backward(), torch.enable_grad():
+        with twice_differentiable():
             self._losses = per_example_losses(loss, logits(forward(x)), y)
             self._weights = torch.ones_like(self._losses, requires_grad=True)
             self._gradients = _gradients(self._weights @ self._losses, self.parameters, create_graph=True)
@@ -174,7 +182,7 @@ class StatisticsGraph:
 
     def __init__(self, share: Callable[[], Tensor], parameters: Sequence[Tensor], slope: Tensor) -> None:
         self.parameters = list(parameters)
-        with double_backward(), torch.enable_grad():
+        with twice_differentiable():
             self.share = share()
             self._u = slope.detach().clone().requires_grad_()
             self._pulled: Tensors = [None] * len(self.parameters)
@@ -264,7 +272,8 @@ def _refuse_broken_graph(gradients: Tensors, value: Tensor) -> None:
     """Raise where a `once_differentiable` function cuts the graph: autograd prunes its error node and says 0."""
     if all(node.name() != "torch::autograd::Error" for node in graph_nodes(gradients)):
         return
-    names = {node.name().removesuffix("Backward") for node in graph_nodes([value]) if hasattr(node, "_forward_cls")}
+    foreign = [node for node in graph_nodes([value]) if getattr(node, "_forward_cls", Convolution) is not Convolution]
+    names = {node.name().removesuffix("Backward") for node in foreign}
     raise ValueError(
         "The model must have a second derivative (double backward) for curvature, and it does not: its custom "
         f"autograd function {' or '.join(sorted(names)) or 'of unknown name'} is once_differentiable. Replace that "
