@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..core.planes.interpolation import fill
 from ..core.planes.lattice import coarse_to_fine
-from ..core.planes.refinement import Refinement, refine
+from ..core.planes.refinement import Refinement, lattice_subset, refine, scaled
 from ._planes import MapPlane
 
 Array = NDArray[np.float64]
@@ -97,7 +97,9 @@ class Grid:
     evaluated, error : ndarray of shape (n_nodes,)
         Where values are exact; the estimated |error| of the log-losses, NaN before it is known.
     largest_error, converged, roughness
-        Of the whole map, see :class:`SurfaceResult` and :class:`Refinement`.
+        Of the whole map by interpolation alone, see :class:`SurfaceResult` and :class:`Refinement`.
+    rounding : float
+        |error| of every log-loss (loss, where one is negative) that the precision brings along.
     expected : int
         Nodes that will probably have been evaluated in the end.
     """
@@ -113,7 +115,7 @@ class Grid:
         self.evaluated = np.zeros(size, dtype=bool)
         self.error = np.full(size, np.nan)
         self.largest_error, self.converged, self.roughness = float("nan"), False, float("nan")
-        self.expected = size
+        self.expected, self.rounding = size, 0.0
         self._unfinished: Panel | None = None  # the panel whose rest a picture has to interpolate
 
     @property
@@ -199,6 +201,13 @@ class Grid:
             if name != "losses":
                 self._show(panel, name, np.where(lost, np.nan, self._completed(panel, name)))
 
+    def coarse_nodes(self) -> tuple[MapPlane, Array]:
+        """Pick the nodes of the first picture of an adaptive map (nine of a profile): plane and coordinates (n, k)."""
+        panel = self.panels[0]
+        count = 9 if min(panel.shape) == 1 else 3
+        rows, cols = (lattice_subset(r, count, m) for r, m in zip(panel.shape, panel.centre, strict=True))
+        return panel.plane, panel.coordinates[(rows[:, None] * panel.shape[1] + cols).reshape(-1)]
+
     # -- showing it -------------------------------------------------------------------------------------
 
     def sketch(self, largest: int = _LARGEST_FILL) -> None:
@@ -219,6 +228,17 @@ class Grid:
         local = known[np.linspace(0, len(known) - 1, min(count, len(known))).round().astype(int)]
         return panel.plane, panel.coordinates[local], losses[local]
 
+    @property
+    def is_linear(self) -> bool:
+        """Whether errors are of the losses themselves, since one is negative."""
+        return not np.isfinite(scaled(self.exact["losses"])[1])
+
+    def share(self, difference: float) -> float:
+        """Give a difference of log-losses as a share of the range of those evaluated."""
+        values = scaled(self.exact["losses"])[0]
+        span = float(np.ptp(values[np.isfinite(values)])) if np.isfinite(values).any() else 0.0
+        return difference / span if span > 0 else float("inf")
+
     def first_losses(self) -> Array:
         """Losses as shown, over the axes: of the first seed where there are several."""
         losses = self.shown["losses"].reshape(self.shape)
@@ -233,8 +253,8 @@ class Grid:
             "axes": self.axes,
             **{name: values.reshape(self.shape).copy() for name, values in self.shown.items()},
             "evaluated": self.evaluated.reshape(self.shape).copy(),
-            "error_estimate": self.error.reshape(self.shape).copy(),
-            "largest_error": float(self.largest_error),
+            "error_estimate": (self.error + self.rounding).reshape(self.shape),
+            "largest_error": float(self.largest_error) + (self.share(self.rounding) if self.rounding else 0.0),
             "converged": bool(self.converged),
             "n_evaluated": self.n_evaluated,
             "n_not_finite": int((~np.isfinite(self.shown["losses"]) & known).sum()),

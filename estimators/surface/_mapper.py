@@ -10,6 +10,7 @@ import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -23,10 +24,11 @@ from torch import Tensor, nn
 from .. import sampling
 from ..base import ParallelEstimator
 from ..budget import Budget, Budgeted, TimeUp
+from ..cache import fingerprint, keep
 from ..checks import check_integer, positive, whole
 from ..core.planes.directions import NORMALIZATIONS, largest_cosine
 from ..core.spectrum.lanczos import usual_products
-from ..landscape import Evaluation, Landscape
+from ..landscape import PRECISIONS, Evaluation, Landscape
 from ..pace import Work
 from ..points import CHUNK, OnChunk, Where
 from ..progress import Cancelled, OnProgress, ignore_progress, resumed
@@ -36,6 +38,7 @@ from . import _marks as marks
 from ._grid import EXPECTED_ADAPTIVE, FIRST_BLOCK, LARGEST_LAST_FILL, Arrived, Grid
 from ._inputs import groups_of, module_of, read_points, template_of
 from ._planes import DIRECTIONS, EIGENVECTORS, MapPlane, Request, axes_of, grown_spans
+from ._precision import AUTO, EXACT, FOR_CHOICE, MIXED, NOT_ADAPTIVE, PrecisionChoice, apart, choose_precision
 from ._result import SurfaceResult
 from ._trust import SliceTrust, trust_of_slice
 
@@ -95,11 +98,16 @@ class SurfaceMapper(TransformerMixin, Budgeted, ParallelEstimator):
     time_budget : float or None, default=None
         Seconds that `fit` and `look_closer` may take: the map is then as fine as fits, the rest interpolated, and
         ``unfinished_`` says so. With a `memory` another fit goes on from there, and so does `finish`, without an end.
-    loss, batch_size, device, precision, batch_norm, points_per_pass
+    precision : {"float32", "float64", "bfloat16", "auto"}, default="float32"
+        See :class:`Landscape`. "auto" measures an adaptive map in bfloat16 where a few of its nodes, evaluated in both,
+        show that it is faster here and off by at most three tenths of the tolerance, else in float32; a note says which
+        and why. With a `memory` the choice is kept with the map. Directions and marks are found in float32. A bfloat16
+        map is compared with float32 at a few of its nodes: the largest relative difference of the loss is in
+        ``result_.settings["bfloat16_deviation"]``, and every error estimate holds it.
+    loss, batch_size, device, batch_norm, points_per_pass
         See :class:`Landscape`. ``batch_norm="auto"`` estimates statistics again at each point where `fit` gets
         several networks (a plane, line or trajectory through them, marks), and takes those of the checkpoint around
-        one. A bfloat16 map is compared with float32 at a few of its nodes; the largest relative difference of the loss
-        is in ``result_.settings["bfloat16_deviation"]``.
+        one.
     memory, n_jobs, random_state, verbose
         See :class:`LandscapeEstimator`.
 
@@ -175,6 +183,7 @@ class SurfaceMapper(TransformerMixin, Budgeted, ParallelEstimator):
         "resolution": [Real, "array-like"],
         "mode": [StrOptions({"exact", "adaptive"})],
         "tolerance": [Interval(Real, 0, 1, closed="neither")],
+        "precision": [StrOptions({AUTO, *PRECISIONS})],
         "n_dims": [Interval(Integral, 1, 3, closed="both")],
         "eigenvectors": [StrOptions(set(EIGENVECTORS))],
     }
@@ -448,6 +457,10 @@ class SurfaceMapper(TransformerMixin, Budgeted, ParallelEstimator):
 
     # -- steps ------------------------------------------------------------------------------------------
 
+    def _options(self) -> dict[str, Any]:
+        given = super()._options()
+        return given | {"precision": EXACT} if self.precision == AUTO else given
+
     def _check(self) -> tuple[int, ...]:
         """Check what the settings ask of each other; give the points along each direction."""
         if self.n_seeds > 1 and (self.n_dims > 1 or self.directions != "random"):
@@ -504,10 +517,42 @@ class SurfaceMapper(TransformerMixin, Budgeted, ParallelEstimator):
         if self.sampling and not self._why_not:
             self._sampling = analysis.errors_at(self._land, self._planes[0], np.array([centre]))
         self._deviation: float | None = None
+        self._choice: PrecisionChoice | None = None
+        self._filled_by = self._land, self._held_out
+
+    def _settle_precision(self, mode: str, progress: OnProgress) -> None:
+        """Choose the precision of the grid where that is left to the map, once: the cache keeps it for the next fit."""
+        if self.precision != AUTO or self._choice is not None:
+            return
+        if mode != "adaptive":
+            self._choice = NOT_ADAPTIVE
+            return
+        plane, coordinates = self._grid.coarse_nodes()
+        anchors, weights = plane.anchors(), plane.coefficients(coordinates)
+        mixed = cache(partial(self._in_precision, MIXED))
+        reserved = 0.0 if self._budget.seconds is None else (1 - FOR_CHOICE) * self._budget.left
+        brake = self._budget.brake(reserved=reserved)
+        self._choice_key = [self._land.fingerprint, list(anchors), weights, self.tolerance]
+        self._choice = self._cached(
+            choose_precision, self._choice_key, self._land, mixed, anchors, weights, self.tolerance,
+            lambda done, total: progress(done, total, "precision"), brake,
+        )  # fmt: skip
+        if self._choice.precision == MIXED:
+            self._filled_by = mixed(), None if self._held_out is None else mixed().on(self._held_out.data)
+            self._grid.rounding = self._choice.difference
+
+    def _in_precision(self, precision: str) -> Landscape:
+        """Give the landscape in another precision."""
+        land = self._land
+        if land.precision == precision:
+            return land
+        return self._landscape(land.model_at(), land.data, precision=precision, batch_norm=land.batch_norm)
 
     def _fill(self, mode: str, progress: OnProgress, on_partial: OnPartial | None) -> None:
         """Fill the grid, hand on pictures, and publish the last one even when cancelled."""
-        grid, land, other = self._grid, self._land, self._held_out
+        self._settle_precision(mode, progress)
+        grid, (land, other) = self._grid, self._filled_by
+        on_trial = mode == "adaptive" and land is not self._land  # bfloat16, chosen by a few of the nodes
         passes = 1 if other is None else 2
         whole_panels = mode == "exact" and count_workers(self.n_jobs) > 1  # workers would wait for each other's blocks
         drawn, cost = time.perf_counter(), 0.0
@@ -550,11 +595,14 @@ class SurfaceMapper(TransformerMixin, Budgeted, ParallelEstimator):
             chunks = max(2, -(-grid.evaluated.size // (_N_PICTURES * CHUNK)))
             work = grid.fill_exactly(measure, None if whole_panels else chunks * CHUNK)
         else:
-            work = grid.fill_adaptively(measure, self.tolerance)
+            aside = self._choice.share if on_trial and self._choice is not None else 0.0
+            work = grid.fill_adaptively(measure, self.tolerance - aside)
         try:
             for _ in work:
                 tell(grid.n_evaluated)
                 draw()
+                if on_trial and np.isfinite(grid.roughness):
+                    break
         except (Cancelled, WorkerLost):
             grid.sketch()
             self._publish(self._freeze())
@@ -564,17 +612,30 @@ class SurfaceMapper(TransformerMixin, Budgeted, ParallelEstimator):
             self._budget.unfinished.append(f"map ({grid.n_evaluated:,} of {grid.evaluated.size:,} points)")
             self._publish(self._freeze())
             return
-        if land.precision == "bfloat16":
-            self._deviation = self._deviation_from_float32()
+        if land.precision == MIXED:
+            self._compare_with_float32()
+            room = self.tolerance - grid.largest_error
+            if on_trial and (np.isfinite(grid.roughness) or grid.share(grid.rounding) > room):
+                self._fall_back()
+                return self._fill(mode, progress, on_partial)
         self._publish(self._freeze())
 
-    def _deviation_from_float32(self) -> float:
-        """Largest relative difference from the float32 loss at nodes spread over the first panel."""
-        land = self._land
-        exact = self._landscape(land.model_at(), land.data, precision="float32", batch_norm=land.batch_norm)
+    def _compare_with_float32(self) -> None:
+        """Find how far the map is from float32, at nodes spread over the first panel."""
         plane, coordinates, losses = self._grid.spread_nodes(_CHECKED_NODES)
-        found = self._at(exact, plane, coordinates).losses
-        return float(np.max(np.abs(losses - found) / np.abs(found), initial=0.0))
+        found = self._at(self._in_precision(EXACT), plane, coordinates).losses
+        self._deviation = float(np.max(np.abs(losses - found) / np.abs(found), initial=0.0))
+        difference, _ = apart(np.stack([found, losses]), self._grid.is_linear)
+        self._grid.rounding = max(self._grid.rounding, difference)
+
+    def _fall_back(self) -> None:
+        """Begin the grid again in float32, and keep that as the choice for it."""
+        grid, choice = self._grid, self._choice
+        assert choice is not None
+        choice = choice.withdrawn(grid.rounding, grid.share(grid.rounding))
+        keep(self._memory(), choose_precision, fingerprint(*self._choice_key), choice)
+        self._lay_out(grid.axes, grid.centre)
+        self._choice = choice
 
     def _measure_marks(self, progress: OnProgress) -> None:
         """Measure the models on the map, each with its own buffers, and publish the map once more."""
@@ -597,7 +658,7 @@ class SurfaceMapper(TransformerMixin, Budgeted, ParallelEstimator):
 
     def _compare_marks(self) -> None:
         """Set each mark beside the colour under it, and publish the map with them."""
-        land, plane, losses = self._land, self._planes[0], self._grid.first_losses()
+        land, plane, losses = self._filled_by[0], self._planes[0], self._grid.first_losses()
         tolerance = max(self.tolerance, marks.SAME_COLOUR)
 
         def loss_at(where: np.ndarray) -> np.ndarray:
@@ -613,6 +674,9 @@ class SurfaceMapper(TransformerMixin, Budgeted, ParallelEstimator):
         grid, plane = self._grid, self._planes[0]
         settings = {**self._settings, "points": int(grid.evaluated.size)}
         notes = [*plane.notes, *filter(None, [self._why_not])]
+        if self._choice is not None:
+            settings |= {"precision": self._choice.precision, "precision_choice": self._choice.figures}
+            notes.append(self._choice.why)
         if self._deviation is not None:
             settings["bfloat16_deviation"] = self._deviation
         if np.isfinite(grid.roughness):

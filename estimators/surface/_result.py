@@ -34,11 +34,11 @@ class SurfaceResult(BudgetedResult):
         Where a value was evaluated; elsewhere it is interpolated, or not known yet while the work goes on.
     error_estimate : ndarray
         Estimated |error| of the log of each loss (of the loss where a negative one was met); 0 where
-        evaluated.
+        evaluated. Of a bfloat16 map every value holds its largest difference from float32 at the nodes compared.
     largest_error : float
         Largest estimate as a share of the range of the finite log-losses; NaN before it is known.
     converged : bool
-        Whether every value is exact or estimated to be within the tolerance.
+        Whether every value is evaluated, or its interpolation estimated to be within the tolerance.
     n_evaluated, n_not_finite : int
         Points evaluated on the grid, and values that are not finite.
     loss, accuracy : float

@@ -31,7 +31,7 @@ def render() -> None:
         kind = widgets.Form(PAGE).choice("directions")
         others = {"models": ("b", "c"), "linear": ("b",)}.get(kind, ())
         chosen = widgets.subject().beside({role: text(f"model.{role}") for role in others}, PAGE)
-        params, sizes = settings(kind)
+        params, sizes = settings(kind, chosen.settings["precision"])
         extra = extras(chosen)
         ready = chosen.ready and _fits(chosen, kind)
         points = prod(sizes) * params.get("n_seeds", 1)
@@ -53,8 +53,11 @@ def render() -> None:
         widgets.definitions(text, DEFINITIONS)
 
 
-def settings(kind: str) -> tuple[dict[str, Any], tuple[int, ...]]:
-    """Write the settings of the map; return arguments of ``SurfaceMapper`` and the points along each direction."""
+def settings(kind: str, precision: str) -> tuple[dict[str, Any], tuple[int, ...]]:
+    """Write the settings of the map; return arguments of ``SurfaceMapper`` and the points along each direction.
+
+    In float32 an adaptive map may choose a faster precision than the subject's by itself.
+    """
     form = widgets.Form(PAGE)
     params: dict[str, Any] = {"directions": kind}
     dims = 1 if kind == "linear" else 2
@@ -82,6 +85,8 @@ def settings(kind: str) -> tuple[dict[str, Any], tuple[int, ...]]:
             sizes[k] = column.integer(f"resolution.{k + 1}", side if k == 1 else 5, 3, 10_000)
         if params["mode"] == "adaptive":
             params["tolerance"] = form.percent("tolerance", 1.0, 0.1, 20.0, step=0.5)
+            if precision == "float32" and form.toggle("precision.auto"):
+                params["precision"] = "auto"
         params["sampling"] = form.toggle("sampling", True)
         pattern = form.text("parameters", private=True)
         if pattern:
@@ -133,7 +138,7 @@ def _say_cost(chosen: widgets.Subject, params: dict[str, Any], sizes: tuple[int,
         work, chosen.point, chosen.data, chosen.settings,
         budget=params["time_budget"],
         several_networks=bool(extra["marked"]) or networks > 1 or kind == "trajectory",
-        networks=networks,
+        networks=networks + ("precision" in params),
         vectors=3 * (len(sizes) + 1) + (60 if work.products else 0) + len(members),
         derivatives=work.products > 0,
     )  # fmt: skip
@@ -145,7 +150,7 @@ def start(chosen: widgets.Subject, kind: str, params: dict[str, Any], extra: dic
 
     data, points = chosen.data, [p for p in chosen.points if p is not None]
     held_out = data.held_out(data.n_samples) if extra["held_out"] else None
-    mapper = SurfaceMapper(memory="default", **params, **chosen.settings)
+    mapper = SurfaceMapper(memory="default", **(chosen.settings | params))
     paths = [str(p) for p in points[0].trajectory] if kind == "trajectory" else []
     called = names_apart(extra["marked"])
     marked = {called[c.id]: [str(p) for p in c.trajectory] or str(c.path) for c in extra["marked"]}

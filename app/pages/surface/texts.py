@@ -44,6 +44,10 @@ EN = {
     "mode.help": "“Where it matters” evaluates about a tenth of the points, most where the surface bends, and says "
     "how far the rest may be off. “Every point” is exact; it is taken by itself where the loss jumps from point to point.",
     "tolerance": "Tolerance (% of the log range)",
+    "precision.auto": "Take bfloat16 where it is faster and fits the tolerance",
+    "precision.auto.help": "A few points are evaluated in both precisions first. bfloat16 is taken where it is faster "
+    "on this machine and its deviation from float32 fits into three tenths of the tolerance; the deviation is then part "
+    "of every error estimate. A line under the numbers says what was taken and why. Takes a second copy of the network.",
     "seeds": "Random directions drawn",
     "seeds.help": "Several are drawn as a band: what one random direction shows depends on the draw.",
     "also": "Also measure",

@@ -98,6 +98,23 @@ def lattice_subset(size: int, count: int, keep: int) -> Indices:
     return np.unique(np.append(spread, keep))
 
 
+def scaled(values: Array) -> tuple[Array, float]:
+    """Take logs: zeros count as the smallest positive value, a negative value ends the log scale.
+
+    Returns
+    -------
+    scaled : ndarray
+        NaN where a value is not finite.
+    floor : float
+        The smallest positive value; -inf where values are left as they are.
+    """
+    finite = values[np.isfinite(values)]
+    if (finite < 0).any() or not (finite > 0).any():
+        return np.where(np.isfinite(values), values, np.nan), -np.inf
+    floor = float(finite[finite > 0].min())
+    return np.log(np.where(np.isfinite(values), np.maximum(values, floor), np.nan)), floor
+
+
 def refine(
     evaluate: Callable[[Indices], Array],
     shape: tuple[int, int],
@@ -229,15 +246,8 @@ class _Lattice:
         self.score[self.evaluated | self.infinite] = 0.0
 
     def _rescale(self) -> None:
-        """Take logs: zeros count as the smallest positive value met, a negative value ends the log scale."""
-        finite = self.known[np.isfinite(self.known)]
-        self.scale = "linear" if (finite < 0).any() or not (finite > 0).any() else "log"
-        if self.scale == "linear":
-            self.scaled, self._floor = np.where(np.isfinite(self.known), self.known, np.nan), -np.inf
-            return
-        self._floor = float(finite[finite > 0].min())
-        usable = np.where(np.isfinite(self.known), np.maximum(self.known, self._floor), np.nan)
-        self.scaled = np.log(usable)
+        self.scaled, self._floor = scaled(self.known)
+        self.scale = "log" if np.isfinite(self._floor) else "linear"
 
     def _find_border(self, finite: NDArray[np.bool_]) -> None:
         """Predict which cells are not finite, from a ±1 indicator interpolated like the values."""

@@ -192,6 +192,20 @@ def test_an_adaptive_map_can_be_finished(entries):
     assert TEXT("finish") not in [b.label for b in at.button]
 
 
+def test_an_adaptive_map_may_choose_its_precision_where_the_subject_leaves_it_float32(entries):
+    at = small(page().run())
+    at.toggle(key="surface.precision.auto").set_value(True).run()
+    run(at)
+    found, config = result_of(), jobs.latest("surface").config
+    assert found.settings["precision"] in ("float32", "bfloat16") and "precision_choice" in found.settings
+    assert any("was chosen: " in c.value for c in at.caption), "the page says which and why"
+    assert "precision='auto'" in config["script"] and config["form"]["surface.precision.auto"] is True
+    at.selectbox(key="subject.precision").set_value("float64").run()
+    assert "surface.precision.auto" not in [t.key for t in at.toggle]
+    run(at)
+    assert result_of().settings["precision"] == "float64"
+
+
 def test_cost_and_wrong_choices_are_said_before_the_run(entries):
     at = page().run()
     at.number_input(key="surface.resolution").set_value(10_000).run()
