@@ -23,7 +23,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 demo: $(READY)           ## the main job without a browser: an HTML report, its path printed
-	$(BIN)/python -m app.demo
+	$(BIN)/loss-atlas demo
 
 bench: $(PEERS_READY)    ## speed against public peers in ten minutes, printed as tables
 	$(PEERS)/bin/python -m tests.benchmarks

@@ -1,9 +1,7 @@
-"""The launcher: ``loss-atlas`` or ``python -m app``; ``loss-atlas cache`` looks at stored answers and clears them.
+"""The launcher: ``loss-atlas`` or ``python -m app``, and what it does without a browser.
 
-``loss-atlas demo`` writes the main job as a report, without a browser.
-``loss-atlas check`` measures landscapes whose answers are known. The app itself is Streamlit on
-127.0.0.1 only, on a free port, and opens the browser. Nothing leaves the machine: no usage statistics, no e-mail
-prompt, no font or script from another host.
+The app itself is Streamlit on 127.0.0.1 only, on a free port, and opens the browser. Nothing leaves the machine: no
+usage statistics, no e-mail prompt, no font or script from another host.
 """
 
 from __future__ import annotations
@@ -17,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from app import workspace
 from app.own_models import import_models
@@ -96,32 +95,49 @@ def cache(clear: bool = False, reduce: str | None = None) -> int:
     return 0
 
 
-def check() -> int:
-    """Measure the known landscapes and print a row for each number; 1 when one is wrong."""
-    from estimators import KNOWN_LANDSCAPES, check_installation
+def report(words: Sequence[str], output: Path) -> int:
+    """Write the saved runs that have some words into one HTML file.
 
-    def told(done: int, total: int, message: str = "") -> None:
-        if done < total:
-            print(f"{message} ({done + 1} of {total}) ...", file=sys.stderr, flush=True)
+    Raises
+    ------
+    ValueError
+        When there is none.
+    """
+    from app.pages.runs.report import report as laid_out
+    from app.workspace import runs
 
-    result = check_installation(on_progress=told)
-    print(f"{'':6}{'quantity':<46}{'formula':>14}{'measured':>14}{'difference':>12}{'stated error':>14}")
-    shown = None
-    for row in result.rows:
-        if row["landscape"] != shown:
-            shown = row["landscape"]
-            print(f"\n{KNOWN_LANDSCAPES[shown].title}: {KNOWN_LANDSCAPES[shown].formula}")
-        quantity = row["quantity"] if row["rung"] < 0 else f"{row['quantity']}, index {row['rung']}"
-        numbers = f"{row['expected']:>14.7g}{row['measured']:>14.7g}{row['difference']:>12.1e}{row['error']:>14.1e}"
-        print(f"{'right' if row['right'] else 'WRONG':<6}{quantity:<46}{numbers}  {row['error_of']}")
-    wrong = sum(not row["right"] for row in result.rows)
-    print(f"\n{len(result.rows) - wrong} of {len(result.rows)} numbers right, in {result.seconds:.0f} s.")
-    return 0 if result.right else 1
+    found = runs.matching(runs.list_runs(), " ".join(words))
+    if not found:
+        raise ValueError(
+            f"report must find a saved run, got none with the words {list(words)} in {workspace.root()}. The page Runs "
+            "lists what is there."
+        )
+    output.write_text(laid_out(found), encoding="utf-8")
+    print(output.resolve())
+    return 0
+
+
+def shared(**options: Any) -> argparse.ArgumentParser:
+    """Return what can be said before a command and after it."""
+    parser = argparse.ArgumentParser(add_help=False, **options)
+    parser.add_argument("--workspace", type=Path, metavar="DIR", help="folder of checkpoints and runs")
+    parser.add_argument("--cache-dir", type=Path, metavar="DIR", help="folder of stored answers")
+    parser.add_argument("--device", help="where networks run: cpu, cuda, cuda:1 (default: CUDA where there is one)")
+    parser.add_argument("--language", choices=sorted(LANGUAGES), help="of all that is said, at first (default: en)")
+    parser.add_argument(
+        "--import",
+        dest="modules",
+        action="append",
+        metavar="MODULE",
+        help="a module or file that registers architectures of your own with timm; may be given again",
+    )
+    return parser
 
 
 def command_line() -> argparse.ArgumentParser:
     """Return what can be asked for."""
-    parser = argparse.ArgumentParser(prog="loss-atlas", description="Maps the loss landscape of image classifiers.")
+    about = "Maps the loss landscape of image classifiers."
+    parser = argparse.ArgumentParser(prog="loss-atlas", description=about, parents=[shared()])
     parser.add_argument("--version", action="version", version=f"loss-atlas {version('loss-atlas')}")
     parser.add_argument(
         "--port",
@@ -130,26 +146,22 @@ def command_line() -> argparse.ArgumentParser:
         help=f"port on {HOST} (default: the first free one from {FIRST_PORT})",
     )
     parser.add_argument("--no-browser", "--headless", dest="headless", action="store_true", help="don't open a browser")
-    parser.add_argument("--workspace", type=Path, metavar="DIR", help="folder of checkpoints and runs")
-    parser.add_argument("--cache-dir", type=Path, metavar="DIR", help="folder of stored answers")
-    parser.add_argument("--device", help="where networks run: cpu, cuda, cuda:1 (default: CUDA where there is one)")
-    parser.add_argument("--language", choices=sorted(LANGUAGES), help="of the app, at first (default: en)")
-    parser.add_argument(
-        "--import",
-        dest="modules",
-        action="append",
-        default=[],
-        metavar="MODULE",
-        help="a module or file that registers architectures of your own with timm; may be given again",
-    )
     commands = parser.add_subparsers(dest="command", metavar="")
-    answers = commands.add_parser("cache", help="look at the stored answers, or clear them")
+
+    def command(name: str, words: str) -> argparse.ArgumentParser:
+        # What is not said after the command leaves what was said before it.
+        return commands.add_parser(name, help=words, parents=[shared(argument_default=argparse.SUPPRESS)])
+
+    answers = command("cache", "look at the stored answers, or clear them")
     change = answers.add_mutually_exclusive_group()
     change.add_argument("--clear", action="store_true", help="remove all stored answers")
     change.add_argument("--reduce", metavar="SIZE", help="keep at most SIZE (500M, 2G), what was used last")
-    commands.add_parser("check", help="measure landscapes whose answers are known; exit code 1 when one is wrong")
-    report = commands.add_parser("demo", help="train, measure, map, connect, average on digits, without a browser")
-    report.add_argument("--output", type=Path, default=Path("loss-atlas-report.html"), help="the HTML file to write")
+    command("check", "measure landscapes whose answers are known; exit code 1 when one is wrong")
+    demo = command("demo", "train, measure, map, connect, average on digits, as one HTML file")
+    demo.add_argument("--output", type=Path, default=Path("loss-atlas-report.html"), help="the file to write")
+    report = command("report", "saved runs as one HTML file that needs no network")
+    report.add_argument("words", nargs="*", help="of their titles, pages and tags, as in Runs (default: every run)")
+    report.add_argument("--output", type=Path, default=Path("loss-atlas-runs.html"), help="the file to write")
     return parser
 
 
@@ -170,7 +182,7 @@ def settle(options: argparse.Namespace) -> None:
         from estimators import choose_device
 
         choose_device(options.device)
-    for module in options.modules:
+    for module in options.modules or ():
         names = import_models(module)
         print(f"{module}: {', '.join(names)}", flush=True)
 
@@ -183,17 +195,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settle(options)
     except ValueError as error:
         parser.error(str(error))
-    if options.command == "demo":
-        from app import demo
-
-        return demo.write(options.output)
-    if options.command == "check":
-        return check()
-    if options.command == "cache":
-        try:
+    try:
+        if options.command == "cache":
             return cache(clear=options.clear, reduce=options.reduce)
-        except ValueError as error:
-            parser.error(str(error))
+        if options.command == "report":
+            return report(options.words, options.output)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    if options.command == "check":
+        return importlib.import_module("app.check").check()
+    if options.command == "demo":
+        return importlib.import_module("app.demo").write(options.output)
     if options.port is not None and not 1 <= options.port <= 65535:
         parser.error(f"port must be between 1 and 65535, got {options.port}. Leave it out to take a free one.")
     problem = workspace.problem()

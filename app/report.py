@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from app.export import chart_bytes
+from app.texts import language, made_with
 
 STYLE = """
 :root { color-scheme: light; }
@@ -24,7 +25,7 @@ def document(title: str, under: str, sections: Iterable[str]) -> str:
     """Lay out the whole file."""
     name = html.escape(title)
     return (
-        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{name}</title><style>{STYLE}</style>"
+        f"<!doctype html><html lang='{language()}'><meta charset='utf-8'><title>{name}</title><style>{STYLE}</style>"
         f"<h1>{name}</h1><small>{html.escape(under)}</small>{''.join(sections)}</html>"
     )
 
@@ -57,5 +58,4 @@ def program(script: str) -> str:
 
 def settings(values: Mapping[str, Any]) -> str:
     """Say under a picture what it was made with."""
-    shown = ("model", "data", "split", "n_examples", "batch_norm", "precision", "normalization", "random_state")
-    return f"<small>{html.escape(', '.join(f'{k}: {values[k]}' for k in shown if k in values))}</small>"
+    return f"<small>{html.escape(made_with(values))}</small>"

@@ -11,14 +11,21 @@ from __future__ import annotations
 import importlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
+from typing import Any
 
 from app.pages import FOLDERS
 
 LANGUAGES = {"en": "English", "ko": "한국어"}
 LANGUAGE = "LOSS_ATLAS_LANGUAGE"  # the environment variable that the launcher sets
-SHARED = ("common", "charts", "engine", "designs")
+SHARED = ("common", "charts", "engine", "designs", "demo")
+
+# What a result was computed with, as far as it is said under its picture.
+_MADE_WITH = (
+    "model", "data", "n_examples", "batch_norm", "normalization", "loss", "precision", "bfloat16_deviation",
+    "backbone", "random_state", "device",
+)  # fmt: skip
 
 _sessions: list[Callable[[], str | None]] = []
 
@@ -130,6 +137,17 @@ def _sentences(lang: str) -> list[tuple[re.Pattern[str], str]]:
     return [
         (re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^;]+?)", re.escape(key)), re.DOTALL), table[key]) for key in closed
     ]
+
+
+def made_with(settings: Mapping[str, Any]) -> str:
+    """Return in one line what a result was computed with: network, data, examples, batch-norm policy, seed."""
+    text, values = texts("common"), {name: said(v) if isinstance(v, str) else v for name, v in settings.items()}
+    if values.get("data") and values.get("split"):
+        values["data"] = f"{values['data']} ({values['split']})"
+    if values.get("batch_norm_chosen_by") == "auto":
+        values["batch_norm"] = text("setting.batch_norm.auto", value=values["batch_norm"])
+    known = (name for name in _MADE_WITH if values.get(name) is not None)
+    return " · ".join(text(f"setting.{name}", value=values[name]) for name in known)
 
 
 def from_engine(words: object) -> str:

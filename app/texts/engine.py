@@ -35,6 +35,9 @@ EN = {
     "Position (0 = first model, 1 = second)": "Position (0 = first model, 1 = second)",
     "SGD end point": "SGD end point",
     "last iterate": "last iterate",
+    "running mean": "running mean",
+    "exponential mean": "exponential mean",
+    "SGD without averaging": "SGD without averaging",
     "average": "average",
     "average, old statistics": "average, old statistics",
     # what a claim rests on

@@ -31,6 +31,9 @@ KO = {
     "Position (0 = first model, 1 = second)": "위치 (0 = 첫째 모델, 1 = 둘째)",
     "SGD end point": "SGD의 끝점",
     "last iterate": "마지막 점",
+    "running mean": "이동 평균",
+    "exponential mean": "지수 평균",
+    "SGD without averaging": "평균 없는 SGD",
     "average": "평균",
     "average, old statistics": "평균, 옛 통계",
     # what a claim rests on

@@ -12,12 +12,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from app import state
 from app.state import key
-from app.texts import from_engine, plain, said, texts
-
-_SETTINGS = (
-    "model", "data", "n_examples", "batch_norm", "normalization", "loss", "precision", "bfloat16_deviation",
-    "backbone", "random_state", "device",
-)  # fmt: skip
+from app.texts import from_engine, made_with, plain, texts
 
 SCREENFUL = 24  # rows of a table
 
@@ -94,16 +89,9 @@ def in_pairs(charts: Sequence[Any]) -> None:
 
 def settings_line(result: Any, **more: Any) -> None:
     """Write in one line what a result was computed with: data, examples, batch-norm policy, seed."""
-    text = texts("common")
-    settings = {**(getattr(result, "settings", None) or {}), **more}
-    if settings.get("data") and settings.get("split"):
-        settings["data"] = f"{said(settings['data'])} ({settings['split']})"
-    if settings.get("batch_norm_chosen_by") == "auto":
-        settings["batch_norm"] = text("setting.batch_norm.auto", value=settings["batch_norm"])
-    words = {name: plain(said(value)) if isinstance(value, str) else value for name, value in settings.items()}
-    parts = [text(f"setting.{name}", value=words[name]) for name in _SETTINGS if words.get(name) is not None]
-    if parts:
-        st.caption(" · ".join(parts))
+    words = made_with({**(getattr(result, "settings", None) or {}), **more})
+    if words:
+        st.caption(plain(words))
 
 
 def heading(words: str) -> None:

@@ -107,6 +107,12 @@ def list_runs() -> list[Run]:
     return sorted(Run.every(), key=lambda run: not run.pinned)
 
 
+def matching(found: Sequence[Run], words: str) -> list[Run]:
+    """Return the runs whose title, page and tags hold all of some words, in any order."""
+    wanted = words.lower().split()
+    return [run for run in found if all(w in f"{run.title} {run.page} {' '.join(run.tags)}".lower() for w in wanted)]
+
+
 def settings_of(run: Run) -> dict[str, Any]:
     """Return everything that was chosen for a run by its dotted name, such as ``params.resolution``."""
     config = run.info.get("config", {})

@@ -40,6 +40,10 @@ EN = {
     "col.engine": "Measured by",
     "verdict.right": "✓ right",
     "verdict.wrong": "✗ wrong",
+    "told.right": "right",
+    "told.wrong": "WRONG",
+    "told.at": "{landscape} ({done} of {count}) …",
+    "told.end": "{right} of {count} numbers right, in {seconds:.0f} s.",
     "rung": "{quantity}, index {rung}",
     "seconds": "{seconds:.0f} s",
 }

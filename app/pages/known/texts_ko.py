@@ -34,6 +34,10 @@ KO = {
     "col.engine": "잰 방법",
     "verdict.right": "✓ 맞음",
     "verdict.wrong": "✗ 틀림",
+    "told.right": "맞음",
+    "told.wrong": "틀림",
+    "told.at": "{landscape} ({count}개 중 {done}번째) …",
+    "told.end": "숫자 {count}개 중 {right}개가 맞습니다({seconds:.0f}초).",
     "rung": "{quantity}, 지수 {rung}",
     "seconds": "{seconds:.0f}초",
 }

@@ -54,15 +54,11 @@ def filtered(every: Sequence[Run]) -> list[Run]:
     pages = list(dict.fromkeys(page_name(run.page) for run in every))
     tags = sorted({tag for run in every for tag in run.tags})
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        words = st.text_input(text("search"), type="search", width=320, **kept(PAGE, "search")).lower().split()
+        words = st.text_input(text("search"), type="search", width=320, **kept(PAGE, "search"))
         on = set(form.many("pages", pages, words=str, width=260, private=True)) if len(pages) > 1 else set()
         having = set(form.many("tags", tags, words=str, width=260, private=True)) if tags else set()
     return [
-        run
-        for run in every
-        if all(word in f"{run.title} {run.page} {' '.join(run.tags)}".lower() for word in words)
-        and (not on or page_name(run.page) in on)
-        and having <= set(run.tags)
+        run for run in runs.matching(every, words) if (not on or page_name(run.page) in on) and having <= set(run.tags)
     ]
 
 
