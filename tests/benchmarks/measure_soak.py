@@ -2,8 +2,9 @@
 
     python -m tests.benchmarks.measure_soak --minutes 30 --write
 
-Every job that the app's log says was asked for must have ended, in one way or another; what grew is the server's resident
-memory between the end of the first fifth and the end; orphans are processes that the server started and that outlive it.
+Every job that the app's log says was asked for must have ended, in one way or another. What grew is the memory of the server
+and of all that it has started, after a collection of garbage, between two moments at which nothing runs or waits: after the
+first fifth, and at the end. Orphans are processes that the server started and that outlive it.
 `--write` puts the table into docs/faults.md.
 """
 
@@ -13,6 +14,7 @@ import argparse
 import os
 import random
 import re
+import signal
 import sys
 import tempfile
 import time
@@ -21,8 +23,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from app.texts import texts
-from tests.benchmarks.measure_pages import resident, server_of
-from tests.browser.driving import FLAGS, ROOT, browser_path, running_app
+from tests.browser.driving import FLAGS, RESTS, ROOT, browser_path, running_app, server_of
 
 # Small work of several kinds: a page and its inputs. Each has one main button; a choice is in the URL by its words.
 QUESTIONS: tuple[tuple[str, dict[str, int | str]], ...] = (
@@ -40,6 +41,8 @@ SESSIONS, CANCELLED, CLOSED = 3, 0.4, 0.1  # shares of the jobs that are cancell
 PATIENCE = 15_000  # ms for a button that is in sight
 MOST_WAITING = 6  # jobs, above which nobody asks for more
 DRAIN = 900  # seconds in which the queue has to end
+COLLECT = 3  # seconds for a collection of garbage
+APP = ("-m", "tests.benchmarks.collecting_app")
 PAGE = ROOT / "docs" / "faults.md"
 START, END = "<!-- table: soak -->", "<!-- end of table: soak -->"
 
@@ -68,11 +71,31 @@ def alive(process: int) -> bool:
         return False
 
 
+def memory(server: int) -> float:
+    """Collect the server's garbage; give the megabytes that it and all it has started hold, shared ones once."""
+    os.kill(server, signal.SIGUSR1)
+    time.sleep(COLLECT)
+    held = 0
+    for process in family(server):
+        try:
+            held += int(re.search(r"^Pss: +(\d+) kB", Path(f"/proc/{process}/smaps_rollup").read_text(), re.M)[1])
+        except OSError:  # it has just ended
+            continue
+    return held * 1024 / 1e6
+
+
 def ends(log: Path) -> dict[str, str | None]:
     """Give for every job that was asked for how it ended, None while it has not."""
     words = "".join(path.read_text(errors="replace") for path in sorted(log.parent.glob(f"{log.name}*"), reverse=True))
     asked = dict.fromkeys(re.findall(r"job (\w+) \(.*\) waits", words))
     return asked | {job: how for job, how in re.findall(r"job (\w+) \(.*\) ended: (\w+)", words) if job in asked}
+
+
+def drain(log: Path) -> None:
+    """Wait until every job that was asked for has ended, as long as people would."""
+    deadline = time.monotonic() + DRAIN
+    while None in ends(log).values() and time.monotonic() < deadline:
+        time.sleep(1)
 
 
 def address_of(page: str, inputs: dict[str, int | str]) -> str:
@@ -85,7 +108,7 @@ def address_of(page: str, inputs: dict[str, int | str]) -> str:
 def act(page, address: str, rng: random.Random, waiting: int) -> None:
     """Ask one question, look at it for a while, and cancel it at times; with enough of them waiting, only look."""
     page.goto(f"{address}/{address_of(*rng.choice(QUESTIONS))}")
-    page.wait_for_selector("[data-testid='stApp'][data-test-script-state='notRunning']", timeout=120_000)
+    page.wait_for_selector(RESTS, timeout=120_000)
     run = page.locator(RUN).first
     if not run.count():  # nothing to measure yet
         page.goto(f"{address}/surface")
@@ -108,32 +131,29 @@ def soak(folder: Path, minutes: float) -> dict[str, float | str]:
     found: dict[str, float | str] = {}
     children: set[int] = set()
     refused: Counter[str] = Counter()
-    with running_app(folder) as address, sync_playwright() as playwright:
+    held: list[float] = []
+    with running_app(folder, program=APP) as address, sync_playwright() as playwright:
         server = server_of(address)
         log = folder / "logs" / "loss-atlas.log"
         browser = playwright.chromium.launch(executable_path=browser_path(), args=list(FLAGS))
         pages = [browser.new_context().new_page() for _ in range(SESSIONS)]
         rngs = [random.Random(seed) for seed in range(SESSIONS)]
-        began, early = time.monotonic(), float("nan")
-        deadline = began + 60 * minutes
-        while time.monotonic() < deadline:
-            for k, rng in enumerate(rngs):
-                try:
-                    act(pages[k], address, rng, waiting=list(ends(log).values()).count(None))
-                except Error as error:  # a button that went while it was pressed; the job's end is what counts
-                    refused[f"{pages[k].url.partition('?')[0]}: {str(error).splitlines()[0][:100]}"] += 1
-                if rng.random() < CLOSED:
-                    pages[k].context.close()
-                    pages[k] = browser.new_context().new_page()
-                children |= family(server)
-            if time.monotonic() - began > 12 * minutes and early != early:
-                early = resident(server)
-            print(f"{(time.monotonic() - began) / 60:.1f} min, {resident(server):.0f} MB", file=sys.stderr, flush=True)
-        late = time.monotonic() + DRAIN
-        while None in ends(log).values() and time.monotonic() < late:
-            time.sleep(1)
-            children |= family(server)
-        grown = resident(server) - early
+        for share in (0.2, 0.8):
+            deadline = time.monotonic() + 60 * minutes * share
+            while time.monotonic() < deadline:
+                for k, rng in enumerate(rngs):
+                    try:
+                        act(pages[k], address, rng, waiting=list(ends(log).values()).count(None))
+                    except Error as error:  # a button that went while it was pressed; the job's end is what counts
+                        refused[f"{pages[k].url.partition('?')[0]}: {str(error).splitlines()[0][:100]}"] += 1
+                    if rng.random() < CLOSED:
+                        pages[k].context.close()
+                        pages[k] = browser.new_context().new_page()
+                    children |= family(server) - {server}
+                print(f"{deadline - time.monotonic():.0f} s left, {len(ends(log))} jobs", file=sys.stderr, flush=True)
+            drain(log)
+            held.append(memory(server))
+            children |= family(server) - {server}
         browser.close()
     time.sleep(3)
     how = Counter(str(end) for end in ends(log).values())
@@ -143,8 +163,9 @@ def soak(folder: Path, minutes: float) -> dict[str, float | str]:
     found["lost (asked for, never ended)"] = how["None"]
     found["errors in the log"] = len(errors)
     found["places left in the queue"] = len([p for p in (folder / "queue").glob("*") if not p.name.startswith(".")])
-    found["memory grown (asked: ≤ 100 MB)"] = f"{grown:.0f} MB"
-    found["orphans"] = sum(map(alive, children))
+    found["memory after a fifth and at the end"] = f"{held[0]:.0f} MB, {held[1]:.0f} MB"
+    found["memory grown (asked: ≤ 100 MB)"] = f"{held[1] - held[0]:.0f} MB"
+    found["processes started"], found["orphans"] = len(children), sum(map(alive, children))
     for message, times in refused.items():
         print(f"{times} × {message}", file=sys.stderr)
     for line in errors[:10]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
-from pathlib import Path
+from contextlib import ExitStack
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from driving import FLAGS, browser_path, running_app
+from tests.browser.driving import FLAGS, browser_path, running_app, watched
 
 
 def no_browser(reason: str) -> None:
@@ -43,28 +41,14 @@ def app(tmp_path_factory):
         yield address, workspace
 
 
-def note_console(page, message) -> None:
-    """Note an error of the console; a file that could not be had is noted by its address instead."""
-    if message.type == "error" and not message.text.startswith("Failed to load resource"):
-        page.complaints.append(f"console: {message.text}")
-
-
-def note_response(page, response) -> None:
-    """Note a refused request. Streamlit itself looks for its server under each part of a deep link's path."""
-    looking = response.url.endswith(("/_stcore/health", "/_stcore/host-config"))
-    if response.status >= 400 and not looking:
-        page.complaints.append(f"response {response.status}: {response.url}")
+@pytest.fixture
+def open_page(browser):
+    """Open pages that are watched: at the end of the test each has complained of nothing and asked no other host."""
+    with ExitStack() as pages:
+        yield lambda **options: pages.enter_context(watched(browser, **options))
 
 
 @pytest.fixture
-def page(browser):
-    """Yield a page that remembers what it complained about and whom it asked."""
-    context = browser.new_context(viewport={"width": 1440, "height": 900})
-    opened = context.new_page()
-    opened.complaints, opened.requests = [], []
-    opened.on("pageerror", lambda error: opened.complaints.append(f"page: {error}"))
-    opened.on("console", lambda message: note_console(opened, message))
-    opened.on("response", lambda response: note_response(opened, response))
-    opened.on("request", lambda request: opened.requests.append(request.url))
-    yield opened
-    context.close()
+def page(open_page):
+    """Yield one of them."""
+    return open_page()

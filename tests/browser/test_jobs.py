@@ -15,11 +15,9 @@ from app.pages.surface.page import map_surface  # noqa: E402
 from app.work.job import Job  # noqa: E402
 from app.work.work import Work  # noqa: E402
 from estimators import SurfaceMapper  # noqa: E402
-from tests.benchmarks.measure_pages import server_of  # noqa: E402
-from tests.browser.driving import running_app  # noqa: E402
+from tests.browser.driving import PATIENCE, running_app, server_of  # noqa: E402
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
-PATIENCE = 120_000  # ms
 
 
 def ask(name: str, place: int) -> None:
@@ -39,12 +37,12 @@ def seen(page) -> list[str]:
     return [words.partition("st-key-stop-")[2].split()[0] for words in classes]
 
 
-def test_the_queue_is_on_every_page_can_be_changed_and_survives_kill_9(browser, tmp_path, monkeypatch):
+def test_the_queue_is_on_every_page_can_be_changed_and_survives_kill_9(open_page, tmp_path, monkeypatch):
     monkeypatch.setenv("LOSS_ATLAS_WORKSPACE", str(tmp_path))
     for place, name in enumerate(("first", "second", "third", "fourth")):
         ask(name, place)
     with running_app(tmp_path) as address:
-        page = browser.new_page()
+        page = open_page()
         page.goto(f"{address}/runs")
         expect(page.get_by_text("1 running, 3 waiting")).to_be_visible(timeout=PATIENCE)
         assert seen(page) == ["first", "second", "third", "fourth"]
@@ -54,10 +52,10 @@ def test_the_queue_is_on_every_page_can_be_changed_and_survives_kill_9(browser, 
         expect(page.locator('[data-testid="stSidebar"]').get_by_text("3. fourth")).to_be_visible(timeout=PATIENCE)
         page.locator(".st-key-stop-second button").first.click()
         expect(page.get_by_text("1 running, 2 waiting")).to_be_visible(timeout=PATIENCE)
+        page.close()  # what it would say of a server that is gone is right
         os.kill(server_of(address), signal.SIGKILL)
-        page.close()
     with running_app(tmp_path) as address:
-        page = browser.new_page()
+        page = open_page()
         page.goto(f"{address}/sharpness")
         expect(page.get_by_text("They go on: first, fourth, third")).to_be_visible(timeout=PATIENCE)
         assert seen(page) == ["first", "fourth", "third"]

@@ -8,38 +8,31 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser.driving import PATIENCE, rested, server_of
+
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = playwright.expect
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
-PATIENCE = 120_000
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(not Path("/proc").exists(), reason="the server's memory is read from /proc"),
+]
 LARGE, SMALL = "vit_large_patch16_224", "test_vit"
 CHOOSE = "/surface?subject.from=timm&subject.architecture="
 
 
-def server(address):
-    """Return the process that listens there."""
-    port = address.rpartition(":")[2]
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (folder / "cmdline").read_bytes().decode().split("\0")
-        except OSError:
-            continue
-        if "-m" in words and "app" in words and port in words:
-            return folder
-    pytest.skip("the server's memory is read from /proc")
-
-
 def resident(process, name="VmRSS"):
-    return int(re.search(rf"{name}:\s+(\d+) kB", (process / "status").read_text())[1]) / 1024
+    """Give a process's memory in MB, now or at its highest."""
+    return int(re.search(rf"{name}:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text())[1]) / 1024
 
 
 def test_choosing_a_large_model_takes_no_memory_and_answers_at_once(app, page):
     address, _ = app
-    process = server(address)
+    process = server_of(address)
     page.goto(address + CHOOSE + SMALL)  # the engine is loaded, and every page's own imports
     expect(page.get_by_text("parameters. In memory")).to_be_visible(timeout=PATIENCE)
-    page.wait_for_selector("[data-testid='stApp'][data-test-script-state='notRunning']", timeout=PATIENCE)
+    rested(page)
     before = resident(process)
     page.get_by_role("button", name="Model", exact=True).click()
     box = page.get_by_role("combobox", name="Architecture")
@@ -54,4 +47,3 @@ def test_choosing_a_large_model_takes_no_memory_and_answers_at_once(app, page):
     print(f"{LARGE}: answered in {seconds:.2f} s, the server grew by {grown:.0f} MB")
     assert grown < 500
     assert page.locator('[data-testid="stSidebar"] [role="progressbar"]').count() == 0
-    assert page.complaints == []
