@@ -12,7 +12,7 @@ EN = {
     "tour": "What each page answers",
     "start": "Start here",
     "start.text": "One press trains a small network on handwritten digits, maps the land around it, and begins a tour through "
-    "the lecture's seven sections: a few minutes, no download.",
+    "the lecture's seven sections: about two minutes, no download.",
     "go": "Train, map, see",
     "start.link": "Your own model: Workbench",
     "turn": "Turn the landscape",

@@ -2,7 +2,7 @@
 
 EN = {
     "nav": "Tour",
-    "nav.help": "The lecture's seven sections in a few minutes, each computed while you look.",
+    "nav.help": "The lecture's seven sections in about two minutes, each computed while you look.",
     "title": "Tour",
     "question": "The lecture “Geometry of Loss Landscapes” in eight stops. Every picture is computed now, on this computer, "
     "from two small networks trained on handwritten digits.",
@@ -37,5 +37,5 @@ EN = {
     "next": "Next: {stop}",
     "deeper": "Ask it of any network: {page}",
     "end": "Train a network of your own",
-    "empty": "Press the button: the picture takes a few seconds.",
+    "empty": "Press the button: the picture takes five to twenty seconds.",
 }
