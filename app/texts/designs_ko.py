@@ -38,6 +38,7 @@ KO = {
     "Steps until SGD has left, against the loss of the saddle.": "SGD가 떠나기까지의 걸음을 안장점의 손실과 비교.",
     "The saddle, the start, the learning rate and the budget of steps. The learning rate is the same for all saddles.": "안장점, 시작점, 학습률, 걸음의 예산. 학습률은 모든 안장점에서 같습니다.",
     "None for the curvature: saddles of other losses curve otherwise, and what curves more is left sooner.": "곡률에 대한 대조는 없습니다: 손실이 다른 안장점은 다르게 휘고, 더 휜 것을 더 빨리 떠납니다.",
+    "Kendall's τ, tested by permuting independent units. All three kinds of shift have to be supported.": "켄달의 τ, 독립 단위를 순열로 섞어 검정. 세 가지 변화가 모두 지지되어야 합니다.",
     "Kendall's τ, tested by permuting independent units.": "켄달의 τ, 독립 단위를 순열로 섞어 검정.",
     "An order beyond chance.": "우연을 넘는 순서.",
     "SGD leaves saddles of high loss sooner than those of low loss.": "SGD가 손실이 높은 안장점을 낮은 것보다 빨리 떠남.",

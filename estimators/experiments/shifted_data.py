@@ -144,7 +144,7 @@ def judge_shifts(rows: Sequence[Row]) -> dict[str, list[Measurement]]:
     rows = [row for row in rows if row["reached"]]
     groups = [row["group"] for row in rows]
     weights = np.array([row["weights"] for row in rows])
-    return judge_together(
+    found = judge_together(
         [
             (
                 "weights_like_data",
@@ -155,6 +155,8 @@ def judge_shifts(rows: Sequence[Row]) -> dict[str, list[Measurement]]:
             for name in SHIFTS
         ]
     )
+    # a shift of the images is not one kind of shift
+    return {claim: [replace(row, needed=True) for row in own] for claim, own in found.items()}
 
 
 def _notes(rows: Sequence[Row]) -> list[str]:

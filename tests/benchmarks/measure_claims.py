@@ -113,6 +113,8 @@ def page(records: dict[str, Record]) -> str:
         if found is not None:
             said = f"{found.setting} | {found.date} | {found.minutes:.1f} | {' '.join(found.notes) or '–'}"
         lines.append(f"| {STUDIES[name].title} (`{name}`) | {said} |")
+    total = sum(record.minutes for record in records.values())
+    lines.append(f"\nTogether {total:.0f} minutes of processor time, on one thread each.")
     lines += ["\n## Designs\n", *(line for claim in CLAIMS.values() for line in design(claim))]
     return "\n".join(lines) + "\n"
 

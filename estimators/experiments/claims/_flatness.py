@@ -59,7 +59,7 @@ CLAIMS = (
         "nothing of why flat minima should generalise, where they do.",
         n=10,
         unit="A way of training, its seeds averaged.",
-        test=RANKED,
+        test=RANKED + " All three kinds of shift have to be supported.",
         smallest="An order beyond chance.",
         against="Networks that tolerate moves of the weights are not those that tolerate shifts of the images.",
         experiment="shifted_data",

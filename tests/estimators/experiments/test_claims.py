@@ -333,6 +333,8 @@ def test_rank_agreement_counts_ways_of_training():
     found = judge_shifts(shifts())["weights_like_data"]
     assert {row.verdict for row in found} == {"supported"} and {row.n for row in found} == {len(TRAININGS)}
     assert {row.verdict for row in judge_shifts(shifts(slope=-1.0))["weights_like_data"]} == {"not supported"}
+    one = [row | {"blurred": row["weights"] % 3} for row in shifts()]
+    assert common_verdict(judge_shifts(one)["weights_like_data"]) == "not clear here", "one kind does not follow"
     missed = [row | {"reached": False} if row["group"] == "SAM" else row for row in shifts()]
     assert {row.n for row in judge_shifts(missed)["weights_like_data"]} == {len(TRAININGS) - 1}
 
