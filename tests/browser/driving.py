@@ -124,11 +124,11 @@ def runs(workspace: Path) -> dict[Path, dict[str, Any]]:
 def watched(browser: Any, **options: Any) -> Iterator[Any]:
     """Yield a page in a context of its own; at its end it must have complained of nothing and asked no other host.
 
-    ``options`` are those of Playwright's ``new_context``.
+    ``options`` are those of Playwright's ``new_context``; until the end ``page.complaints`` says what there is so far.
     """
     context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, **options})
     page = context.new_page()
-    complaints: list[str] = []
+    page.complaints = complaints = []
     asked: list[str] = []
     page.on("pageerror", lambda error: complaints.append(f"page: {error}"))
     page.on("console", lambda message: complaints.extend(_error_of(message)))
