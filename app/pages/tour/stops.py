@@ -29,6 +29,7 @@ LEARNT = DataSpec(n_samples=720)  # by the two networks
 DATA = DataSpec(n_samples=256)  # by what is trained for one stop
 MEASURED = DataSpec(n_samples=128)
 TRAINING = {"epochs": 8, "batch_size": 64, "lr": 0.1}
+RIVALS = ("gd", "momentum")  # of the race, whose steps are told once both have run
 HEIGHT = 380
 
 # Charts, and the numbers that the stop's sentence about them is filled with.
@@ -115,8 +116,8 @@ def _escape(handle: Handle) -> Any:
 
 def _show_escape(result: Any) -> Shown:
     steps = {name: float(np.median(result.escape_steps[i, 1])) for i, name in enumerate(result.optimizers)}
-    slow, quick = (f"{steps[name]:.0f}" if np.isfinite(steps[name]) else "∞" for name in ("gd", "momentum"))
-    return [saddles.paths(result, 1, height=HEIGHT)], {"gd": slow, "momentum": quick}
+    told = {name: f"{steps[name]:.0f}" if np.isfinite(steps[name]) else "∞" for name in RIVALS if name in steps}
+    return [saddles.paths(result, 1, height=HEIGHT)], told if len(told) == len(RIVALS) else {}
 
 
 def _sharpness(handle: Handle) -> Any:

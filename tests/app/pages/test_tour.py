@@ -11,6 +11,7 @@ from app import main as frame
 from app.pages.tour import stops
 from app.texts import texts
 from app.work import jobs
+from estimators import SaddleEscaper
 
 
 def tour(stop: str) -> AppTest:
@@ -61,6 +62,12 @@ def test_a_stop_says_a_sentence_draws_a_picture_and_leads_on(name):
     assert at.session_state["tour.stop"] == order[order.index(name) + 1]
     for job in jobs.live():
         job.cancel()
+
+
+def test_a_race_that_still_runs_is_drawn_and_its_sentence_waits():
+    race = SaddleEscaper(saddle="strict_surface", optimizers=("gd",), n_seeds=2, max_steps=20)
+    charts, numbers = stops.STOPS["escape"].show(race.fit(None, None).result_)
+    assert len(charts) == 1 and numbers == {}
 
 
 def test_a_stop_opened_by_hand_computes_nothing_until_asked():
