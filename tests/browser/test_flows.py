@@ -1,0 +1,124 @@
+"""What people come for, from the first press to the numbers in their hands, each in a real browser."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.browser.driving import (
+    CHART,
+    PATIENCE,
+    ROOT,
+    choose,
+    no_error_shown,
+    press,
+    rested,
+    runs,
+    until,
+    write,
+)
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+expect = playwright.expect
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
+SMALL = "subject.from=timm&subject.samples=32"
+MAP = "Map the surface"
+
+
+def titled(workspace: Path, *words: str) -> dict[Path, dict]:
+    """Give the saved runs whose titles hold all these words."""
+    return {folder: run for folder, run in runs(workspace).items() if all(word in run["title"] for word in words)}
+
+
+def test_import_a_file_measure_it_and_run_the_copied_script(app, open_page, tmp_path):
+    import timm
+    import torch
+
+    address, workspace = app
+    torch.manual_seed(5)
+    made = timm.create_model("test_resnet", num_classes=10)
+    foreign = tmp_path / "foreign.pth.tar"  # as a loop of one's own writes them, wrapped in DataParallel
+    torch.save(
+        {"epoch": 3, "state_dict": {f"module.{key}": value for key, value in made.state_dict().items()}}, foreign
+    )
+
+    page = open_page(permissions=["clipboard-read", "clipboard-write"])
+    page.goto(f"{address}/workbench")
+    rested(page)
+    page.get_by_text("Add a checkpoint file", exact=True).click()
+    page.get_by_test_id("stFileUploaderDropzoneInput").first.set_input_files(foreign)
+    page.get_by_test_id("stExpander").get_by_label("Name in the library").first.fill("foreign")
+    page.keyboard.press("Enter")
+    press(page, "Add to the library")
+    expect(page.get_by_text("“foreign” is in the library.")).to_be_visible(timeout=PATIENCE)
+
+    page.goto(f"{address}/surface?subject.samples=64&surface.resolution=5")  # the newest of the library comes first
+    expect(page.locator(".st-key-subject").first).to_contain_text("foreign", timeout=PATIENCE)
+    rested(page)
+    press(page, MAP)
+    until(page, lambda: titled(workspace, "foreign"), "the map")
+    press(page, "Copy as Python")
+    page.get_by_test_id("stCode").hover()
+    page.get_by_role("button", name="Copy to clipboard").click()
+    script = page.evaluate("navigator.clipboard.readText()")
+    numbers = tmp_path / "numbers.npy"
+    program = f"{script}\nimport numpy\nnumpy.save({str(numbers)!r}, result.losses_)\n"
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, timeout=300)
+    (folder,) = titled(workspace, "foreign")
+    with np.load(folder / "result.npz") as in_app:
+        np.testing.assert_allclose(np.load(numbers), in_app["losses"], rtol=1e-6)
+
+
+def test_of_three_in_the_queue_the_second_is_cancelled(app, page):
+    address, workspace = app
+    page.goto(f"{address}/surface?{SMALL}&subject.seed=11&surface.resolution=101")
+    rested(page)
+    choose(page, "Every point")
+    for side in (101, 99, 3):
+        write(page, "Points on a side", side)
+        press(page, MAP)
+        rested(page)
+    side_bar = page.get_by_test_id("stSidebar")
+    expect(side_bar.get_by_text("1 running, 2 waiting")).to_be_visible(timeout=PATIENCE)
+    second = side_bar.locator('[class*="st-key-stop-"]').nth(1)
+    second.get_by_role("button").click()
+    expect(side_bar.get_by_text("1 running, 1 waiting")).to_be_visible(timeout=PATIENCE)
+    first = side_bar.locator('[class*="st-key-stop-"]').first
+    first.get_by_role("button").click()  # it is long, and has shown that it goes on
+    until(page, lambda: titled(workspace, "seed 11", "3 × 3"), "the third")
+    assert not titled(workspace, "seed 11", "99 × 99")
+    expect(side_bar.locator('[class*="st-key-stop-"]')).to_have_count(0, timeout=PATIENCE)
+    no_error_shown(page)
+
+
+def tab_to(page, wanted):
+    """Press Tab until an element has the focus."""
+    for _ in range(120):
+        page.keyboard.press("Tab")
+        if wanted.count() and wanted.first.evaluate("e => e === document.activeElement"):
+            return
+    pytest.fail(f"{wanted} cannot be reached with Tab")
+
+
+def test_a_map_by_keyboard_alone(app, page):
+    address, workspace = app
+    page.goto(f"{address}/surface?{SMALL}&subject.seed=14&surface.resolution=5")
+    rested(page)
+    tab_to(page, page.get_by_role("button", name="Model", exact=True))
+    page.keyboard.press("Enter")
+    tab_to(page, page.get_by_role("combobox", name="Architecture"))
+    page.keyboard.type("vit test")
+    page.keyboard.press("Enter")
+    expect(page.locator(".st-key-subject").first).to_contain_text("test_vit", timeout=PATIENCE)
+    rested(page)
+    page.keyboard.press("Escape")
+    tab_to(page, page.get_by_role("button", name=MAP))
+    page.keyboard.press("Enter")
+    until(page, lambda: titled(workspace, "test_vit", "seed 14"), "the map")
+    page.wait_for_selector(CHART, timeout=PATIENCE)
+    no_error_shown(page)
