@@ -109,6 +109,21 @@ class Result:
             return first, (middle - values[0], middle + values[0])
         return first, (values[0], values[1])
 
+    def bound_on(self, name: str) -> str:
+        """Say which side of the truth a field's value bounds, where its search was ended too early to give it.
+
+        Parameters
+        ----------
+        name : str
+            The field.
+
+        Returns
+        -------
+        str
+            "≥" where the truth is at least the value, "≤" where it is at most that; empty for every other field.
+        """
+        return ""
+
     def _column(self, name: str) -> Any:
         """Give a field, or a column of the rows in it."""
         own, _, column = name.partition(".")

@@ -25,7 +25,12 @@ def plus_minus(value: float, error: float) -> str:
 
 
 def known(result: Any, name: str, write: Callable[[float, float], str] = plus_minus) -> str:
-    """Return a field of a result with the uncertainty that the result states for it, written by ``write``."""
+    """Return a field of a result with the uncertainty that the result states for it, or as a bound.
+
+    While a search has not converged its residual does not say how near the truth is, only on which side that lies.
+    """
+    if sign := result.bound_on(name):
+        return f"{sign} {getattr(result, name):.4g}".replace("-", "−")
     _, error = result.uncertainty_of(name) or ("", float("nan"))
     return write(float(getattr(result, name)), float(error))
 

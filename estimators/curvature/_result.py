@@ -146,22 +146,13 @@ class CurvatureResult(BudgetedResult):
     notes: list = field(default_factory=list)
 
     def bound_on(self, name: str) -> str:
-        """Say which side of an end its value bounds while the search for it has not converged.
+        """See `Result.bound_on`; an end whose search has not converged is a bound.
 
         A Rayleigh quotient is never above the largest eigenvalue nor below the smallest one, whatever its residual,
         which only says how near *some* eigenvalue is.
-
-        Parameters
-        ----------
-        name : {"lambda_max", "lambda_min"}
-
-        Returns
-        -------
-        str
-            "≥" or "≤"; empty where the end has converged or is not known.
         """
-        place, sign = {"lambda_max": (0, "≥"), "lambda_min": (-1, "≤")}[name]
-        if not len(self.converged) or not np.isfinite(getattr(self, name)):
+        place, sign = {"lambda_max": (0, "≥"), "lambda_min": (-1, "≤")}.get(name, (0, ""))
+        if not (sign and len(self.converged) and np.isfinite(getattr(self, name))):
             return ""
         return "" if self.converged[place] or self.negligible[place] else sign
 

@@ -224,10 +224,11 @@ def lambda_max(
         )
 
     plain = largest(product)
+    converged = bool(plain.converged[0] or plain.negligible[0])
     answer: dict[str, Any] = {
         "lambda_max": float(plain.values[0]),
         "lambda_max_residual": float(plain.residuals[0]),
-        "lambda_max_converged": bool(plain.converged[0] or plain.negligible[0]),
+        "lambda_max_converged": converged,
         "n_products": int(plain.n_products),
         "_pairs": plain,
     }
@@ -235,8 +236,9 @@ def lambda_max(
     if scale is not None:
         found = largest(lambda v: _rows(scale, v) * product(_rows(scale, v) * v))
         scaled = float(found.values[0])
+        converged = bool(found.converged[0] or found.negligible[0])
         answer["n_products"] += int(found.n_products)
-    answer["lambda_max_scaled"] = scaled
+    answer["lambda_max_scaled"], answer["lambda_max_scaled_converged"] = scaled, converged
     # Only for the Euclidean ball is the largest rise of the quadratic ρ²λ/2.
     answer["quadratic_rise"] = settings.rho**2 * max(scaled, 0.0) / 2 if settings.norm == "l2" else float("nan")
     return answer

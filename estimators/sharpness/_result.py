@@ -47,7 +47,7 @@ class SharpnessResult(BudgetedResult):
         ‖Tg‖ with T the scaling of the ball (1, or |θ| when adaptive): ρ‖Tg‖ is the first-order rise.
     lambda_max, lambda_max_residual, lambda_max_converged : float, float, bool
         Largest Hessian eigenvalue, ‖Hv − λv‖, and whether that is small enough.
-    lambda_max_scaled, quadratic_rise : float
+    lambda_max_scaled, lambda_max_scaled_converged, quadratic_rise : float, bool, float
         λ_max of T H T, and ρ²·λ_max/2 of it: the rise of the second-order expansion without its slope.
     trace, trace_stderr : float
         Trace of the Hessian.
@@ -112,6 +112,7 @@ class SharpnessResult(BudgetedResult):
     lambda_max_residual: float = _NAN
     lambda_max_converged: bool = False
     lambda_max_scaled: float = _NAN
+    lambda_max_scaled_converged: bool = False
     quadratic_rise: float = _NAN
     trace: float = _NAN
     trace_stderr: float = _NAN
@@ -154,6 +155,15 @@ class SharpnessResult(BudgetedResult):
             "average_low": self.noise_low,
             "average_high": self.noise_high,
         }
+
+    def bound_on(self, name: str) -> str:
+        """See `Result.bound_on`; an eigenvalue whose search has not converged is one, and a rise made of it."""
+        converged = {
+            "lambda_max": self.lambda_max_converged,
+            "lambda_max_scaled": self.lambda_max_scaled_converged,
+            "quadratic_rise": self.lambda_max_scaled_converged,
+        }
+        return "≥" if not converged.get(name, True) and np.isfinite(getattr(self, name)) else ""
 
     def table(self) -> list[dict[str, Any]]:
         """One row a measured number, with its uncertainty and, where asked for, that over examples: for a CSV."""

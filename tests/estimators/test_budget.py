@@ -234,6 +234,8 @@ def test_the_search_for_the_largest_eigenvalue_is_ended_not_lost(clock, problem)
     whole = SharpnessEstimator(measures=("lambda_max",), n_lanczos=300).fit(*problem)
     assert not est.lambda_max_converged_ and est.n_products_ < 16
     assert 0 < whole.lambda_max_ - est.lambda_max_ <= est.lambda_max_residual_
+    assert est.result_.bound_on("lambda_max") == est.result_.bound_on("quadratic_rise") == "≥"
+    assert whole.result_.bound_on("lambda_max") == est.result_.bound_on("loss") == ""
     assert est.unfinished_ == [f"lambda_max (ended after {est.n_products_} products)"]
 
 

@@ -137,12 +137,6 @@ def _verdict(result: Any) -> None:
     box(said, icon=f":material/{icon.get(result.point_kind, 'help')}:")
 
 
-def _end(result: Any, name: str) -> str:
-    """Return an end of the spectrum with its residual, or as the bound that it is while it has not converged."""
-    sign = result.bound_on(name)
-    return f"{sign} {getattr(result, name):.4g}".replace("-", "−") if sign else known(result, name)
-
-
 def _numbers(result: Any) -> None:
     text = texts(PAGE)
     tol = float(result.settings.get("tol", np.nan))
@@ -152,8 +146,8 @@ def _numbers(result: Any) -> None:
     shown = [
         ("loss", f"{result.loss:.4g}", None),
         ("gradient_norm", f"{result.gradient_norm:.3g}", text("help.gradient_norm")),
-        ("lambda_max", _end(result, "lambda_max"), units),
-        ("lambda_min", _end(result, "lambda_min"), units),
+        ("lambda_max", known(result, "lambda_max"), units),
+        ("lambda_min", known(result, "lambda_min"), units),
         ("trace", known(result, "trace"), text("help.trace")),
         ("saddle_index", known(result, "saddle_index", share), text("help.saddle_index")),
         ("zero", share(float(result.fractions[1]), float(errors[1])), zero),

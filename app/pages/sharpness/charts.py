@@ -134,7 +134,7 @@ def measures(results: Labelled, *, columns: int = 2, width: int = 220) -> alt.Co
     panels, shown = [], []
     for name in PANELS:
         rows = [
-            (label, float(getattr(result, name)), *(result.uncertainty_of(name) or ("", 0.0)))
+            (label, float(getattr(result, name)), result.bound_on(name), *(result.uncertainty_of(name) or ("", 0.0)))
             for label, result in results
             if np.isfinite(getattr(result, name))
         ]
@@ -142,8 +142,9 @@ def measures(results: Labelled, *, columns: int = 2, width: int = 220) -> alt.Co
             continue
         title = text(f"panel.{name}")
         shown.append(title)
-        table = pd.DataFrame(rows, columns=["model", "value", "kind", "error"])
+        table = pd.DataFrame(rows, columns=["model", "value", "bound", "kind", "error"])
         bar = table["kind"].map(REACH).fillna(0) * table["error"].fillna(0.0)
+        bar = bar.where(table["bound"] == "", 0.0)  # a bound is open to one side
         table = table.assign(low=table["value"] - bar, high=table["value"] + bar)
         y = alt.Y("model:N", title=None, sort=labels, axis=alt.Axis(labelLimit=130, grid=True, ticks=False))
         scale = alt.Scale(zero=bool((table["low"] >= 0).all()))
@@ -153,7 +154,9 @@ def measures(results: Labelled, *, columns: int = 2, width: int = 220) -> alt.Co
         if table["kind"].any():
             told.append(("error:Q", text(f"error.{name}"), ".2g"))
         base = alt.Chart(table)
-        dots = base.mark_point(filled=True, size=80, opacity=1).encode(x=x, y=y, color=color, tooltip=tips(*told))
+        shape = alt.Shape("bound:N", scale=alt.Scale(domain=["", "≥"], range=["circle", "triangle-right"]), legend=None)
+        dots = base.mark_point(filled=True, size=80, opacity=1)
+        dots = dots.encode(x=x, y=y, color=color, shape=shape, tooltip=tips(*told))
         drawn = alt.layer(interval(base, x, y, color=color), dots)
         panels.append(drawn.properties(width=width, height=max(110, 34 * len(labels))))
     chart = alt.concat(*panels, columns=columns, spacing=20).resolve_scale(x="independent", y="independent")

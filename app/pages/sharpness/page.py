@@ -166,5 +166,7 @@ def cell(result: Any, name: str) -> str:
     shown = f"{value:.1%}" if name == "accuracy" else short(value)
     if name == "pac_bayes_bound" and parts.get("vacuous"):
         return text("vacuous", value=shown)
+    if sign := result.bound_on(name):
+        return f"{sign} {shown}"
     _, spread = result.uncertainty_of(name) or ("", np.nan)
     return f"{shown} ± {short(spread, 2)}" if np.isfinite(spread) else shown

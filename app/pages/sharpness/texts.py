@@ -99,7 +99,8 @@ EN = {
     "no_prior": "none: the prior has seen the examples",
     "row": "Measure",
     "bound_note": "The worst case is the largest rise that was *measured* inside the ball, so the true maximum is at "
-    "least that. A ring marks ρ on its curve; bars are two standard errors, for λ_max its residual.",
+    "least that. A ring marks ρ on its curve; bars are two standard errors, for λ_max its residual. "
+    "A triangle, and ≥ in the table, mark a value whose search has not converged: the truth is at least that.",
     # among reference networks
     "reference": "Flat or sharp? Among reference networks",
     "reference.help": "Trains {count} networks of this architecture on these images until they have this model's loss: batches of 16 "

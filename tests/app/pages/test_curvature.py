@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from app.pages.curvature import page as stationary
 from app.pages.curvature import random as stationary_random
 from app.pages.curvature import training as stationary_training
 from app.texts import texts
-from app.widgets.numbers import plus_minus, share
+from app.widgets.numbers import known, plus_minus, share
 from app.work import jobs
 from app.workspace import library
 from estimators import CurvatureEstimator, CurvatureTracker, random_critical_points, save_checkpoint
@@ -212,6 +213,14 @@ def test_numbers_say_their_uncertainty():
     assert plus_minus(float("nan"), 1.0) == ""
     assert share(0.1234, 0.01) == "12.34 ± 1 %"
     assert share(0.5, 0.0) == "50.00 %"
+
+
+def test_an_end_whose_search_has_not_converged_is_shown_as_a_bound(iterative):
+    cut = replace(iterative, converged=np.zeros(6, bool), negligible=np.zeros(6, bool))
+    assert "≥" not in known(iterative, "lambda_max") and "±" in known(iterative, "trace")
+    assert known(cut, "lambda_max") == f"≥ {cut.lambda_max:.4g}"
+    assert known(cut, "lambda_min") == f"≤ {cut.lambda_min:.4g}".replace("-", "−")
+    assert known(cut, "trace") == known(iterative, "trace")
 
 
 def test_tables(iterative, history, random_points):

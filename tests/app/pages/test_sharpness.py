@@ -46,7 +46,8 @@ def measured(**changes):
         "settings": {"rho": 0.05, "sigma": 0.01, "noise": "plain", "adaptive": False, "norm": "l2"},
         "loss": 0.1, "accuracy": 0.98, "gradient_norm": 0.3, "scaled_gradient_norm": 0.3,
         "sharpness": 0.05, "one_step": 0.03, "lambda_max": 30.0, "lambda_max_residual": 0.02,
-        "lambda_max_converged": True, "quadratic_rise": 0.0375, "trace": 200.0, "trace_stderr": 7.0,
+        "lambda_max_converged": True, "lambda_max_scaled_converged": True, "quadratic_rise": 0.0375,
+        "trace": 200.0, "trace_stderr": 7.0,
         "average_sharpness": 0.011, "average_sharpness_stderr": 0.001, "m_sharpness": 0.09,
         "m_sharpness_stderr": 0.004, "pac_bayes_bound": 1.2, "sigma_tolerated": 0.0316,
         "pac_bayes": {"bound": 1.2, "bound_kl": 0.93, "vacuous": True, "kl": 31.0, "sigma": 0.1, "delta": 0.05},
@@ -114,6 +115,18 @@ def test_measures_have_one_panel_each_and_bars_of_their_uncertainty():
     assert rows["b"]["low"] == pytest.approx(100 - 2 * 7.0)
     only = charts.measures([("a", measured(trace=np.nan, sharpness=np.nan, m_sharpness=np.nan))])
     assert len(only.to_dict()["concat"]) == len(charts.PANELS) - 3
+
+
+def test_an_eigenvalue_whose_search_has_not_converged_is_shown_as_a_bound():
+    cut = measured(lambda_max_converged=False, lambda_max_scaled_converged=False, lambda_max_residual=9.0)
+    table = page_module.numbers([("a", measured()), ("b", cut)]).set_index(TEXT("row"))
+    assert list(table.loc[TEXT("row.lambda_max")]) == ["30 ± 0.02", "≥ 30"]
+    assert table.loc[TEXT("row.quadratic_rise"), "b"].startswith("≥ ")
+    spec = charts.measures([("a", measured()), ("b", cut)]).to_dict()
+    panel = spec["concat"][0]
+    rows = {r["model"]: r for r in rows_of(panel["layer"][0], panel, spec["datasets"])}
+    assert rows["a"]["high"] > 30 and rows["b"]["low"] == rows["b"]["high"] == 30
+    assert (rows["a"]["bound"], rows["b"]["bound"]) == ("", "≥")
 
 
 def experiment_result(n_seeds=3):
