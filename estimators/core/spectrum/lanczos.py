@@ -8,6 +8,7 @@ the search for missed copies of an eigenvalue work on one basis.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ Enough = Callable[[int], bool]
 ENDS = ("both", "largest", "smallest")
 # A Ritz pair is accepted a little below the asked tolerance so that the true residual, measured afterwards, meets it.
 SAFETY = 0.7
+MISSED = 0.01  # share of starts that may pass an eigenvalue over
 
 
 @dataclass(frozen=True)
@@ -223,7 +225,8 @@ def lanczos_eigenpairs(
         "largest" are the algebraically largest, "smallest" the most negative.
     tol : float, default=1e-3
         A pair has converged when ‖A v − λ v‖ ≤ tol · |λ|. The search stops when every wanted pair has converged
-        or is negligible: |λ| + ‖A v − λ v‖ ≤ tol · max |λ|.
+        or is negligible: |λ| + ‖A v − λ v‖ ≤ tol · max |λ|, after enough products (`products_to_see`) to know that
+        no eigenvalue beyond it was passed over. A vector of the null space looks as if it had converged long before.
     basis_size : int, default=None
         Vectors kept at once (memory is ``(basis_size + 1) · P`` numbers); None takes ``max(4 · k_total, 40)``.
     max_products : int, default=1000
@@ -280,6 +283,15 @@ def lanczos_eigenpairs(
     return found
 
 
+def products_to_see(size: int, tol: float) -> int:
+    """Give the products after which a random start has seen any eigenvalue below the smallest by tol · (λ_max − λ_min).
+
+    All but one in a hundred starts have by then (Kuczyński & Woźniakowski 1992, "Estimating the Largest Eigenvalue by
+    the Power and Lanczos Algorithms with a Random Start", theorem 4.2); a search that is restarted may need more.
+    """
+    return min(size, math.ceil(0.5 + math.log(1.648 * math.sqrt(size) / MISSED) / (2 * math.sqrt(tol))))
+
+
 def _search(
     matvec, size, k, ends, tol, capacity, max_products, like, generator, on_step, enough, start=None, floor: float = 0.0
 ) -> Eigenpairs:
@@ -303,7 +315,9 @@ def _search(
             break
         if len(pick) == n_wanted and krylov.n > n_wanted:
             magnitude = np.abs(values[pick])
-            done = (predicted[pick] <= SAFETY * tol * magnitude) | (magnitude + predicted[pick] <= tol * scale)
+            done = predicted[pick] <= SAFETY * tol * magnitude
+            if krylov.breakdowns or krylov.n_products >= products_to_see(size, tol):
+                done |= magnitude + predicted[pick] <= tol * scale
             if krylov.beta == 0:
                 # A closed Krylov space predicts zero residuals but may lack copies of a repeated eigenvalue: go on
                 # from the fresh vector for as many steps as this space took, until nothing changes.
@@ -356,6 +370,7 @@ def _judged(values, residuals, vectors, tol, n_products, n_restarts, breakdowns)
     rounding = breakdown_level(vectors) * scale
     converged = residuals <= np.maximum(tol * np.abs(values), rounding)
     negligible = np.abs(values) + residuals <= tol * scale
+    negligible &= breakdowns > 0 or n_products >= products_to_see(vectors.shape[1], tol)  # a closed space has seen all
     return Eigenpairs(values, residuals, converged, negligible, vectors, n_products, n_restarts, breakdowns)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from estimators.core.spectrum.lanczos import lanczos_eigenpairs, wanted
+from estimators.core.spectrum.lanczos import lanczos_eigenpairs, products_to_see, wanted
 from estimators.core.spectrum.tridiagonal import lanczos_tridiagonal
 
 
@@ -107,6 +107,27 @@ def test_restarts_give_the_same_answer_as_a_long_run():
     short = lanczos_eigenpairs(lambda v: a @ v, 400, 3, tol=1e-9, basis_size=20, max_products=5000)
     assert short.n_restarts > 2
     np.testing.assert_allclose(short.values, expected(values, 3, "both"), rtol=1e-8)
+
+
+def test_a_negative_eigenvalue_is_not_passed_over_for_the_null_space():
+    noise = np.random.default_rng(0).normal(0, 1e-3, 20_000)
+    values = torch.tensor(np.concatenate([np.geomspace(100, 1, 40), noise, [-5, -2, -1.5, -1.2]]))
+    for seed in (0, 6):  # starts whose smallest Ritz value is tiny, with a tiny residual, after about ten products
+        found = lanczos_eigenpairs(
+            lambda v: torch.einsum("p,p...->p...", values, v), len(values), 1, tol=1e-2, random_state=seed
+        )
+        assert found.values[-1] == pytest.approx(-5, rel=1e-3) and found.converged[-1]
+
+
+def test_nothing_is_called_negligible_before_it_was_looked_for():
+    noise = np.random.default_rng(0).uniform(0, 1e-3, 20_000)
+    values = torch.tensor(np.concatenate([np.geomspace(100, 1, 40), noise]))
+    few = lanczos_eigenpairs(
+        lambda v: torch.einsum("p,p...->p...", values, v), len(values), 1, tol=1e-2, max_products=20
+    )
+    assert abs(few.values[-1]) < 1e-2 and not few.negligible[-1]
+    many = lanczos_eigenpairs(lambda v: torch.einsum("p,p...->p...", values, v), len(values), 1, tol=1e-2)
+    assert many.negligible[-1] and products_to_see(len(values), 1e-2) <= many.n_products < 100
 
 
 def test_low_rank_breaks_down_and_ends():
