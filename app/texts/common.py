@@ -137,6 +137,7 @@ EN = {
     "cost.evaluations": "{count:,} evaluations",
     "cost.gradients": "{count:,} gradients",
     "cost.products": "{count:,} Hessian-vector products",
+    "cost.epochs": "{count:,} epochs of training",
     "cost": "{parts} ≈ **{total}**",
     "cost.stops": ", stopped after {budget}",
     "cost.measure": "Measure the time",

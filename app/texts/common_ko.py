@@ -136,6 +136,7 @@ KO = {
     "cost.evaluations": "{count:,}번 평가",
     "cost.gradients": "그래디언트 {count:,}번",
     "cost.products": "헤시안-벡터 곱 {count:,}번",
+    "cost.epochs": "학습 {count:,}에폭",
     "cost": "{parts} ≈ **{total}**",
     "cost.stops": ", {budget} 뒤에 멈춤",
     "cost.measure": "시간 재기",

@@ -333,6 +333,8 @@ EN = {
     "ends of the spectrum ({n} products fit, too few to tell an end)": "ends of the spectrum ({n} products fit, too few to tell an end)",
     "ends of the spectrum (ended after {n} products)": "ends of the spectrum (ended after {n} products)",
     "ends of the spectrum, again": "ends of the spectrum, again",
+    "everything beyond the loss": "everything beyond the loss",
+    "gradient": "gradient",
     "explicit matrix (products instead)": "explicit matrix (products instead)",
     "explicit matrix": "explicit matrix",
     "{name} ({n} of {m} probes)": "{name} ({n} of {m} probes)",

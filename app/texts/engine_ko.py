@@ -329,6 +329,8 @@ KO = {
     "ends of the spectrum ({n} products fit, too few to tell an end)": "스펙트럼의 양 끝 (곱 {n}번으로는 끝을 말할 수 없음)",
     "ends of the spectrum (ended after {n} products)": "스펙트럼의 양 끝 (곱 {n}번 뒤에 멈춤)",
     "ends of the spectrum, again": "스펙트럼의 양 끝 다시 찾기",
+    "everything beyond the loss": "손실 말고는 모두",
+    "gradient": "그래디언트",
     "explicit matrix (products instead)": "명시적 행렬 (대신 곱으로)",
     "explicit matrix": "명시적 행렬",
     "{name} ({n} of {m} probes)": "{name} (탐침 {m}개 중 {n}개)",

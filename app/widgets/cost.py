@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -47,13 +47,14 @@ def cost(
     networks: int = 1,
     vectors: int = 8,
     derivatives: bool = False,
+    train_batch_size: int = 64,
 ) -> bool:
     """Say what a run takes; tell whether it fits into memory.
 
     Parameters
     ----------
     work : int or Work
-        Evaluations of the loss, or those with gradients and products.
+        Evaluations of the loss, or those with gradients, products and epochs.
     spec, data
         What is evaluated on what.
     settings : dict
@@ -68,6 +69,8 @@ def cost(
         Vectors of the length of θ in memory at once.
     derivatives : bool, default=False
         Whether gradients or products are taken.
+    train_batch_size : int, default=64
+        Examples in a step of training.
     """
     fits = _memory(spec, data, settings, networks, vectors, derivatives)  # which has opened torch
     from estimators import Work
@@ -85,10 +88,10 @@ def cost(
         return text("cost", parts=parts, total=duration(seconds)) + stops
 
     named = {name: settings[name] for name in _SETTINGS if name in settings}
-    named["several_networks"] = several_networks
-    identity = (spec, data, tuple(counts), tuple(sorted((k, str(v)) for k, v in named.items())))
+    how = named | {"several_networks": several_networks, "train_batch_size": train_batch_size}
+    identity = (spec, data, tuple(counts), tuple(sorted((k, str(v)) for k, v in how.items())))
     title = texts("common")("cost.title", model=spec.label)
-    timed(identity, title, lambda handle: _pace(handle, spec, data, named, taken), say, ready=fits)
+    timed(identity, title, lambda handle: _pace(handle, spec, data, how, taken), say, ready=fits)
     return fits
 
 
@@ -220,9 +223,21 @@ def timed(
 
 
 def _pace(handle: jobs.Handle, spec: PointSpec, data: DataSpec, settings: dict[str, Any], work: Work) -> Work:
-    """Time one evaluation, gradient or product, of those the work has."""
-    from estimators import Landscape, pace_of
+    """Time one evaluation, gradient, product or epoch, of those the work has.
+
+    Derivatives are taken of one network at a time, with the batch-norm policy of that, whatever the points are of.
+    """
+    from estimators import Landscape, Work, pace_of
 
     handle.progress(0, 1)
-    land = Landscape(spec.load(), data.load(), **settings)
-    return pace_of(land, work, on_step=handle.progress)
+    model, examples = spec.load(), data.load()
+    named = {name: value for name, value in settings.items() if name in _SETTINGS}
+    batch, several = settings["train_batch_size"], settings["several_networks"]
+    points = Work(evaluations=work.evaluations)
+    parts = ((points, several), (replace(work, evaluations=0.0), False))
+    pace = Work()
+    for part, networks in parts:
+        if part.passes:
+            land = Landscape(model, examples, **named | {"several_networks": networks})
+            pace += pace_of(land, part, train_batch_size=batch, on_step=handle.progress)
+    return pace

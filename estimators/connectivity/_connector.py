@@ -17,12 +17,15 @@ from torch import Tensor
 from .. import sampling
 from ..core.paths.paths import barrier
 from ..core.paths.peaks import MAX_ADDED, WIDEST, Peaks, find_highest, probes
+from ..pace import Work
 from ..progress import OnProgress, ignore_progress, shares
 from ._endpoints import Matching, check_pair, prepare_ends
 from ._joining import JoiningEstimator
 from ._path import Path, average_predictions, notes_on_heights
 from ._result import PathResult
 
+_USUALLY_ADDED = MAX_ADDED // 4  # evaluations around the highest points
+_SAMPLING = 8  # evaluations for the errors over examples
 _ZERO_OR_MORE_POINTS = [Options(Integral, {0}), Interval(Integral, 2, 201, closed="both")]
 
 
@@ -309,6 +312,15 @@ class ModeConnector(TransformerMixin, JoiningEstimator):
         anchors = self._path().anchors
         others = [anchors[-1], *anchors[1:-1][:1]]
         return [self._land.model_at(anchors[0]), *(self._land.state_dict(point) for point in others)]
+
+    def cost(self) -> Work:
+        """Count what a fit takes, about; held-out examples and the matching of units come on top."""
+        between = len(probes(np.linspace(0.0, 1.0, self.n_points), WIDEST))
+        n_bends = 0 if self.path == "linear" else self.n_bends
+        lines = 1 + len(self._straight_lines(n_bends))
+        drawn = self.plane_resolution**2 + self.ensemble_points + _SAMPLING * self.sampling
+        path = lines * (self.n_points + _USUALLY_ADDED) + between
+        return Work(evaluations=path + drawn, epochs=self.epochs if n_bends else 0)
 
     # -- inside -----------------------------------------------------------------------------------------
 

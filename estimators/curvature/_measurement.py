@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,23 +14,17 @@ from .. import sampling
 from ..budget import Budget, TimeUp
 from ..cache import MISSING, cached_call, fingerprint, is_cached, keep, recall
 from ..checks import check_memory_fits, check_sketch_fits
-from ..core.spectrum.lanczos import tells_ends, usual_products
-from ..core.spectrum.lanczos import wanted as wanted_at
 from ..landscape import Landscape
-from ..pace import GRADIENT_PASSES, PRODUCT_PASSES
+from ..pace import Work, pace_ahead
 from ..progress import OnProgress
 from . import _steps as work
+from ._ends import ends_in_time
 from ._point_kind import decided
 from ._result import CurvatureResult
 
 _CACHED_VECTORS = 2**28  # eigenvectors above this many bytes are not kept in the cache
 _AFTER_ENDS = 0.3  # share of a budget that the search for the ends leaves to the rest
 _LEAST_AFTER = 6  # products of the least that may follow, a trace of two probes
-_GRADIENTS = PRODUCT_PASSES / GRADIENT_PASSES  # that a product takes as long as, before one was timed
-_EVERY = 8  # of the examples one, on which a search begins that the time will not suffice for
-_FEWEST = 32  # examples of such a beginning
-_BEGINNING = 0.5  # its share of the time: its products are cheap, and the ends of a part are near those of the whole
-_BEYOND = 4  # products beyond the eigenvalues wanted that part what one start vector holds
 
 
 @dataclass(frozen=True)
@@ -81,7 +74,6 @@ class Measurement:
         self.land, self.settings, self.result = land, settings, result
         self.memory, self.budget, self.report, self.on_partial = memory, budget, report, on_partial
         self.kind, self.search, self.probes = settings.kind, settings.search, settings.n_probes
-        self.n_wanted = len(wanted_at(land.n_parameters, self.search.n_eigenvalues, self.search.ends))
         self.before, self.doing = 0, ""
         self.pace = 0.0  # seconds a product takes
         self.cut = False  # whether the search for the ends was ended by the clock
@@ -98,12 +90,9 @@ class Measurement:
 
     def take(self) -> CurvatureResult:
         """Take all steps."""
-        began = self.budget.used
-        self.gradient = self.land.gradient()
-        self.pace = _GRADIENTS * (self.budget.used - began)
-        self.update(gradient_norm=float(self.gradient.double().norm()))
         why_not = ""
         try:
+            self.differentiate()
             self.measure()
             why_not = self.over_examples() if self.settings.sampling else ""
         except TimeUp:
@@ -115,10 +104,22 @@ class Measurement:
         self.report(self.total, self.total, "done")
         return self.result
 
+    def differentiate(self) -> None:
+        """Take the gradient, where there is time; nothing that takes longer is begun without asking either."""
+        if self.budget.seconds is not None:
+            pace = pace_ahead(self.land, Work(gradients=1, products=1))
+            self.pace = pace.products
+            if not self.budget.most(1, pace.gradients):
+                self.doing = "everything beyond the loss"
+                raise TimeUp
+        self.gradient = self.land.gradient()
+        self.update(gradient_norm=float(self.gradient.double().norm()))
+
     def measure(self) -> None:
         """Take the steps after the gradient."""
         if self.small:
-            self.look_along_gradient()
+            if self.budget.most(1, self.pace):
+                self.look_along_gradient()
             if not self.fits_explicitly():
                 self.small = False
                 self.budget.unfinished.append("explicit matrix (products instead)")
@@ -247,42 +248,14 @@ class Measurement:
             return found
         after = _AFTER_ENDS * (self.budget.seconds or 0.0)
         reserved = after if after > _LEAST_AFTER * self.pace else 0.0
-        few, words = self.beginning(self.budget.left - reserved)
-        start, steps = (None, 0) if few is None else (work.together(few, search.tol), few.n_products)
-        brake, began = self.budget.brake(reserved=reserved), self.budget.used
-        fitting = math.inf if few is None else max((self.budget.left - reserved) / self.pace, 1)
-        if few is not None and fitting < len(few.values) + _BEYOND:
-            brake.used = True
-            vectors = few.vectors[work.outermost(len(few.values), int(fitting), search.ends)]
-            found = work.rayleigh_quotients(land, self.kind, search, vectors)
-        else:
-            found = work.eigenpairs(land, self.kind, search, step, brake, start)
-        self.pace = (self.budget.used - began) / found.n_products
-        self.cut = start is not None or brake.used
-        steps += found.n_products
-        if brake.used and not tells_ends(steps, self.n_wanted):
-            self.budget.unfinished.append(f"ends of the spectrum ({steps} products fit, too few to tell an end)")
-            return None
-        if not (found.converged | found.negligible).all() and brake.used:
-            self.budget.unfinished.append(f"ends of the spectrum (ended after {found.n_products} products{words})")
-        if keeps and not self.cut:
-            keep(self.memory, work.eigenpairs, key, found)
-        return found
-
-    def beginning(self, seconds: float) -> tuple[Any, str]:
-        """Search the ends on a part of the examples first, where the time does not suffice for all of them.
-
-        Gives what was found there, and words on it.
-        """
-        land, search = self.land, self.search
-        moving = land.has_batch_norm and land.batch_norm != "frozen"  # its statistics take all examples whatever comes
-        fits = usual_products(self.n_wanted, search.ends) * self.pace <= seconds
-        if fits or moving or land.n_examples < _EVERY * _FEWEST:
-            return None, ""
-        few = land.on(land.data.take(slice(0, None, _EVERY)))
-        brake = self.budget.brake(reserved=self.budget.left - _BEGINNING * seconds)
-        pairs = work.eigenpairs(few, self.kind, search, lambda done, total: None, brake)
-        return pairs, f", begun on {few.n_examples} examples"
+        how: dict[str, Any] = {"budget": self.budget, "reserved": reserved, "seconds": self.pace, "step": step}
+        ends = ends_in_time(land, self.kind, search, **how)
+        self.pace, self.cut = ends.seconds, not ends.whole
+        if ends.short:
+            self.budget.unfinished.append(ends.short)
+        if keeps and ends.whole:
+            keep(self.memory, work.eigenpairs, key, ends.pairs)
+        return ends.pairs
 
     def ends(self, pairs: Any) -> None:
         """Take over the ends of the spectrum."""

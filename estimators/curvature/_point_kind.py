@@ -14,6 +14,7 @@ def decided(result: CurvatureResult, ends: str) -> CurvatureResult:
     values = result.eigenvalues
     top = ends in ("both", "largest") or result.method == "exact"
     bottom = ends in ("both", "smallest") or result.method == "exact"
+    bottom &= not (ends == "both" and len(values) == 1 < result.n_parameters)  # the one that fitted is the largest
     nan = float("nan")
     every = result.spectrum if len(result.spectrum) else values
     result = replace(
@@ -35,9 +36,9 @@ def kind_of(result: CurvatureResult) -> str:
     A Rayleigh quotient below zero proves negative curvature even before it has converged, so a saddle is certain
     sooner than a minimum, which needs the smallest eigenvalue itself.
     """
-    if not result.gradient_norm <= result.gradient_tol:
+    if result.gradient_norm > result.gradient_tol:
         return "not stationary"
-    if result.matrix != "hessian":
+    if result.matrix != "hessian" or np.isnan(result.gradient_norm):
         return "undecided"
     threshold = result.zero_threshold
     up, down = result.lambda_max >= threshold > 0, result.lambda_min <= -threshold < 0

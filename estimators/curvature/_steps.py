@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .. import sampling
-from ..core.spectrum.lanczos import Eigenpairs, Matvec, lanczos_eigenpairs, rayleigh, wanted
+from ..core.spectrum.lanczos import Eigenpairs, Matvec, lanczos_eigenpairs, wanted
 from ..core.spectrum.quadrature import SpectralDensity, exact_density, spectral_density
 from ..core.spectrum.trace import TraceEstimate, hutchpp, rademacher
 from ..landscape import Landscape
@@ -126,7 +126,6 @@ def eigenpairs(
     search: Search,
     step: Step,
     enough: Callable[[int], bool] | None = None,
-    start: Tensor | None = None,
     verify: bool = False,
 ) -> Eigenpairs:
     """Search the ends of the spectrum by Lanczos."""
@@ -140,15 +139,9 @@ def eigenpairs(
         random_state=search.random_state,
         like=land.theta,
         verify=verify,
-        start=start,
         on_step=step,
         enough=enough,
     )
-
-
-def rayleigh_quotients(land: Landscape, kind: str, search: Search, vectors: Tensor) -> Eigenpairs:
-    """Measure the vectors that a search on a part of the examples found, on all of them."""
-    return rayleigh(KINDS[kind](land), vectors, search.tol)
 
 
 def trace(land: Landscape, kind: str, n_probes: int, random_state: int, step: Step) -> TraceEstimate:
@@ -255,16 +248,3 @@ def over_examples(
             errors["lambda_min"] = sampling.eigenvalue_error(land, values[::-1], vectors.flip(0), probes)
         errors["trace"] = sampling.trace_error(land, result.trace, probes, lambda: spend(SAMPLING_PRODUCTS - 2))
     return sampling.told(**errors)
-
-
-def together(pairs: Eigenpairs, tol: float) -> Tensor:
-    """Give one vector to start a search from, (P,), that holds all eigenvectors found elsewhere."""
-    size = np.abs(pairs.values)
-    parts = 1 / np.maximum(size, tol * size.max())  # a product makes the large ones larger
-    return torch.as_tensor(parts).to(pairs.vectors) @ pairs.vectors
-
-
-def outermost(count: int, most: int, ends: str) -> list[int]:
-    """Choose at most so many of the eigenvalues in falling order, the ends first."""
-    inwards = sorted(range(count), key=lambda k: min(k, count - 1 - k) if ends == "both" else k)
-    return sorted(inwards[:most])

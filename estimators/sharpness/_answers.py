@@ -13,11 +13,10 @@ from ..budget import Brake, Budget, TimeUp
 from ..cache import MISSING, fingerprint, is_cached, keep, recall
 from ..core.spectrum.lanczos import tells_ends
 from ..landscape import Landscape
-from ..pace import Work, pace_of
+from ..pace import Work, pace_ahead
 from ..progress import OnProgress
-from ._measures import MEASURES, Fields, SharpnessSettings, lowered, taken_for
+from ._measures import MEASURES, Fields, SharpnessSettings, fewest, lowered, taken_for
 
-_TIMED = 128  # examples on which the time of a pass is measured
 _USED = 0.8  # share of the time left that is given out: the time of a pass is known that well
 
 
@@ -117,14 +116,9 @@ class Answers:
     # -- the time there is ------------------------------------------------------------------------------
 
     @cached_property
-    def _pace(self) -> Work:
-        """Seconds of an evaluation, a gradient and a product over all examples."""
-        land, every = self.land, self.land.n_examples
-        moving = land.has_batch_norm and land.batch_norm != "frozen"  # its statistics take all examples whatever comes
-        few = every if moving else min(_TIMED, every)
-        work = sum((self.costs[name] for name in self._ahead), Work())
-        part = land if few == every else land.on(land.data.take(slice(0, few)))
-        return pace_of(part, work, repeats=1).times(every / few)
+    def pace(self) -> Work:
+        """Seconds of a gradient over all examples, and of what else the measures to come need."""
+        return pace_ahead(self.land, sum((self.costs[name] for name in self._ahead), Work(gradients=1)))
 
     @property
     def _ahead(self) -> list[str]:
@@ -133,15 +127,20 @@ class Answers:
         return [n for n in unknown if not is_cached(self.memory, MEASURES[n].compute, self._key(n, self.settings))]
 
     def _share(self, name: str) -> float:
-        """Seconds for a measure: as many as it needs, or its share of what is left."""
-        needed = {n: self.costs[n].seconds(self._pace) for n in self._ahead}
-        return needed[name] * min(1.0, _USED * max(self.budget.left, 0.0) / sum(needed.values()))
+        """Seconds for a measure: as many as it needs, or its share of what is left, or what it needs at least."""
+        needed, left = {n: self.costs[n].seconds(self.pace) for n in self._ahead}, _USED * max(self.budget.left, 0.0)
+        fair = needed[name] * min(1.0, left / sum(needed.values()))
+        least = MEASURES[name].cost(fewest(self.settings)).seconds(self.pace)
+        return max(fair, least) if least <= left else fair
 
     def _affordable(self, name: str) -> SharpnessSettings | None:
         """Give settings whose counts are low enough for the time there is; None where even the fewest are too many."""
-        if self.budget.seconds is None or name == "lambda_max":  # whose search is ended by the clock
+        if self.budget.seconds is None:
             return self.settings
-        fewer = lowered(MEASURES[name], self.settings, self._pace, self._share(name))
+        if name == "lambda_max":  # whose search is ended by the clock
+            fits = tells_ends(int(self._share(name) / self.pace.products), 1)
+            return self.settings if fits else None
+        fewer = lowered(MEASURES[name], self.settings, self.pace, self._share(name))
         if fewer is not None and fewer != self.settings:
             counts = {n: (v, asdict(self.settings)[n]) for n, v in asdict(fewer.only(MEASURES[name].settings)).items()}
             told = [f"{own} of {asked} {n}" for n, (own, asked) in counts.items() if own is not None and own != asked]

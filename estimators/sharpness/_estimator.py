@@ -19,7 +19,7 @@ from ..checks import positive, whole
 from ..core.ball.ascent import NORMS
 from ..core.ball.average_case import NOISES
 from ..landscape import Landscape
-from ..pace import Work
+from ..pace import Work, pace_ahead
 from ..progress import OnProgress, shares
 from ._answers import Answers
 from ._measures import MEASURES, PROFILE_FACTORS, SharpnessSettings, taken_for
@@ -277,11 +277,14 @@ class SharpnessEstimator(TransformerMixin, Budgeted, ProbingEstimator, Sharpness
             measures=chosen,
             loss=loss,
             accuracy=accuracy,
-            gradient_norm=float(land.gradient().double().norm()),
         )
         doubt = self._prior_doubt(initial)
         how: dict[str, Any] = {"memory": self._memory(), "budget": budget, "report": report}
         answers = Answers(land, settings, chosen, prior=prior, prior_doubt=doubt, **how)
+        if budget.seconds is None or budget.most(1, answers.pace.gradients):
+            result = replace(result, gradient_norm=float(land.gradient().double().norm()))
+        else:
+            budget.unfinished.append("gradient")
         for name in chosen:
             result = replace(result, **{key: value for key, value in answers[name].items() if not key.startswith("_")})
             if name == "profile" and len(result.profile_radius):
@@ -289,13 +292,14 @@ class SharpnessEstimator(TransformerMixin, Budgeted, ProbingEstimator, Sharpness
             if on_partial is not None:
                 on_partial(result)
         if errors and not answers.cut:
-            spent, watch = 0, budget.watch()
+            spent, pace = 0, Work() if budget.seconds is None else pace_ahead(land, Work(evaluations=1))
 
             def spend(passes: float) -> None:
                 nonlocal spent
                 spent = min(spent + int(passes), errors)
                 on_errors(spent, errors, "error over examples")
-                watch()
+                if not budget.most(1, passes * pace.evaluations):
+                    raise TimeUp
 
             taken = {name: answers[name] for name in chosen}
             key = land.fingerprint, "over examples", asdict(settings), chosen

@@ -370,7 +370,12 @@ def taken_for(names: list[str]) -> list[str]:
 
 
 # the least of each count at which a measure still says something
-_LEAST = {"n_restarts": 1, "n_steps": 3, "n_draws": 4, "n_probes": 2, "n_posterior_draws": 16}
+_LEAST = {"n_restarts": 1, "n_steps": 3, "n_draws": 4, "n_probes": 2, "n_posterior_draws": 16, "n_lanczos": 6}
+
+
+def fewest(settings: SharpnessSettings) -> SharpnessSettings:
+    """Lower all counts as far as a measure still says something."""
+    return replace(settings, **{name: min(getattr(settings, name), least) for name, least in _LEAST.items()})
 
 
 def lowered(measure: Measure, settings: SharpnessSettings, pace: Work, seconds: float) -> SharpnessSettings | None:

@@ -3,36 +3,51 @@
     python -m tests.benchmarks.measure_budgets FOLDER
 
 FOLDER holds `cifar10/` and `checkpoints/`, see `bench_public.py`. For an idle machine of two cores, where it takes about
-seven minutes; rows that are done are kept in a record (remove build/budgets*.jsonl to measure anew), and the tables go
-between their marks of the page.
+ten minutes; rows that are done are kept in a record (remove build/budgets*.jsonl to measure anew), and the tables go
+between their marks of the page. `--only ends` measures the rows whose name holds the word and prints them, and neither
+reads nor writes a record: beside other work the seconds of the processor are what to look at.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import time
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from torch import nn
 
+from app.pages.averaging import page as averaging
+from app.pages.averaging import soup as averaging_soup
+from app.pages.connectivity import minima as connectivity_map
+from app.pages.connectivity import page as connectivity
+from app.pages.curvature import training as curvature_training
+from app.pages.saddles import page as saddles
 from estimators import (
     CurvatureEstimator,
+    CurvatureTracker,
     Examples,
-    Landscape,
+    MinimaMapper,
+    ModeConnector,
+    SaddleEscaper,
     SharpnessEstimator,
     SurfaceMapper,
+    SWAAverager,
+    TrainingRun,
+    Work,
     load_data,
     load_model,
-    pace_of,
     train,
 )
 from tests.benchmarks.bench_public import load
 from tests.benchmarks.pages import Row, recorded, write
 
+cost = importlib.import_module("app.widgets.cost")  # the package hands out the function of that name
 Problem = tuple[nn.Module, Examples]
 ENDS: Row = {"n_eigenvalues": 1, "n_lanczos": 0, "n_probes": 2, "compare_traces": False}
 
@@ -45,20 +60,28 @@ def public(folder: Path, n: int) -> Problem:
 
 
 @cache
-def digits() -> Problem:
+def trained(seed: int = 0) -> tuple[TrainingRun, Examples]:
     """Train timm's test_resnet on 512 digits."""
     data = load_data("digits", n_samples=512)
-    return train(load_model("test_resnet", num_classes=10, random_state=0), data, epochs=6, random_state=0).model, data
+    model = load_model("test_resnet", num_classes=10, random_state=seed)
+    return train(model, data, epochs=6, random_state=seed), data
+
+
+def digits() -> Problem:
+    """Give that network and its digits."""
+    run, data = trained()
+    return run.model, data
 
 
 def within(problem: Callable[[], Problem], estimator: Any) -> Row:
     """Fit within the estimator's budget; the model and data are there before the clock starts."""
     model, data = problem()
-    began = time.perf_counter()
+    began, busy = time.perf_counter(), time.process_time()
     found = estimator.fit(model, data).result_
     return {
         "asked": estimator.time_budget,
         "used": time.perf_counter() - began,
+        "of the processor": time.process_time() - busy,
         "found": described(found),
         "unfinished": found.unfinished,
     }
@@ -79,7 +102,9 @@ def described(found: Any) -> str:
         told = {
             f"rise {found.sharpness:.4g} ({len(found.restarts)} starts)": found.sharpness,
             f"mean rise {found.average_sharpness:.3g} ± {found.average_sharpness_stderr:.2g}": found.average_sharpness,
-            f"λ_max {found.lambda_max:.4g} ± {found.lambda_max_residual:.2g}": found.lambda_max,
+            f"λ_max {found.bound_on('lambda_max')}{found.lambda_max:.4g} (residual {found.lambda_max_residual:.2g})": (
+                found.lambda_max
+            ),
             f"trace {found.trace:.4g} ± {found.trace_stderr:.2g}": found.trace,
         }
         return ", ".join(words for words, value in told.items() if np.isfinite(value))
@@ -87,27 +112,103 @@ def described(found: Any) -> str:
     return f"{found.n_evaluated:,} of {found.losses.size:,} points{error}"
 
 
-def announced(problem: Callable[[], Problem], estimator: Any) -> Row:
-    """Announce what a fit takes from a measured pass, then take it."""
-    model, data = problem()
-    work = estimator.cost()
-    expected = work.seconds(pace_of(Landscape(model, data), work))
+Job = tuple[Work, Callable[[], Any], dict[str, Any]]  # what is announced, what is done, and how the app times it
+
+
+def announced(make: Callable[[], Job]) -> Row:
+    """Announce what a job takes from a measured pass, as the app does, then take it."""
+    work, job, how = make()
     began = time.perf_counter()
-    estimator.fit(model, data)
-    return {"announced": expected, "taken": time.perf_counter() - began}
+    expected = work.seconds(paced(work, **how))
+    timed = time.perf_counter()
+    job()
+    return {"announced": expected, "taken": time.perf_counter() - timed, "timing": timed - began}
+
+
+def paced(work: Work, several_networks: bool = False, train_batch_size: int = 64, **settings: Any) -> Work:
+    """Time one of each kind of pass."""
+    spec, data = SimpleNamespace(load=lambda: digits()[0]), SimpleNamespace(load=lambda: digits()[1])
+    settings |= {"several_networks": several_networks, "train_batch_size": train_batch_size}
+    return cost._pace(SimpleNamespace(progress=lambda *_: None), spec, data, settings, work)
+
+
+def fit(estimator: Any) -> Job:
+    """Fit an estimator that counts its own work."""
+    return estimator.cost(), lambda: estimator.fit(*digits()), {}
+
+
+def path(**settings: Any) -> Job:
+    """Join two networks, and measure the path on an eighth as many other digits too."""
+    run, data = trained()
+    ends = run.model, trained(1)[0].model
+    held_out = load_data("digits", split="test", n_samples=128)
+    how = {"several_networks": True, "train_batch_size": ModeConnector().train_batch_size}
+    counted = connectivity.taken({"plane_resolution": 0, "ensemble_points": 0, **settings})
+    return counted, lambda: ModeConnector(**settings).fit(ends, data, held_out=held_out), how
+
+
+def average() -> Job:
+    """Train with and without averaging."""
+    model, data = load_model("test_resnet", num_classes=10, random_state=0), trained()[1]
+    training, extras = {"epochs": 6, "batch_size": 64}, {"plane_resolution": 9, "sharpness": False}
+    how, held_out = {"several_networks": True}, load_data("digits", split="test", n_samples=128)
+    asked = {"held_out": held_out, "compare": True, **training, **extras}
+    return averaging.taken(training, extras), lambda: SWAAverager().train(model, data, **asked), how
+
+
+def soup() -> Job:
+    """Average the checkpoints of a training."""
+    run, data = trained()
+    average = SWAAverager(method="greedy_soup")
+    work = Work(evaluations=averaging_soup.taken(len(run.checkpoints), average.method))
+    return work, lambda: average.fit(run.checkpoints, data, model=run.model), SEVERAL
+
+
+def minima() -> Job:
+    """Join three networks pair by pair."""
+    run, data = trained()
+    models, mapper = [run.model, *(trained(seed)[0].model for seed in (1, 2))], MinimaMapper()
+    work = Work(evaluations=connectivity_map.taken(len(models), mapper.n_points))
+    return work, lambda: mapper.fit(models, data), SEVERAL
+
+
+def tracked() -> Job:
+    """Measure the curvature at three checkpoints of a training."""
+    run, data = trained()
+    some = run.checkpoints[::3]
+    work = Work(products=len(some) * curvature_training.PRODUCTS)
+    return work, lambda: CurvatureTracker().fit(some, data, model=run.model), {}
+
+
+def escape() -> Job:
+    """Let three rules leave the saddle at the origin."""
+    params = {"optimizers": ("gd", "sgd", "momentum"), "n_seeds": 1, "max_steps": 30}
+    return saddles.taken(params), lambda: SaddleEscaper(saddle="origin", **params).fit(*digits()), saddles.RACING
+
+
+SEVERAL = {"several_networks": True}
 
 
 def main() -> None:
     """Measure what is missing, then write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    folder = parser.parse_args().folder
+    parser.add_argument("--only", default="", help="a word in the names of the rows to measure")
+    folder, only = (chosen := parser.parse_args()).folder, chosen.only
+
+    def measured(name: str, cases: dict[str, Callable[[], Row]]) -> dict[str, Row]:
+        if not only:
+            return recorded(name, cases.items())
+        rows = {case: measure() for case, measure in cases.items() if only in case}
+        print(*rows.items(), sep="\n", flush=True)
+        return rows
+
     many, some = partial(public, folder, 2000), partial(public, folder, 500)
     budgets = {
-        "ends of ResNet-20, 2,000 images": (many, CurvatureEstimator(**ENDS, time_budget=15)),
-        "the same ": (many, CurvatureEstimator(**ENDS, time_budget=30)),
-        "the same  ": (many, CurvatureEstimator(**ENDS, time_budget=60)),
-        "the same   ": (many, CurvatureEstimator(**ENDS, time_budget=120)),
+        **{
+            f"ends of ResNet-20, 2,000 images, {seconds} s": (many, CurvatureEstimator(**ENDS, time_budget=seconds))
+            for seconds in (15, 30, 60, 120)
+        },
         "spectrum of test_resnet, 512 digits": (digits, CurvatureEstimator(time_budget=20)),
         "sharpness of test_resnet, all measures": (digits, SharpnessEstimator(time_budget=20)),
         "λ_max and trace of ResNet-20, 500 images": (
@@ -117,39 +218,50 @@ def main() -> None:
         "adaptive map of ResNet-20, 500 images": (some, SurfaceMapper(mode="adaptive", time_budget=20)),
         "exact map of test_resnet, 512 digits": (digits, SurfaceMapper(time_budget=15)),
     }
-    rows = recorded("budgets", [(name, partial(within, *case)) for name, case in budgets.items()])
-    table = [
-        {
-            "task": name.strip(),
-            "asked": f"{row['asked']:g} s",
-            "used": f"{row['used']:.1f} s",
-            "found": row["found"],
-            "left out or cut": "; ".join(row["unfinished"]) or "–",
-        }
-        for name, row in rows.items()
-    ]
-    write("budgets", table)
-    whole = {
-        "one eigenvalue at each end": CurvatureEstimator(**ENDS),
-        "three eigenvalues, density of four probes": CurvatureEstimator(
-            n_eigenvalues=3, n_probes=4, n_lanczos=20, compare_traces=False
+    rows = measured("budgets", {name: partial(within, *case) for name, case in budgets.items()})
+    if not only:
+        table = [
+            {
+                "task": name,
+                "asked": f"{row['asked']:g} s",
+                "used": f"{row['used']:.1f} s",
+                "found": row["found"],
+                "left out or cut": "; ".join(row["unfinished"]) or "–",
+            }
+            for name, row in rows.items()
+        ]
+        write("budgets", table)
+    jobs: dict[str, Callable[[], Job]] = {
+        "curvature: one eigenvalue at each end": partial(fit, CurvatureEstimator(**ENDS)),
+        "curvature: three, and density of four probes": partial(
+            fit, CurvatureEstimator(n_eigenvalues=3, n_probes=4, n_lanczos=20, compare_traces=False)
         ),
-        "worst case and mean rise": SharpnessEstimator(measures=("sharpness", "average")),
-        "λ_max and trace": SharpnessEstimator(measures=("lambda_max", "trace")),
-        "exact map, 21 × 21": SurfaceMapper(resolution=21),
-        "adaptive map, 41 × 41": SurfaceMapper(mode="adaptive"),
+        "sharpness: worst case and mean rise": partial(fit, SharpnessEstimator(measures=("sharpness", "average"))),
+        "sharpness: λ_max and trace": partial(fit, SharpnessEstimator(measures=("lambda_max", "trace"))),
+        "map: exact, 21 × 21": partial(fit, SurfaceMapper(resolution=21)),
+        "map: adaptive, 41 × 41": partial(fit, SurfaceMapper(mode="adaptive")),
+        "map: along two eigenvectors, 11 × 11": partial(fit, SurfaceMapper(directions="hessian", resolution=11)),
+        "path: straight, 21 positions": partial(path, path="linear"),
+        "path: curve, 5 epochs": partial(path, path="bezier", epochs=5),
+        "average: 6 epochs with and without": average,
+        "average: greedy soup of 7": soup,
+        "minima: 3 networks": minima,
+        "training: curvature at 3 checkpoints": tracked,
+        "escape: 3 rules, 3 rows, 30 steps": escape,
     }
-    rows = recorded("budgets-announced", [(name, partial(announced, digits, e)) for name, e in whole.items()])
-    table = [
-        {
-            "task": name,
-            "announced": f"{row['announced']:.1f} s",
-            "taken": f"{row['taken']:.1f} s",
-            "ratio": f"{row['announced'] / row['taken']:.2f}",
-        }
-        for name, row in rows.items()
-    ]
-    write("announced", table)
+    rows = measured("budgets-announced", {name: partial(announced, make) for name, make in jobs.items()})
+    if not only:
+        table = [
+            {
+                "task": name,
+                "announced": f"{row['announced']:.1f} s",
+                "taken": f"{row['taken']:.1f} s",
+                "ratio": f"{row['announced'] / row['taken']:.2f}",
+                "timing it took": f"{row['timing']:.1f} s",
+            }
+            for name, row in rows.items()
+        ]
+        write("announced", table)
 
 
 if __name__ == "__main__":

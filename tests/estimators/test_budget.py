@@ -8,6 +8,7 @@ from torch import nn
 import estimators.budget
 import estimators.pace
 import estimators.points
+import estimators.training
 from estimators import (
     CurvatureEstimator,
     Landscape,
@@ -15,14 +16,16 @@ from estimators import (
     Result,
     SharpnessEstimator,
     SurfaceMapper,
+    SWAAverager,
     Work,
     load_data,
     pace_of,
+    train,
 )
 from estimators.budget import Budget, TimeUp
-from estimators.curvature import _measurement as measurement
+from estimators.curvature import _ends
 
-COSTS = {"evaluations": 0.25, "gradients": 1.0, "products": 4.0}  # seconds of the clock
+COSTS = {"evaluations": 0.25, "gradients": 1.0, "products": 4.0, "epochs": 1.5}  # seconds of the clock
 
 
 class Clock:
@@ -42,10 +45,11 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     fake = Clock()
-    for module in (estimators.budget, estimators.pace):
+    for module in (estimators.budget, estimators.pace, _ends):
         monkeypatch.setattr(module, "clock", fake)
     monkeypatch.setattr(estimators.points, "_PIECE", 0.0)  # a report after each point
     evaluate, multiply, gradient = Landscape.evaluate, Landscape._product, Landscape.loss_and_gradient
+    of_a_batch, step = Landscape.minibatch_loss_and_gradient, estimators.training._Step.__call__
     whole = 64  # examples; work on fewer costs less
 
     def evaluated(self, anchors, coefficients, **more):
@@ -60,6 +64,16 @@ def clock(monkeypatch):
         fake.spend("gradients", self.n_examples / whole)
         return gradient(self, theta)
 
+    def batch_differentiated(self, indices, theta=None):
+        fake.spend("epochs", len(indices) / whole)
+        return of_a_batch(self, indices, theta)
+
+    def stepped(self, x, y, rate):
+        fake.spend("epochs", len(y) / whole)
+        return step(self, x, y, rate)
+
+    monkeypatch.setattr(Landscape, "minibatch_loss_and_gradient", batch_differentiated)
+    monkeypatch.setattr(estimators.training._Step, "__call__", stepped)
     monkeypatch.setattr(Landscape, "evaluate", evaluated)
     monkeypatch.setattr(Landscape, "_product", product)  # of every matrix
     monkeypatch.setattr(Landscape, "loss_and_gradient", differentiated)
@@ -125,7 +139,7 @@ def test_the_best_ends_that_fit_are_given_and_said_to_be_open(clock, problem, tm
         assert np.abs(whole.spectrum_ - value).min() <= residual * 1.01
     assert cut.unfinished_[0].startswith("ends of the spectrum (ended after")
     assert cut.notes_[0].startswith("The time budget of 100 s was too short for: ends of the spectrum")
-    assert np.isfinite(cut.trace_) and "trace (2 of 10 probes)" in cut.unfinished_
+    assert np.isfinite(cut.trace_) and "trace (3 of 10 probes)" in cut.unfinished_
     assert np.isnan(cut.saddle_index_) and "spectral density" in cut.unfinished_
     again = Result.load(cut.result_.save(tmp_path / "cut.npz"))
     assert (again.seconds, again.unfinished, again.settings["time_budget"]) == (cut.seconds_, cut.unfinished_, 100.0)
@@ -147,20 +161,54 @@ def test_an_end_that_is_still_open_is_a_bound(clock, problem):
 
 
 def test_more_time_gives_narrower_brackets(clock, problem):
-    found = [curvature(time_budget=t).fit(*problem) for t in (40.0, 80.0, 160.0)]
-    assert found[0].lambda_min_ > found[1].lambda_min_ > found[2].lambda_min_
-    assert found[0].lambda_min_residual_ > found[2].lambda_min_residual_
+    short, long = (curvature(time_budget=t).fit(*problem) for t in (40.0, 80.0))
+    assert short.lambda_min_ > long.lambda_min_ and short.lambda_max_ < long.lambda_max_
+    assert short.lambda_min_residual_ > long.lambda_min_residual_
 
 
 def test_a_search_that_will_not_end_begins_on_a_part_of_the_examples(clock, problem, monkeypatch):
     data = load_data("digits", image_size=8, n_samples=256)
-    settings = {"n_eigenvalues": 1, "time_budget": 150.0}  # products of 16 s
-    begun = curvature(**settings).fit(problem[0], data)
-    assert clock.now <= 150.0 and "begun on 32 examples" in begun.unfinished_[0]
-    monkeypatch.setattr(measurement, "_FEWEST", 10**6)
-    plain = curvature(**settings).fit(problem[0], data)
+    model = train(problem[0], data, epochs=20, random_state=0).model
+    settings, clock.now = {"n_eigenvalues": 1, "time_budget": 200.0}, 0.0  # products of 16 s
+    begun = curvature(**settings).fit(model, data)
+    assert clock.now <= 200.0 and "begun on 54 examples" in begun.unfinished_[0]
+    monkeypatch.setattr(_ends, "_FEWEST", 10**6)
+    plain = curvature(**settings).fit(model, data)
     assert "begun" not in plain.unfinished_[0]
-    assert begun.lambda_min_ < plain.lambda_min_ and begun.n_products_ < plain.n_products_
+    assert begun.n_products_ < 0.5 * plain.n_products_
+    whole = curvature(n_eigenvalues=1, n_lanczos=0).fit(model, data)
+    assert 0.98 * whole.lambda_max_ < begun.lambda_max_ <= whole.lambda_max_ * 1.001
+    assert whole.lambda_min_ * 1.001 <= begun.lambda_min_
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+def test_the_part_that_a_search_begins_on_is_the_one_that_weighs_most(problem, loss):
+    land = Landscape(*problem, loss=loss)
+    few, share = _ends.weighty(land, 16)
+    assert few.n_examples == 16
+    if loss == "mse":  # a small loss has no small derivatives there: every fourth stands for all
+        assert share == 1.0 and torch.equal(few.data.targets, land.data.targets[::4])
+        return
+    others = land.per_example_losses().sort().values[:48]
+    assert share == 0.25 and few.loss() > float(others.max())
+    assert few.loss() * 16 + float(others.sum()) == pytest.approx(land.loss() * 64, rel=1e-5)
+
+
+@pytest.mark.parametrize("seconds", [1.0, 3.0, 6.0, 12.0, 25.0, 50.0, 100.0])
+@pytest.mark.parametrize("estimator", [CurvatureEstimator, SharpnessEstimator])
+def test_nothing_is_begun_that_does_not_fit(clock, problem, estimator, seconds):
+    data = load_data("digits", image_size=8, n_samples=256)  # a product of 16 s, a gradient of 4 s, a loss of 1 s
+    asked = {"exact_below": 0} if estimator is CurvatureEstimator else {}
+    found = estimator(time_budget=seconds, **asked).fit(problem[0], data)
+    ahead = 1.0 + (2 * 32 + 2 * 16) / 64 * (4.0 + 1.0)  # the loss, and passes on a few examples that time the others
+    assert clock.now <= max(seconds, ahead), found.unfinished_
+    assert found.unfinished_
+
+
+def test_without_time_for_the_gradient_a_point_is_not_judged(clock, problem):
+    found = curvature(time_budget=1.0).fit(*problem)
+    assert found.unfinished_ == ["everything beyond the loss"] and found.point_kind_ == "undecided"
+    assert np.isfinite(found.loss_) and np.isnan(found.gradient_norm_)
 
 
 def test_a_budget_that_suffices_changes_nothing(clock, problem):
@@ -230,7 +278,7 @@ def test_lowered_measures_are_kept_as_what_they_are(clock, problem, tmp_path):
 
 
 def test_the_search_for_the_largest_eigenvalue_is_ended_not_lost(clock, problem):
-    est = SharpnessEstimator(measures=("lambda_max",), time_budget=60.0).fit(*problem)
+    est = SharpnessEstimator(measures=("lambda_max",), time_budget=50.0).fit(*problem)
     whole = SharpnessEstimator(measures=("lambda_max",), n_lanczos=300).fit(*problem)
     assert not est.lambda_max_converged_ and est.n_products_ < 16
     assert 0 < whole.lambda_max_ - est.lambda_max_ <= est.lambda_max_residual_
@@ -298,3 +346,40 @@ def test_what_is_announced_is_within_a_half_of_what_is_done(clock, problem, esti
     estimator.fit(*problem)
     announced, done = estimator.cost().seconds(Work(**COSTS)), clock.done.seconds(Work(**COSTS))
     assert done / 1.5 <= announced <= done * 1.5, (announced, done)
+
+
+@pytest.mark.parametrize(
+    ("settings", "held_out"),
+    [
+        ({"path": "linear", "n_points": 21}, 0.0),
+        ({"path": "bezier", "n_points": 21, "epochs": 10, "plane_resolution": 9, "ensemble_points": 3}, 0.25),
+        ({"path": "polychain", "n_points": 41, "epochs": 3, "sampling": True}, 0.0),
+    ],
+    ids=["line", "curve", "chain"],
+)
+def test_what_is_announced_of_a_path_is_within_a_half_of_what_is_done(clock, problem, settings, held_out):
+    from app.pages.connectivity.page import taken
+
+    (model, data), other = problem, load_data("digits", image_size=8, n_samples=16, random_state=1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        second = nn.Sequential(nn.Flatten(), nn.Linear(192, 12), nn.Tanh(), nn.Linear(12, 10))
+    connector = ModeConnector(**settings)
+    connector.fit((model, second), data, held_out=other if held_out else None)
+    asked = taken(settings) if held_out else connector.cost()
+    assert asked.epochs == clock.done.epochs
+    announced, done = asked.seconds(Work(**COSTS)), clock.done.seconds(Work(**COSTS))
+    assert done / 1.5 <= announced <= done * 1.5, (announced, done)
+
+
+def test_what_is_announced_of_averaging_is_within_a_half_of_what_is_done(clock, problem, tmp_path):
+    from app.pages.averaging.page import taken
+
+    training, extras = {"epochs": 6, "batch_size": 16}, {"plane_resolution": 9, "sharpness": True}
+    other = load_data("digits", image_size=8, n_samples=16, random_state=1)
+    SWAAverager().train(*problem, held_out=other, compare=True, checkpoint_dir=tmp_path, **training, **extras)
+    asked = taken(training, extras)
+    assert asked.epochs == clock.done.epochs
+    for name in ("evaluations", "gradients", "products"):
+        announced, done = getattr(asked, name), getattr(clock.done, name)
+        assert done / 1.5 <= announced <= done * 1.5, (name, announced, done)

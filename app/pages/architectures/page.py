@@ -27,10 +27,9 @@ ARCHITECTURES = (
     "resnet26",
 )
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
-# Forward passes that the measures of one run cost, for the estimate before it: about 60 Hessian-vector
-# products of ten passes, 20 gradients of three, and the points of noise and rays.
-PASSES_MEASURING = 60 * 10 + 20 * 3 + 136
-PASSES_TRAINING = 4  # one epoch, in passes over the examples
+# what the measures of one run take, about: eigenvalue and trace, the ascent, points of noise and rays
+MEASURING = {"products": 60, "gradients": 20, "evaluations": 136}
+OF_A_WIDTH = {"products": 30, "evaluations": 30}  # the trace, and a barrier of 11 points with as many re-estimates
 
 
 def render() -> None:
@@ -90,10 +89,9 @@ def _width_inputs(architecture: str, *, ready: bool) -> None:
     data, settings = _data_and_engine()
     ready = ready and data is not None and len(chosen) > 0
     if ready and data is not None:
-        # Cost grows with the square of the width; a barrier takes 11 points and as many re-estimates.
-        runs = sum(max(f * f, 0.1) for f in chosen) * seeds
-        points = round(runs * (PASSES_TRAINING * epochs + 300 + 30))
-        ready = widgets.cost(points, _point(architecture, data), data, settings, vectors=60, derivatives=True)
+        runs = sum(max(f * f, 0.1) for f in chosen) * seeds  # cost grows with the square of the width
+        work = _work(epochs=epochs, **OF_A_WIDTH).times(runs)
+        ready = widgets.cost(work, _point(architecture, data), data, settings, vectors=60, derivatives=True)
     if widgets.run_button(PAGE, text("run"), ready=ready) and data is not None:
         _start_width(architecture, chosen, seeds, epochs, data, settings)
 
@@ -121,11 +119,18 @@ def _point(architecture: str, data: DataSpec) -> PointSpec:
 
 def _cost(variants: list[Any], seeds: int, epochs: int, side: int, data: DataSpec, settings: dict[str, Any]) -> bool:
     text = texts(PAGE)
-    passes = sum(PASSES_TRAINING * variant.settings(epochs=epochs)["epochs"] + PASSES_MEASURING for variant in variants)
-    points = seeds * passes + len(variants) * side * side
+    runs = [_work(epochs=variant.settings(epochs=epochs)["epochs"], **MEASURING).times(seeds) for variant in variants]
+    work = sum(runs, _work(evaluations=len(variants) * side * side))
     st.caption(text("plan", runs=len(variants) * seeds, maps=len(variants)))
     point = _point(variants[0].architecture, data)
-    return widgets.cost(points, point, data, settings, vectors=60, derivatives=True)
+    return widgets.cost(work, point, data, settings, vectors=60, derivatives=True)
+
+
+def _work(**counts: float) -> Any:
+    with st.spinner(texts("common")("opening")):  # torch, the first time
+        from estimators import Work
+
+    return Work(**counts)
 
 
 def _start(

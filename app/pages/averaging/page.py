@@ -28,6 +28,7 @@ PAGE = "averaging"
 POLICIES = ("auto", "recompute", "batch")
 DEFINITIONS = ("swa", "ema", "statistics", "sharp")
 RESOLUTION = 15
+AN_EPOCH, NETWORKS = 4, 4  # evaluations after an epoch, and networks whose sharpness is measured at the end
 SAVED = {"sgd": "SGD", "swa": "SWA"}
 
 
@@ -49,7 +50,8 @@ def _render_training(left: DeltaGenerator, right: DeltaGenerator) -> None:
         ready = data is not None and point is not None
         if data is not None and point is not None:
             work: dict[str, Any] = {"networks": 2, "derivatives": True}
-            ready = widgets.cost(passes(training, extras), point, data, engine, several_networks=True, **work)
+            work["train_batch_size"] = training["batch_size"]
+            ready = widgets.cost(taken(training, extras), point, data, engine, several_networks=True, **work)
         if widgets.run_button(PAGE, text("run"), ready=ready) and data is not None and point is not None:
             start(point, data, {**params, **engine}, {**training, **extras}, keep)
     widgets.answer(right, PAGE, draw, DEFINITIONS)
@@ -80,11 +82,15 @@ def settings() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], bool]:
     return params, training, {"plane_resolution": RESOLUTION if plane else 0, "sharpness": sharp}, keep
 
 
-def passes(training: dict[str, Any], extras: dict[str, Any]) -> int:
-    """Count the evaluations that a run costs, about: a step of training costs three forward passes of its batch."""
+def taken(training: dict[str, Any], extras: dict[str, Any]) -> Any:
+    """Count what a run takes, about: two trainings, their points and means after each epoch, a map, four measures."""
+    with st.spinner(texts("common")("opening")):  # torch, the first time
+        from estimators import SharpnessEstimator, Work
+
     epochs = training["epochs"]
-    sharp = 4 * 350 if extras["sharpness"] else 0
-    return 2 * 3 * epochs + 4 * epochs + extras["plane_resolution"] ** 2 + sharp
+    work = Work(epochs=2 * epochs, evaluations=AN_EPOCH * epochs + extras["plane_resolution"] ** 2)
+    measures = SharpnessEstimator(measures=("sharpness", "average", "lambda_max")).cost()
+    return work + measures.times(NETWORKS) if extras["sharpness"] else work
 
 
 def start(point: PointSpec, data: DataSpec, params: dict[str, Any], training: dict[str, Any], keep: bool) -> None:

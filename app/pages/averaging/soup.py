@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import comb
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from app.work.work import restartable
 from app.workspace import library
 
 PAGE = "averaging.soup"
+A_LINE = 7  # evaluations along the straight line between two networks
 SOUPS = ("greedy_soup", "uniform_soup")
 DEFINITIONS = ("soup", "swa", "ema", "statistics")
 
@@ -37,12 +39,16 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
         ready = data is not None and len(points) >= 2
         if ready and data is not None:
             data = data.for_point(points[0])
-            pairs = len(points) * (len(points) - 1) // 2 if params["method"] in SOUPS else 0
             work: dict[str, Any] = {"vectors": 2 * len(points), "several_networks": True}
-            ready = widgets.cost(4 * len(points) + 7 * pairs, points[0], data, engine, **work)
+            ready = widgets.cost(taken(len(points), params["method"]), points[0], data, engine, **work)
         if widgets.run_button(PAGE, text("soup.run"), ready=ready) and data is not None:
             start(points, data, {**params, **engine}, keep)
     widgets.answer(right, PAGE, draw, DEFINITIONS, text="averaging")
+
+
+def taken(count: int, method: str) -> int:
+    """Count the evaluations of an average of so many networks, about: of a soup also the line between any two."""
+    return 4 * count + (A_LINE * comb(count, 2) if method in SOUPS else 0)
 
 
 def late(epochs: Sequence[Path]) -> Sequence[Path]:

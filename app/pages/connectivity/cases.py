@@ -22,7 +22,6 @@ PAGE = "connectivity.cases"
 DEFINITIONS = ("cases", "barrier", "rise", "curve", "match")
 NETWORKS = 7  # trainings behind one pair of each case: two, two, and a parent with two shorter children
 PATH_SAMPLES = 512
-TRAINING_PASSES = 4  # a training epoch, in evaluations of the same examples
 
 
 def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
@@ -40,14 +39,17 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
         if ready and data is not None and name is not None:
             point = PointSpec(name, RANDOM, len(data.class_names), data.image_size, 0)
             seeds, joints = params["n_seeds"], params["joints"]
-            trained = seeds * (5 * params["train_epochs"] + 2 * params["fine_tune_epochs"]) * TRAINING_PASSES
+            with st.spinner(texts("common")("opening")):  # torch, the first time
+                from estimators import Work
+
+            epochs = seeds * (5 * params["train_epochs"] + 2 * params["fine_tune_epochs"])
             curves = sum(j in ("bezier", "polychain") for j in joints)
             # paths are measured on fewer examples than networks are trained on
             share = min(1.0, PATH_SAMPLES / (data.n_samples or PATH_SAMPLES))
-            paths = round(3 * seeds * share * (2 * 21 * len(joints) + TRAINING_PASSES * params["epochs"] * curves))
+            paths = Work(evaluations=2 * 21 * len(joints), epochs=params["epochs"] * curves).times(3 * seeds * share)
             st.caption(text("cases.cost", networks=NETWORKS * seeds, paths=3 * seeds * len(joints)))
             work = {"networks": 3, "derivatives": True}
-            ready = widgets.cost(trained + paths, point, data, {"batch_norm": "recompute"}, **work)
+            ready = widgets.cost(Work(epochs=epochs) + paths, point, data, {"batch_norm": "recompute"}, **work)
         if widgets.run_button(PAGE, text("cases.run"), ready=ready) and point is not None and data is not None:
             start(point, data, params)
     widgets.answer(right, PAGE, draw, DEFINITIONS, text="connectivity")

@@ -39,12 +39,17 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
             data = data.for_point(points[0])
             pairs = comb(len(points), 2)
             st.caption(text("map.cost", pairs=pairs))
-            taken = pairs * params["n_points"] + 2 * len(points)
             work: dict[str, Any] = {"networks": len(points), "vectors": 2 * len(points)}
-            ready = widgets.cost(taken, points[0], data, engine, several_networks=True, **work)
+            work["several_networks"] = True
+            ready = widgets.cost(taken(len(points), params["n_points"]), points[0], data, engine, **work)
         if widgets.run_button(PAGE, text("map.run"), ready=ready) and data is not None:
             start(points, data, params, engine)
     widgets.answer(right, PAGE, draw, DEFINITIONS, text="connectivity")
+
+
+def taken(count: int, n_points: int) -> int:
+    """Count the evaluations of a map of so many networks, about: each of them twice, and the line between any two."""
+    return comb(count, 2) * n_points + 2 * count
 
 
 def epochs(kept: Sequence[Path]) -> Sequence[Path]:

@@ -22,6 +22,7 @@ from app.work.work import restartable
 
 PAGE = "connectivity"
 POLICIES = ("auto", "recompute", "batch")
+HELD_OUT = 0.25  # of the examples that a path is measured on, the held-out ones, about
 DEFINITIONS = ("barrier", "rise", "curve", "match", "statistics")
 
 
@@ -47,7 +48,8 @@ def _render_path(left: DeltaGenerator, right: DeltaGenerator) -> None:
         if ready:
             work = {"networks": 2, "vectors": 3 * (2 + params.get("n_bends", 0)), "derivatives": "epochs" in params}
             several: dict[str, Any] = {"several_networks": True, **work}
-            ready = widgets.cost(passes(params), chosen.point, chosen.data, chosen.settings, **several)
+            several["train_batch_size"] = params.get("train_batch_size", 32)
+            ready = widgets.cost(taken(params), chosen.point, chosen.data, chosen.settings, **several)
         if widgets.run_button(PAGE, text("run"), ready=ready):
             start(chosen, params)
     widgets.answer(right, PAGE, draw, DEFINITIONS)
@@ -80,11 +82,12 @@ def settings() -> dict[str, Any]:
     return params
 
 
-def passes(params: dict[str, Any]) -> int:
-    """Points that a run costs, about: a step of training costs three forward passes of its batch."""
-    lines = 1 + (params["path"] != "linear") + ("align" in params)
-    train = 3 * params.get("epochs", 0)
-    return params["n_points"] * (lines + 1) + train + params["plane_resolution"] ** 2 + 2 * params["ensemble_points"]
+def taken(params: dict[str, Any]) -> Any:
+    """Count what a run takes, about; fewer examples are held out than measured on."""
+    with st.spinner(texts("common")("opening")):  # torch, the first time
+        from estimators import ModeConnector, Work
+
+    return ModeConnector(**params).cost() + Work(evaluations=HELD_OUT * params["n_points"])
 
 
 def start(chosen: widgets.Subject, params: dict[str, Any]) -> None:

@@ -130,7 +130,8 @@ def _verdict(result: Any) -> None:
     text = texts(PAGE)
     icon = {"minimum": "south", "maximum": "north", "saddle": "swap_vert", "not stationary": "trending_down"}
     numbers = {"gradient": result.gradient_norm, "tol": result.gradient_tol}
-    said = text(f"verdict.{result.point_kind}", **numbers, low=result.lambda_min, high=result.lambda_max)
+    known_kind = result.point_kind if np.isfinite(result.gradient_norm) else "unknown"
+    said = text(f"verdict.{known_kind}", **numbers, low=result.lambda_min, high=result.lambda_max)
     if result.point_kind == "not stationary" and np.isfinite(result.gradient_step_drop):
         said += " " + text("verdict.drop", drop=result.gradient_step_drop)
     box = st.warning if result.point_kind in ("not stationary", "undecided", "degenerate") else st.success
@@ -140,12 +141,12 @@ def _verdict(result: Any) -> None:
 def _numbers(result: Any) -> None:
     text = texts(PAGE)
     tol = float(result.settings.get("tol", np.nan))
-    units = text("help.lambda")
+    units, measured = text("help.lambda"), np.isfinite(result.gradient_norm)
     zero = text("help.zero", threshold=result.zero_threshold, tol=tol)
     _, errors = result.uncertainty_of("fractions")
     shown = [
         ("loss", f"{result.loss:.4g}", None),
-        ("gradient_norm", f"{result.gradient_norm:.3g}", text("help.gradient_norm")),
+        ("gradient_norm", f"{result.gradient_norm:.3g}" if measured else "", text("help.gradient_norm")),
         ("lambda_max", known(result, "lambda_max"), units),
         ("lambda_min", known(result, "lambda_min"), units),
         ("trace", known(result, "trace"), text("help.trace")),

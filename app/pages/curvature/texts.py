@@ -50,6 +50,7 @@ EN = {
     "eigenvalues here are curvature along the way, not a saddle.",
     "verdict.undecided": "Not decided: {gradient:.2g} is a small gradient norm, but an eigenvalue that decides was not "
     "searched or has not converged.",
+    "verdict.unknown": "Not decided: the gradient was not measured.",
     "verdict.drop": "One step along the gradient could lower the loss by about {drop:.2g} nats.",
     "loss": "Loss",
     "accuracy": "Accuracy",

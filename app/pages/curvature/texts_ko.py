@@ -43,6 +43,7 @@ KO = {
     "verdict.degenerate": "퇴화: 그래디언트 노름은 {gradient:.2g}이지만 0에서 분명히 떨어진 반대 부호의 고유값이 없어서, 이차 미분만으로는 극솟값과 평탄한 안장점을 가를 수 없습니다.",
     "verdict.not stationary": "정상점이 아님: 그래디언트 노름이 {gradient:.3g}로 {tol:g}보다 큽니다. 여기서 음의 고유값은 안장점이 아니라 지나가는 길의 곡률입니다.",
     "verdict.undecided": "정해지지 않음: 그래디언트 노름 {gradient:.2g}은 작지만, 판정을 정할 고유값을 찾지 않았거나 수렴하지 않았습니다.",
+    "verdict.unknown": "정해지지 않음: 그래디언트를 재지 않았습니다.",
     "verdict.drop": "그래디언트를 따라 한 걸음이면 손실이 약 {drop:.2g} nats 낮아질 수 있습니다.",
     "loss": "손실",
     "accuracy": "정확도",

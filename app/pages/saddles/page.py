@@ -25,6 +25,7 @@ SEARCHED, SURFACES = ("strict", "embedding", "origin"), ("strict_surface", "monk
 DEFINITIONS = ("strict", "noise", "embedding", "fair")
 SMALL, MINE = "small", "mine"
 RADII = 3  # distances from the saddle that a race starts at
+RACING = {"precision": "float64", "batch_norm": "frozen"}  # how a race evaluates a network, whatever is chosen
 TRIED = (2, 42)  # steps of the two short races that a long one is timed by
 OPTIMIZERS = texts(PAGE).options("optimizer")
 
@@ -87,15 +88,11 @@ def settings(saddle: str, network: dict[str, Any]) -> dict[str, Any] | None:
 def say_cost(saddle: str, network: dict[str, Any], params: dict[str, Any]) -> bool:
     """Say what a race takes; tell whether it fits into memory."""
     text = texts(PAGE)
-    count = len(OPTIMIZERS) if params["optimizers"] == "all" else len(params["optimizers"])
-    rows, steps = RADII * params["n_seeds"], count * params["max_steps"]
+    rows, steps = RADII * params["n_seeds"], len(rules(params)) * params["max_steps"]
     if network["kind"] == MINE:
-        with st.spinner(texts("common")("opening")):  # torch, the first time
-            from estimators import Work
-
         chosen = network["chosen"]
         more = {"vectors": 12 + 4 * rows, "derivatives": True}
-        return widgets.cost(Work(gradients=steps * rows), chosen.point, chosen.data, chosen.settings, **more)
+        return widgets.cost(taken(params), chosen.point, chosen.data, chosen.settings | RACING, **more)
 
     def seconds(handle: jobs.Handle) -> float:
         few, more = (_seconds(handle, saddle, network, {**params, "max_steps": n}) for n in TRIED)
@@ -108,6 +105,19 @@ def say_cost(saddle: str, network: dict[str, Any], params: dict[str, Any]) -> bo
     identity = (saddle, network["kind"], network.get("hidden"), tuple(sorted(map(str, params.items()))))
     timed(identity, text("cost.title", saddle=text(f"saddle.{saddle}")), seconds, say)
     return True
+
+
+def rules(params: dict[str, Any]) -> tuple[str, ...]:
+    """Return the optimisers of a race."""
+    return OPTIMIZERS if params["optimizers"] == "all" else params["optimizers"]
+
+
+def taken(params: dict[str, Any]) -> Any:
+    """Count what a race of a large network takes, about, where no row escapes before its end."""
+    with st.spinner(texts("common")("opening")):  # torch, the first time
+        from estimators import Work
+
+    return Work(gradients=RADII * params["n_seeds"] * len(rules(params)) * params["max_steps"])
 
 
 def _seconds(handle: jobs.Handle, saddle: str, network: dict[str, Any], params: dict[str, Any]) -> float:

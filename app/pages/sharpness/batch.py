@@ -21,7 +21,7 @@ from app.work.work import Work, restartable
 
 PAGE = "sharpness.batch"
 DEFINITIONS = ("pairs", "worst", "average", "curvature", "pac")
-MEASURE_PASSES = 800  # of the five measures of one run, in forward passes
+MEASURES = ("sharpness", "average", "lambda_max", "trace", "pac_bayes")  # of each run
 
 
 def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
@@ -39,7 +39,11 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
             point = PointSpec(name, RANDOM, len(data.class_names), data.image_size, 0)
         if ready and point is not None and params is not None:
             runs = 2 * params["n_seeds"]
-            ready = widgets.cost(runs * MEASURE_PASSES, point, data, {}, vectors=60, derivatives=True)
+            with st.spinner(texts("common")("opening")):  # torch, the first time
+                from estimators import SharpnessEstimator
+
+            work = SharpnessEstimator(measures=MEASURES, n_probes=6).cost().times(runs)
+            ready = widgets.cost(work, point, data, {}, vectors=60, derivatives=True)
             st.caption(text("batch.cost", runs=runs))
         if widgets.run_button(PAGE, text("batch.run"), ready=ready) and point is not None and params is not None:
             start(point, data, params)

@@ -335,13 +335,8 @@ def _search(
     spent = krylov.n_products, n_restarts, krylov.breakdowns
     if stopped or (enough is not None and enough(len(pick))):
         rounding = torch.finfo(like.dtype).eps * scale
-        return _judged(values[pick], np.maximum(predicted[pick], rounding), vectors, tol, *spent)
+        return judged(values[pick], np.maximum(predicted[pick], rounding), vectors, tol, *spent)
     return _measured(matvec, vectors, tol, *spent)
-
-
-def rayleigh(matvec: Matvec, vectors: torch.Tensor, tol: float) -> Eigenpairs:
-    """Give Rayleigh quotients and residuals of unit rows (k, P) from k products: bounds on the ends, not a search."""
-    return _measured(matvec, vectors, tol, 0, 0, 0)
 
 
 def _kept(n: int, n_wanted: int, ends: str) -> np.ndarray:
@@ -361,10 +356,10 @@ def _measured(matvec, vectors, tol, n_products, n_restarts, breakdowns) -> Eigen
     order = np.argsort(-values, kind="stable")
     index = torch.as_tensor(order.copy(), device=vectors.device)
     spent = n_products + len(vectors), n_restarts, breakdowns
-    return _judged(values[order], residuals[order], vectors[index], tol, *spent)
+    return judged(values[order], residuals[order], vectors[index], tol, *spent)
 
 
-def _judged(values, residuals, vectors, tol, n_products, n_restarts, breakdowns) -> Eigenpairs:
+def judged(values, residuals, vectors, tol, n_products, n_restarts=0, breakdowns=0) -> Eigenpairs:
     """Say which pairs, largest value first, have converged or can be neglected."""
     scale = np.abs(values).max()
     rounding = breakdown_level(vectors) * scale
