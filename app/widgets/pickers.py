@@ -54,10 +54,11 @@ def point_picker(
     said : container, optional
         Where what is wrong is written; beside the input by default.
     """
-    if label:
-        st.markdown(f"**{label}**")
     form = Form(page, "common")
-    source = form.switch("from", (LIBRARY, TIMM, FILE), default, label_visibility="collapsed", width="stretch")
+    with st.container(gap="xsmall"):  # a heading is near to what it is the heading of
+        if label:
+            st.markdown(f"**{label}**")
+        source = form.switch("from", (LIBRARY, TIMM, FILE), default, label_visibility="collapsed", width="stretch")
     if source == TIMM:
         return _timm_point(page, data, said)
     if source == FILE:

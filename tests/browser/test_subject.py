@@ -62,6 +62,13 @@ def test_the_button_is_in_the_first_screen(app, page, name):
     assert box["y"] + box["height"] < 900, f"{name}: {box}"
 
 
+# The picture stands below its inputs, as soon as the page's style is there.
+BELOW = """() => {
+  const [inputs, result] = ["-inputs", "-result"].map(end => document.querySelector(`[class*="${end}"]`));
+  return result.getBoundingClientRect().top >= inputs.getBoundingClientRect().bottom - 1;
+}"""
+
+
 @pytest.mark.parametrize("width", [800, 400])
 def test_nothing_is_one_letter_wide_in_a_small_window(app, page, width):
     address, _ = app
@@ -78,5 +85,4 @@ def test_nothing_is_one_letter_wide_in_a_small_window(app, page, width):
         )
         assert narrow == [], f"{name} at {width} px"
         if width == 800:
-            inputs, result = (page.locator(f'[class*="{end}"]').first.bounding_box() for end in ("-inputs", "-result"))
-            assert result["y"] >= inputs["y"] + inputs["height"] - 1, f"{name}: the picture stands below its inputs"
+            page.wait_for_function(BELOW, timeout=PATIENCE)
