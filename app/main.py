@@ -82,7 +82,7 @@ def view(page: str) -> Callable[[], None]:
     def draw() -> None:
         with boundary(f"page {page}"):
             if module not in sys.modules:
-                with st.spinner(texts("common")("opening")):
+                with widgets.opening():
                     importlib.import_module(module)
             sys.modules[module].render()
 

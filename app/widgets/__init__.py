@@ -36,6 +36,7 @@ from app.widgets.frame import (
     in_pairs,
     note,
     notes,
+    opening,
     page_header,
     page_link,
     picture,
@@ -57,7 +58,7 @@ from app.widgets.subject import Subject, measure_button, subject, subject_bar
 __all__ = [
     "Form", "Subject", "activity", "answer", "beside_pinned", "chosen_language", "copy_as_python", "cost",
     "data_picker", "definitions", "downloads", "go_to", "heading", "in_pairs", "interval_under", "job_panel",
-    "language_switch", "measure_button", "note", "notes", "over_examples", "page_header", "page_link", "picture",
-    "pin_button", "point_picker", "points_picker", "run_button", "settings_line", "show_chart", "show_table",
-    "show_view", "start_fit", "subject", "subject_bar", "take_along", "time_budget", "verdict",
+    "language_switch", "measure_button", "note", "notes", "opening", "over_examples", "page_header", "page_link",
+    "picture", "pin_button", "point_picker", "points_picker", "run_button", "settings_line", "show_chart",
+    "show_table", "show_view", "start_fit", "subject", "subject_bar", "take_along", "time_budget", "verdict",
 ]  # fmt: skip

@@ -13,6 +13,7 @@ import streamlit as st
 
 from app.catalog import DataSpec, PointSpec
 from app.texts import from_engine, plain, texts
+from app.widgets.frame import opening
 
 THUMBNAILS = 24
 LARGEST_SIDE = 96  # pixels of a thumbnail
@@ -42,7 +43,7 @@ def _model(point: PointSpec | None) -> None:
     if point is None:
         st.caption(text("card.none"))
         return
-    with st.spinner(text("opening")):
+    with opening():
         found = _card(point.architecture, point.num_classes, point.image_size)
     if isinstance(found, str):
         st.caption(from_engine(found))
@@ -77,7 +78,7 @@ def _examples(data: DataSpec | None) -> None:
     if data is None:
         st.caption(text("preview.none"))
         return
-    with st.spinner(text("opening")):
+    with opening():
         pictures, labels, counts = _thumbnails(data)
     if isinstance(pictures, str):
         st.caption(from_engine(pictures))

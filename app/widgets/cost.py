@@ -18,6 +18,7 @@ import streamlit as st
 from app.catalog import DataSpec, PointSpec
 from app.texts import from_engine, plain, texts
 from app.widgets.form import Form
+from app.widgets.frame import opening
 from app.widgets.jobs import POLL_SECONDS, duration, status
 from app.work import jobs
 
@@ -102,7 +103,7 @@ def _memory(
     text = texts("common")
     batch = min(settings.get("batch_size", 512), data.n_samples or data.available)
     kind = (spec.architecture, spec.num_classes, data.image_size, batch, derivatives)
-    with st.spinner(text("opening")):  # torch, the first time
+    with opening():
         size = footprint_of(*kind, settings.get("precision", "float32"))
         from estimators import free_memory
 

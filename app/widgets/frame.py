@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import altair as alt
@@ -92,6 +92,11 @@ def settings_line(result: Any, **more: Any) -> None:
     words = made_with({**(getattr(result, "settings", None) or {}), **more})
     if words:
         st.caption(plain(words))
+
+
+def opening() -> AbstractContextManager[None]:
+    """Say that something is opened meanwhile: the first time, the engine brings torch along."""
+    return st.spinner(texts("common")("opening"))
 
 
 def heading(words: str) -> None:

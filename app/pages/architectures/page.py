@@ -127,7 +127,7 @@ def _cost(variants: list[Any], seeds: int, epochs: int, side: int, data: DataSpe
 
 
 def _work(**counts: float) -> Any:
-    with st.spinner(texts("common")("opening")):  # torch, the first time
+    with widgets.opening():
         from estimators import Work
 
     return Work(**counts)

@@ -84,7 +84,7 @@ def settings() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], bool]:
 
 def taken(training: dict[str, Any], extras: dict[str, Any]) -> Any:
     """Count what a run takes, about: two trainings, their points and means after each epoch, a map, four measures."""
-    with st.spinner(texts("common")("opening")):  # torch, the first time
+    with widgets.opening():
         from estimators import SharpnessEstimator, Work
 
     epochs = training["epochs"]

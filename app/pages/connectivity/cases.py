@@ -39,7 +39,7 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
         if ready and data is not None and name is not None:
             point = PointSpec(name, RANDOM, len(data.class_names), data.image_size, 0)
             seeds, joints = params["n_seeds"], params["joints"]
-            with st.spinner(texts("common")("opening")):  # torch, the first time
+            with widgets.opening():
                 from estimators import Work
 
             epochs = seeds * (5 * params["train_epochs"] + 2 * params["fine_tune_epochs"])

@@ -84,7 +84,7 @@ def settings() -> dict[str, Any]:
 
 def taken(params: dict[str, Any]) -> Any:
     """Count what a run takes, about; fewer examples are held out than measured on."""
-    with st.spinner(texts("common")("opening")):  # torch, the first time
+    with widgets.opening():
         from estimators import ModeConnector, Work
 
     return ModeConnector(**params).cost() + Work(evaluations=HELD_OUT * params["n_points"])

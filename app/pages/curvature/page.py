@@ -67,7 +67,7 @@ def settings() -> dict[str, Any] | None:
 
 def work(params: dict[str, Any]) -> Any:
     """Count what a measurement takes, about."""
-    with st.spinner(texts("common")("opening")):  # torch, the first time
+    with widgets.opening():
         from estimators import CurvatureEstimator
 
     return CurvatureEstimator(**params).cost()

@@ -39,7 +39,7 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
         ready = entry is not None and data is not None
         if ready:
             places = thinned(entry, every)
-            with st.spinner(texts("common")("opening")):  # torch, the first time
+            with widgets.opening():
                 from estimators import Work
 
             point, more = PointSpec.from_checkpoint(entry), {"vectors": PRODUCTS, "derivatives": True}

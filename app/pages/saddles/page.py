@@ -114,7 +114,7 @@ def rules(params: dict[str, Any]) -> tuple[str, ...]:
 
 def taken(params: dict[str, Any]) -> Any:
     """Count what a race of a large network takes, about, where no row escapes before its end."""
-    with st.spinner(texts("common")("opening")):  # torch, the first time
+    with widgets.opening():
         from estimators import Work
 
     return Work(gradients=RADII * params["n_seeds"] * len(rules(params)) * params["max_steps"])

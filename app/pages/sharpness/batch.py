@@ -39,7 +39,7 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
             point = PointSpec(name, RANDOM, len(data.class_names), data.image_size, 0)
         if ready and point is not None and params is not None:
             runs = 2 * params["n_seeds"]
-            with st.spinner(texts("common")("opening")):  # torch, the first time
+            with widgets.opening():
                 from estimators import SharpnessEstimator
 
             work = SharpnessEstimator(measures=MEASURES, n_probes=6).cost().times(runs)

@@ -47,7 +47,7 @@ def _render_point(left: DeltaGenerator, right: DeltaGenerator) -> None:
 
 def settings() -> dict[str, Any]:
     """Write the settings of the estimator; return its keyword arguments."""
-    with st.spinner(texts("common")("opening")):  # torch, the first time
+    with widgets.opening():
         from estimators import SHARPNESS_MEASURES
 
     text, form = texts(PAGE), widgets.Form(PAGE)

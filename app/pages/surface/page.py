@@ -124,7 +124,7 @@ def _fits(chosen: widgets.Subject, kind: str) -> bool:
 
 
 def _say_cost(chosen: widgets.Subject, params: dict[str, Any], sizes: tuple[int, ...], extra: dict[str, Any]) -> bool:
-    with st.spinner(texts("common")("opening")):  # torch, the first time
+    with widgets.opening():
         from estimators import SurfaceMapper, Work
 
     every, work = prod(sizes) * params.get("n_seeds", 1), SurfaceMapper(**params).cost()
