@@ -285,6 +285,11 @@ class Landscape:
         return self._network.has_batch_norm
 
     @property
+    def is_fixed_function(self) -> bool:
+        """Whether the outputs depend on θ and the input alone: there is no batch norm, or its statistics are frozen."""
+        return self._network.is_fixed_function
+
+    @property
     def is_likelihood(self) -> bool:
         """Whether the loss names a distribution to draw labels from, which the model's own Fisher matrix needs."""
         return is_likelihood(self.loss_function, self._n_axes)

@@ -103,17 +103,17 @@ def pace_ahead(land: Landscape, work: Work) -> Work:
     A product makes its graph each time here, as where the memory does not suffice to keep it.
     """
     n = land.n_examples
-    if land.has_batch_norm and land.batch_norm != "frozen":  # whose statistics take all examples whatever comes
+    if not land.is_fixed_function:  # batch-norm statistics take all examples whatever comes
         began = clock()
         _kinds(land)["evaluations"]()
         seconds = clock() - began
         return Work(**{name: seconds * passes for name, passes in _PASSES.items()})
-    pace = {}
+    part, pace = _first(land, max(_FEWEST, min(n // 8, _MOST))), {}
+    before, timed = _kinds(_first(land, _FEWEST)), _kinds(part)
     for name in _asked(work):
-        _kinds(_first(land, _FEWEST))[name]()  # what is checked once
-        part = _first(land, max(_FEWEST, min(n // 8, _MOST)))
+        before[name]()  # what is checked once
         began = clock()
-        _kinds(part)[name]()
+        timed[name]()
         pace[name] = (clock() - began) * n / part.n_examples
     return Work(**pace)
 

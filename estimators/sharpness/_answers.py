@@ -117,8 +117,8 @@ class Answers:
 
     @cached_property
     def pace(self) -> Work:
-        """Seconds of a gradient over all examples, and of what else the measures to come need."""
-        return pace_ahead(self.land, sum((self.costs[name] for name in self._ahead), Work(gradients=1)))
+        """Seconds of an evaluation and a gradient over all examples, and of what else the measures to come need."""
+        return pace_ahead(self.land, sum((self.costs[name] for name in self._ahead), Work(evaluations=1, gradients=1)))
 
     @property
     def _ahead(self) -> list[str]:

@@ -19,7 +19,7 @@ from ..checks import positive, whole
 from ..core.ball.ascent import NORMS
 from ..core.ball.average_case import NOISES
 from ..landscape import Landscape
-from ..pace import Work, pace_ahead
+from ..pace import Work
 from ..progress import OnProgress, shares
 from ._answers import Answers
 from ._measures import MEASURES, PROFILE_FACTORS, SharpnessSettings, taken_for
@@ -292,13 +292,13 @@ class SharpnessEstimator(TransformerMixin, Budgeted, ProbingEstimator, Sharpness
             if on_partial is not None:
                 on_partial(result)
         if errors and not answers.cut:
-            spent, pace = 0, Work() if budget.seconds is None else pace_ahead(land, Work(evaluations=1))
+            spent = 0
 
             def spend(passes: float) -> None:
                 nonlocal spent
                 spent = min(spent + int(passes), errors)
                 on_errors(spent, errors, "error over examples")
-                if not budget.most(1, passes * pace.evaluations):
+                if budget.seconds is not None and not budget.most(1, passes * answers.pace.evaluations):
                     raise TimeUp
 
             taken = {name: answers[name] for name in chosen}
