@@ -80,7 +80,7 @@ def ends_in_time(
     brake, began = budget.brake(reserved=reserved), budget.used
     found = eigenpairs(land, kind, search, step, brake)
     taken = (budget.used - began) / found.n_products
-    if not brake.used or _settled(found).all():
+    if not brake.used or found.settled.all():
         return Ends(found, taken, whole=not brake.used)
     if not tells_ends(found.n_products, n_wanted):
         return Ends(None, taken, short=_too_few(found.n_products))
@@ -91,13 +91,9 @@ def _too_few(products: int) -> str:
     return f"ends of the spectrum ({products} products fit, too few to tell an end)"
 
 
-def _settled(pairs: Eigenpairs) -> np.ndarray:
-    return pairs.converged | pairs.negligible
-
-
 def _can_be_parted(land: Landscape) -> bool:
-    moving = land.has_batch_norm and land.batch_norm != "frozen"  # its statistics take all examples whatever comes
-    return not moving and land.n_examples >= 2 * _FEWEST
+    # other statistics than frozen ones take all examples whatever comes
+    return land.is_fixed_function and land.n_examples >= 2 * _FEWEST
 
 
 def weighty(land: Landscape, n: int) -> tuple[Landscape, float]:
@@ -165,7 +161,7 @@ class _PartFirst:
             return Ends(None, self.all.seconds, short=_too_few(0))
         pairs = self._look_again(space)
         words = f"ended after {space.n} products, begun on {few.n_examples} examples"
-        short = "" if _settled(pairs).all() and len(pairs.values) == n_wanted else f"ends of the spectrum ({words})"
+        short = "" if pairs.settled.all() and len(pairs.values) == n_wanted else f"ends of the spectrum ({words})"
         return Ends(pairs, self.all.seconds, short=short)
 
     @property
@@ -196,7 +192,7 @@ class _PartFirst:
         while True:
             pairs = space.pairs(search.n_eigenvalues, search.ends, search.tol)
             one_more = self.all.seconds + (_AGAIN + 1) * self.part.seconds
-            if _settled(pairs).all() or space.n >= search.max_products or self.left < one_more:
+            if pairs.settled.all() or space.n >= search.max_products or self.left < one_more:
                 return pairs
             brake = self.budget.brake(reserved=self.reserved + self.all.seconds + self.part.seconds)
             looked = self._search(space.corrected, _AGAIN, brake, _together(pairs, search.tol))
@@ -236,7 +232,7 @@ def _together(pairs: Eigenpairs, tol: float) -> Tensor:
 
 def _worst_first(pairs: Eigenpairs) -> list[int]:
     """Order pairs by how far they are from settled, without those that are."""
-    open_ = np.flatnonzero(~_settled(pairs))
+    open_ = np.flatnonzero(~pairs.settled)
     relative = pairs.residuals[open_] / np.maximum(np.abs(pairs.values[open_]), 1e-300)
     return [int(i) for i in open_[np.argsort(-relative, kind="stable")]]
 

@@ -156,7 +156,7 @@ def density(
 ) -> SpectralDensity:
     """Estimate density and fractions, the known eigenpairs counted apart."""
     # A pair that has not converged is no eigenvector: the probes have to see its direction themselves.
-    sure = pairs.converged | pairs.negligible
+    sure = pairs.settled
     known = pairs.vectors[torch.as_tensor(sure, device=pairs.vectors.device)] if sure.any() else None
     return spectral_density(
         KINDS[kind](land),

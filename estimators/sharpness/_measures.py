@@ -224,7 +224,7 @@ def lambda_max(
         )
 
     plain = largest(product)
-    converged = bool(plain.converged[0] or plain.negligible[0])
+    converged = bool(plain.settled[0])
     answer: dict[str, Any] = {
         "lambda_max": float(plain.values[0]),
         "lambda_max_residual": float(plain.residuals[0]),
@@ -236,7 +236,7 @@ def lambda_max(
     if scale is not None:
         found = largest(lambda v: _rows(scale, v) * product(_rows(scale, v) * v))
         scaled = float(found.values[0])
-        converged = bool(found.converged[0] or found.negligible[0])
+        converged = bool(found.settled[0])
         answer["n_products"] += int(found.n_products)
     answer["lambda_max_scaled"], answer["lambda_max_scaled_converged"] = scaled, converged
     # Only for the Euclidean ball is the largest rise of the quadratic ρ²λ/2.

@@ -58,6 +58,11 @@ class Eigenpairs:
     n_restarts: int
     breakdowns: int
 
+    @property
+    def settled(self) -> np.ndarray:
+        """Which pairs need no further search: those that have converged or are negligible, shape (k,)."""
+        return self.converged | self.negligible
+
 
 def random_unit(size: int, generator: torch.Generator, like: torch.Tensor) -> torch.Tensor:
     """Draw a direction uniform on the sphere of R^size, on the CPU so that every device gets the same one.
@@ -301,7 +306,7 @@ def _search(
         krylov.rows[0] = start / start.norm()
     krylov.scale = floor
     n_restarts = 0
-    n_wanted = len(wanted(size, k, ends))
+    n_wanted, seen_after = len(wanted(size, k, ends)), products_to_see(size, tol)
     closed_values, closed_at, not_before = None, 0, 0
     while True:
         krylov.expand()
@@ -316,7 +321,7 @@ def _search(
         if len(pick) == n_wanted and krylov.n > n_wanted:
             magnitude = np.abs(values[pick])
             done = predicted[pick] <= SAFETY * tol * magnitude
-            if krylov.breakdowns or krylov.n_products >= products_to_see(size, tol):
+            if krylov.breakdowns or krylov.n_products >= seen_after:
                 done |= magnitude + predicted[pick] <= tol * scale
             if krylov.beta == 0:
                 # A closed Krylov space predicts zero residuals but may lack copies of a repeated eigenvalue: go on
