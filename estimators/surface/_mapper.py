@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from .. import sampling
 from ..base import ParallelEstimator
 from ..budget import Budget, Budgeted, TimeUp
-from ..cache import fingerprint, keep
+from ..cache import MISSING, fingerprint, keep, recall
 from ..checks import check_integer, positive, whole
 from ..core.planes.directions import NORMALIZATIONS, largest_cosine
 from ..core.spectrum.lanczos import usual_products
@@ -38,7 +38,17 @@ from . import _marks as marks
 from ._grid import EXPECTED_ADAPTIVE, FIRST_BLOCK, LARGEST_LAST_FILL, Arrived, Grid
 from ._inputs import groups_of, module_of, read_points, template_of
 from ._planes import DIRECTIONS, EIGENVECTORS, MapPlane, Request, axes_of, grown_spans
-from ._precision import AUTO, EXACT, FOR_CHOICE, MIXED, NOT_ADAPTIVE, PrecisionChoice, apart, choose_precision
+from ._precision import (
+    AUTO,
+    EXACT,
+    FOR_CHOICE,
+    MIXED,
+    NOT_ADAPTIVE,
+    TOO_SHORT,
+    PrecisionChoice,
+    apart,
+    choose_precision,
+)
 from ._result import SurfaceResult
 from ._trust import SliceTrust, trust_of_slice
 
@@ -532,11 +542,14 @@ class SurfaceMapper(TransformerMixin, Budgeted, ParallelEstimator):
         mixed = cache(partial(self._in_precision, MIXED))
         reserved = 0.0 if self._budget.seconds is None else (1 - FOR_CHOICE) * self._budget.left
         brake = self._budget.brake(reserved=reserved)
-        self._choice_key = [self._land.fingerprint, list(anchors), weights, self.tolerance]
-        self._choice = self._cached(
-            choose_precision, self._choice_key, self._land, mixed, anchors, weights, self.tolerance,
-            lambda done, total: progress(done, total, "precision"), brake,
-        )  # fmt: skip
+        key = self._choice_key = fingerprint(self._land.fingerprint, list(anchors), weights, self.tolerance)
+        found = recall(self._memory(), choose_precision, key)
+        if found is MISSING:
+            compared = self._land, mixed, anchors, weights, self.tolerance
+            found = choose_precision(*compared, lambda done, total: progress(done, total, "precision"), brake)
+            if found is not TOO_SHORT:  # what the clock has cut is no choice for another fit
+                keep(self._memory(), choose_precision, key, found)
+        self._choice = found
         if self._choice.precision == MIXED:
             self._filled_by = mixed(), None if self._held_out is None else mixed().on(self._held_out.data)
             self._grid.rounding = self._choice.difference
@@ -633,7 +646,7 @@ class SurfaceMapper(TransformerMixin, Budgeted, ParallelEstimator):
         grid, choice = self._grid, self._choice
         assert choice is not None
         choice = choice.withdrawn(grid.rounding, grid.share(grid.rounding))
-        keep(self._memory(), choose_precision, fingerprint(*self._choice_key), choice)
+        keep(self._memory(), choose_precision, self._choice_key, choice)
         self._lay_out(grid.axes, grid.centre)
         self._choice = choice
 

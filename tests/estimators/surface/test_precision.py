@@ -170,6 +170,16 @@ def test_a_budget_that_is_too_short_to_compare_keeps_float32(subject):
     assert choice.precision == "float32" and "time budget" in choice.why
 
 
+def test_a_budget_that_was_too_short_to_compare_chooses_for_no_other_fit(subject, takes, tmp_path, monkeypatch):
+    takes(0.5)
+    monkeypatch.setattr(_mapper, "FOR_CHOICE", 0.0)  # no time to compare at all
+    hurried = SurfaceMapper(precision="auto", time_budget=600.0, memory=str(tmp_path), **OPTIONS).fit(*subject)
+    assert any("time budget is too short" in note for note in hurried.notes_)
+    takes(0.5)
+    later = SurfaceMapper(precision="auto", memory=str(tmp_path), **OPTIONS).fit(*subject)
+    assert later.result_.settings["precision"] == "bfloat16"
+
+
 def test_held_out_losses_and_a_closer_look_are_measured_in_the_precision_of_their_own_map(subject, takes):
     takes(0.5)
     fitted = SurfaceMapper(precision="auto", **OPTIONS).fit(*subject, held_out=subject[1])
