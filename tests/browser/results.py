@@ -6,7 +6,6 @@ asks for nothing again. Pictures are taken of them, and the tests look at them.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from app.texts import texts
-from tests.browser.driving import settle
+from tests.browser.driving import checkpoints, runs, settle, until
 
 SECONDS = 600.0  # a machine shared with others is slow
 
@@ -81,12 +80,12 @@ def make(page: Any, address: str, workspace: Path, asked: tuple[Asked, ...] = AS
         Those of the running app.
     asked : tuple of Asked
     """
-    if not list((workspace / "checkpoints").glob("2*")):
+    if not checkpoints(workspace):
         page.goto(f"{address}/surface")
         settle(page)
         page.get_by_role("button", name=texts("common")("quick_start")).click()
-        _until(page, lambda: len(list((workspace / "checkpoints").glob("2*"))) == 2, "two networks")
-    there = Counter(run["page"] for run in runs(workspace))
+        until(page, lambda: len(checkpoints(workspace)) == 2, "two networks", SECONDS)
+    there = _kept(workspace)
     for one in asked:
         if there[one.run]:
             there[one.run] -= 1
@@ -95,27 +94,18 @@ def make(page: Any, address: str, workspace: Path, asked: tuple[Asked, ...] = AS
             settle(page)
             before = len(_known(workspace))
             page.locator('[data-testid="stMain"] button[kind="primary"]:enabled').first.click()
-            _until(page, lambda before=before: len(_known(workspace)) > before, f"a job for {one.name}")
+            until(page, lambda before=before: len(_known(workspace)) > before, f"a job for {one.name}", SECONDS)
     page.goto("about:blank")  # nobody looks on while they are computed
     wanted = Counter(one.run for one in asked)
-    _until(page, lambda: wanted <= Counter(run["page"] for run in runs(workspace)), "every result")
+    until(page, lambda: wanted <= _kept(workspace), "every result", SECONDS)
 
 
-def runs(workspace: Path) -> list[dict[str, Any]]:
-    """Return what the runs of a workspace say of themselves."""
-    return [json.loads(path.read_text()) for path in (workspace / "runs").glob("2*/run.json")]
+def _kept(workspace: Path) -> Counter[str]:
+    """Count the runs of each page."""
+    return Counter(run["page"] for run in runs(workspace).values())
 
 
 def _known(workspace: Path) -> set[str]:
     """Return the jobs that wait, run, or have ended as a run."""
-    return {path.parent.name for path in (workspace / "queue").glob("*/job.json")} | {
-        run["job"] for run in runs(workspace)
-    }
-
-
-def _until(page: Any, condition: Any, what: str) -> None:
-    for _ in range(round(SECONDS / 0.25)):
-        if condition():
-            return
-        page.wait_for_timeout(250)
-    raise TimeoutError(f"{what} must be there within {SECONDS:.0f} s, and is not. Look at the workspace's log.")
+    waiting = {path.parent.name for path in (workspace / "queue").glob("*/job.json")}
+    return waiting | {run["job"] for run in runs(workspace).values()}
