@@ -18,6 +18,7 @@ from app.charts.surface import heat_map
 from app.pages.sharpness.charts import rise_profile
 from app.report import document, figure, section, settings, table
 from app.texts import said, texts
+from app.widgets.numbers import known
 from estimators import ModeConnector, SharpnessEstimator, SurfaceMapper, SWAAverager, load_data, load_model, train
 
 text = texts("demo")
@@ -115,11 +116,15 @@ def accuracies(row: Mapping[str, Any], train_loss: str) -> dict[str, str]:
 
 def measures(found: Any) -> dict[str, str]:
     """Return the sharpness of one network, each number with its error."""
-    error = {name: found.uncertainty_of(name)[1] for name in ("average_sharpness", "lambda_max", "trace")}
+    error = {name: found.uncertainty_of(name)[1] for name in ("average_sharpness", "trace")}
+
+    def with_residual(value: float, residual: float) -> str:
+        return text("residual", value=f"{value:.3g}", residual=f"{residual:.1g}")
+
     return {
         text("worst"): f"≥ {found.sharpness:.4f} ({found.restart_spread:.1%})",
         text("average"): f"{found.average_sharpness:.4f} ± {error['average_sharpness']:.4f}",
-        text("lambda_max"): text("residual", value=f"{found.lambda_max:.3g}", residual=f"{error['lambda_max']:.1g}"),
+        text("lambda_max"): known(found, "lambda_max", with_residual),
         text("trace"): f"{found.trace:.3g} ± {error['trace']:.2g}",
     }
 
