@@ -36,7 +36,7 @@ from .core.network.probes import (
     protect_input,
     spread_indices,
 )
-from .core.network.products import ExampleGraph, is_likelihood
+from .core.network.products import ExampleGraph, is_likelihood, output_weights
 from .core.network.vmapped import totals_of_points
 from .core.network.working_copy import Network, one_thread_at_a_time
 from .core.network.wrappers import run_as_written, unwrapped
@@ -452,6 +452,10 @@ class Landscape:
             return z.new_full((len(z),), torch.nan) if found is None else found.double()
 
         return self._of_outputs(theta, hits)
+
+    def per_example_weights(self) -> Tensor:
+        """Tell how much the single examples weigh in the Hessian, as far as their outputs tell, (N,)."""
+        return self._of_outputs(None, lambda z, y: output_weights(self.loss_function, z, y))
 
     def outputs(self, theta: Tensor | None = None) -> Tensor:
         """Class scores at θ, (N, C)."""

@@ -1,9 +1,10 @@
 """The ends of the spectrum in the time there is: searched on all examples, or on those that weigh most first.
 
-Where a loss is near 0 its derivatives are too, and most examples of a trained network are there: the Hessian of an
-eighth of them, those with the largest losses, is nearly that of all. Its eigenvectors cost little; their Rayleigh
-quotients on all examples are bounds on the ends whatever the part was, and the products behind them correct the part's
-Hessian, whose eigenvectors are looked at again (:mod:`core.spectrum.subspace`), as often as there is time.
+An example that a network is sure of has hardly any derivatives, and most examples of a trained network are so: the
+Hessian of an eighth of them, those of the largest derivatives in the outputs, is nearly that of all. Its eigenvectors
+cost little; their Rayleigh quotients on all examples are bounds on the ends whatever the part was, and the products
+behind them correct the part's Hessian, whose eigenvectors are looked at again (:mod:`core.spectrum.subspace`), as often
+as there is time.
 """
 
 from __future__ import annotations
@@ -24,9 +25,14 @@ from ._steps import KINDS, Search, Step, eigenpairs
 
 _FEW = 0.5  # of the products that a search usually takes: where fewer fit, a part of the examples comes first
 _PART = 0.5  # of the time, for the search on a part of the examples
+_KEPT = 2 / 3  # of a product's time is taken where its graph is kept: six convolutions of nine
+_VARIES = 1.05  # times what the last product took is what one may take
 _FEWEST = 32  # examples of a part, which is at most half of all
 _LOOSE = 1e-2  # tolerance on a part: what is left to do on all examples is more
-_AGAIN = 10  # products on the part for another look at its corrected matrix
+_AGAIN, _FEWEST_AGAIN = (
+    10,
+    5,
+)  # products on the part for another look at its corrected matrix, or what there is time for
 _VANISHING = ("cross_entropy", "bce")  # losses whose derivatives go to 0 with them
 
 
@@ -99,11 +105,11 @@ def _can_be_parted(land: Landscape) -> bool:
 def weighty(land: Landscape, n: int) -> tuple[Landscape, float]:
     """Give the same network on the n examples that weigh most in its Hessian, and the share of all that they are to be.
 
-    Those with the largest losses, the others counting as none, where a small loss has small derivatives; else evenly
-    spread ones, which stand for all.
+    Those of the largest derivatives in the outputs, the others counting as none, where a small loss has small
+    derivatives; else evenly spread ones, which stand for all.
     """
     if str(land.settings["loss"]).startswith(_VANISHING):
-        heaviest = land.per_example_losses().argsort(descending=True, stable=True)[:n].cpu()
+        heaviest = land.per_example_weights().argsort(descending=True, stable=True)[:n].cpu()
         return land.on(land.data.take(heaviest.sort().values)), n / land.n_examples
     return land.on(land.data.take(slice(0, None, max(land.n_examples // n, 1)))), 1.0
 
@@ -145,16 +151,16 @@ class _PartFirst:
         if on_all > (1 - _PART / 2) * self.left:
             on_all = self.all.seconds  # one vector carried over is better than none
         on_part = min(_PART * self.left, self.left - on_all)
-        n = int(self.land.n_examples * on_part / (usual * self.all.seconds))
+        n = int(self.land.n_examples * on_part / (usual * _KEPT * self.all.seconds))
         n = max(_FEWEST, min(n, self.land.n_examples // 2))
         few, share = weighty(self.land, n)
-        per_product = self.all.seconds * few.n_examples / self.land.n_examples
+        per_product = _KEPT * self.all.seconds * few.n_examples / self.land.n_examples
         if int(on_part / per_product) <= n_wanted:
             return Ends(None, self.all.seconds, short=_too_few(0))
         product = KINDS[self.kind](few)
         self.part = _Timed(lambda v: share * product(v), per_product, self._tick)
         brake = self.budget.brake(reserved=self.budget.left - on_part)
-        begun = self._search(self.part, self.search.max_products, brake, None)
+        begun = self._search(self.part, usual, brake, None)
         space = Subspace(self.all, self.part, self.land.theta)
         self._carry_over(space, begun.vectors[_outermost(len(begun.values), self.search.ends)])
         if not space.n:
@@ -191,10 +197,11 @@ class _PartFirst:
         search = self.search
         while True:
             pairs = space.pairs(search.n_eigenvalues, search.ends, search.tol)
-            one_more = self.all.seconds + (_AGAIN + 1) * self.part.seconds
+            carried = _VARIES * (self.all.seconds + self.part.seconds)
+            one_more = carried + (_FEWEST_AGAIN + 1) * self.part.seconds
             if pairs.settled.all() or space.n >= search.max_products or self.left < one_more:
                 return pairs
-            brake = self.budget.brake(reserved=self.reserved + self.all.seconds + self.part.seconds)
+            brake = self.budget.brake(reserved=self.reserved + carried + self.part.seconds)
             looked = self._search(space.corrected, _AGAIN, brake, _together(pairs, search.tol))
             same = len(looked.values) == len(pairs.values)
             order = _worst_first(pairs) if same else _outermost(len(looked.values), search.ends)
@@ -205,7 +212,7 @@ class _PartFirst:
         """Multiply vectors by the matrix of all examples while there is time; tell how many were new."""
         n = space.n
         for vector in vectors:
-            if self.left < self.all.seconds + self.part.seconds:
+            if self.left < _VARIES * (self.all.seconds + self.part.seconds):
                 break
             space.add(vector)
         return space.n - n

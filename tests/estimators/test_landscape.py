@@ -1,4 +1,5 @@
 import copy
+import gc
 import pickle
 
 import numpy as np
@@ -69,6 +70,32 @@ def _central_differences(gradient, theta, step=1e-5):
     """The Hessian without a second backward pass: torch.func's own is not symmetric through layer norm (2.14)."""
     basis = step * torch.eye(theta.numel(), dtype=theta.dtype)
     return torch.stack([(gradient(theta + e) - gradient(theta - e)) / (2 * step) for e in basis], 1)
+
+
+def test_graphs_are_kept_for_every_set_of_examples_that_is_still_there(images):
+    land = Landscape(small_nets()["mlp"], (images[0].float(), images[1]))
+    few = land.on(land.data.take(slice(0, 3)))
+    v = torch.randn(land.n_parameters, generator=torch.Generator().manual_seed(1))
+    first, graphs = [owner.hvp(v) for owner in (land, few)], land._network._graphs
+    kept = {owner: list(parts["batches"].graphs) for owner, parts in graphs.items()}
+    assert set(kept) == {land, few}
+    for owner, product in zip((land, few), first, strict=True):
+        torch.testing.assert_close(owner.hvp(v), product)
+        assert graphs[owner]["batches"].graphs == kept[owner]
+    del few, owner, kept
+    gc.collect()
+    assert list(graphs) == [land]
+
+
+def test_weights_of_examples_are_traces_and_slopes_in_the_outputs(images):
+    model, (x, y) = small_nets()["mlp"].double(), images
+    squares = Landscape(model, (x.float(), y), loss="mse", precision="float64")
+    slopes = 2 * (squares.outputs() - F.one_hot(y, 3)) / 3
+    torch.testing.assert_close(squares.per_example_weights(), 2 + 0.1 * slopes.norm(dim=1))
+    land = Landscape(model, (x.float(), y), precision="float64")
+    p = land.outputs().softmax(1)
+    expected = 1 - p.square().sum(1) + 0.1 * (p - F.one_hot(y, 3)).norm(dim=1)
+    torch.testing.assert_close(land.per_example_weights(), expected, rtol=0.5, atol=0)  # of eight probes
 
 
 def test_gauss_newton_and_fisher_equal_their_definitions(images):

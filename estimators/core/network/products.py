@@ -223,6 +223,27 @@ def output_hessian_product(loss: Loss, z: Tensor, y: Tensor, v: Tensor) -> Tenso
         return torch.autograd.grad(first, leaf, v, allow_unused=True, materialize_grads=True)[0]
 
 
+def output_weights(loss: Loss, z: Tensor, y: Tensor, n_probes: int = 8) -> Tensor:
+    """Tell how much each example weighs in the Hessian, as far as its outputs tell, (N,).
+
+    The trace of the loss's Hessian in the outputs, which the network's Jacobian carries to its parameters, by probes of
+    signs that are the same for all examples; and a tenth of the length of the loss's gradient, which scales the
+    network's own curvature: an example that it is sure of and wrong about has no other.
+    """
+    generator = torch.Generator().manual_seed(0)
+    trace = z.new_zeros(len(z))
+    for _ in range(n_probes):
+        signs = (torch.randint(0, 2, z.shape[1:], generator=generator).to(z) * 2 - 1).expand_as(z)
+        trace += (signs * output_hessian_product(loss, z, y, signs)).flatten(1).sum(1) / n_probes
+    with torch.enable_grad():
+        leaf = z.detach().requires_grad_(True)
+        slope = torch.autograd.grad(per_example_losses(loss, leaf, y).sum(), leaf)[0]
+    return trace.abs() + _OF_SLOPE * slope.flatten(1).norm(dim=1)
+
+
+_OF_SLOPE = 0.1
+
+
 def is_likelihood(loss: Loss, n_dims: int) -> bool:
     """Whether a loss of outputs with so many axes names a distribution that labels can be drawn from."""
     return loss in (mean_squared_error, binary_cross_entropy) or (loss is cross_entropy and n_dims == 2)

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +39,11 @@ from .products import ATTENTION, CHOOSE_KERNELS, double_backward
 from .trailing import features_before, moving_tail
 
 GRAPH_PER_ACTIVATION = 3.0  # size of a kept double-backward graph, in multiples of the forward's activations
+
+
+class _Kept(NamedTuple):
+    graphs: list
+    n_bytes: float
 
 
 class Network:
@@ -73,8 +79,8 @@ class Network:
         self.copies_input = False  # whether the module would write into the examples, and is given a copy
         self._position: Tensor | None = None
         self._estimated_at: Tensor | None = None
-        self._graphs_of: tuple[object, str] | None = None
-        self._graphs: dict[str, list] = {}
+        self._kind_of_graphs = ""
+        self._graphs: WeakKeyDictionary[object, dict[str, _Kept]] = WeakKeyDictionary()  # of each owner, by part
         self._activation_bytes: float | None = None
 
     @property
@@ -154,8 +160,8 @@ class Network:
 
     def leave(self) -> None:
         """Forget the point and the graphs that hang on it: the buffer is about to be written."""
-        self._position = self._graphs_of = None
-        self._graphs = {}
+        self._position = None
+        self._graphs.clear()
 
     def refresh_statistics(self) -> None:
         """Re-estimate batch-norm statistics where the policy says so."""
@@ -249,22 +255,26 @@ class Network:
     ) -> Iterator[tuple[Any, bool]]:
         """Yield each batch's backward graph and whether it is kept for the next product at the same point.
 
-        Graphs are kept when the memory they are estimated to need is at most half of what is free, and until another
-        owner or kind is asked for.
+        Graphs are kept when the memory that all of them are estimated to need is at most half of what is free without
+        them: until the network moves, another kind is asked for, or their owner is gone.
         """
-        if self._graphs_of != (owner, kind):
-            self._graphs_of, self._graphs = (owner, kind), {}
-        if part in self._graphs:
-            yield from ((graph, True) for graph in self._graphs[part])
+        if self._kind_of_graphs != kind:
+            self._kind_of_graphs = kind
+            self._graphs.clear()
+        own = self._graphs.setdefault(owner, {})
+        if part in own:
+            yield from ((graph, True) for graph in own[part].graphs)
             return
-        keep = self.graph_bytes(owner) * n_examples < 0.5 * free_memory(self.device)
-        kept = []
+        n_bytes = self.graph_bytes(owner) * n_examples
+        held = sum(kept.n_bytes for parts in self._graphs.values() for kept in parts.values())
+        keep = held + n_bytes < 0.5 * (free_memory(self.device) + held)
+        graphs = []
         for graph in build():
             if keep:
-                kept.append(graph)
+                graphs.append(graph)
             yield graph, keep
         if keep:
-            self._graphs[part] = kept
+            own[part] = _Kept(graphs, n_bytes)
 
     def graph_bytes(self, owner: object) -> float:
         """Estimate the bytes that a double-backward graph takes for one example."""
