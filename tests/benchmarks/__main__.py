@@ -17,14 +17,14 @@ from tests.benchmarks.machine import Reading, describe, others, verdict
 MINUTES = 9.5  # for the steps; importing and the look at the machine take the rest
 # What matters most comes first: title, module, its arguments, and those of --quick.
 STEPS = (
-    ("A point of a surface", "bench_surfaces", "--part speed,adaptive --rounds 5", "--side 3 --rounds 1 --examples 32"),
-    ("A Hessian-vector product", "bench_hvp_peers", "--part speed,linear", "--repeats 1 --samples 32"),
+    ("A point of a surface", "bench_surfaces", "--part speed,adaptive", "--side 3 --rounds 1 --examples 32"),
+    ("A Hessian-vector product", "bench_hvp_peers", "--part speed,linear --repeats 7", "--repeats 1 --samples 32"),
     ("Other networks", "bench_surfaces", "--part networks", "--side 3 --rounds 1 --examples 32"),
     ("bfloat16, and growth", "bench_surfaces", "--part bfloat16,linear", "--side 3 --rounds 1 --examples 32"),
     (
         "Products that eigenvalues take, and agreement with ARPACK",
         "bench_hvp_peers",
-        "--part products,arpack --limit 400 --networks test_resnet,test_vit",
+        "--part products,arpack --limit 150 --networks test_resnet,test_vit",
         "--limit 20 --samples 32 --networks test_resnet",
     ),
 )

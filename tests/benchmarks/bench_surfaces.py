@@ -34,7 +34,7 @@ from estimators import Examples, Landscape, SurfaceMapper, load_data, load_model
 from estimators.core.network.folding import FoldedConvolution, fold_batch_norm
 
 PARTS = ("speed", "networks", "bfloat16", "linear", "adaptive")
-LIMIT_BARE, LIMIT_PEER, LIMIT_LINEAR, LIMIT_ADAPTIVE = 1.05, 0.45, 0.10, 10.0
+LIMIT_BARE, LIMIT_PEER, LIMIT_LINEAR, LIMIT_ADAPTIVE = 1.03, 0.45, 0.10, 10.0
 Contender = Callable[[int], int]  # side of the grid -> points evaluated
 
 
