@@ -18,6 +18,7 @@ from ..core.alignment.similarity import classical_scaling, connected_groups, fea
 from ..core.network.batchnorm import batch_norms
 from ..core.network.fields import in_precision, spread_at_the_door
 from ..landscape import Landscape
+from ..pace import Work
 from ..progress import OnProgress, ignore_progress, subprogress
 from ._connector import ModeConnector
 from ._endpoints import check_fixed_parts, state_of
@@ -180,7 +181,15 @@ class MinimaMapper(TransformerMixin, JoiningEstimator):
         """Names of the columns of ``transform``."""
         return np.array([f"barrier to {name}" for name in self.names_], dtype=object)
 
+    def cost(self, n_networks: int) -> Work:
+        """Count what a map of so many networks takes, about; the matching of units and features come on top."""
+        pairs = n_networks * (n_networks - 1) // 2
+        return self._connector().cost().times(pairs) + Work(evaluations=2 * n_networks)
+
     # -- inside -----------------------------------------------------------------------------------------
+
+    def _connector(self) -> ModeConnector:
+        return self._as(ModeConnector, compare=False, verbose=0)
 
     def _check(self, named: dict[str, Any]) -> None:
         if len(named) < 2:
@@ -210,7 +219,7 @@ class MinimaMapper(TransformerMixin, JoiningEstimator):
         if torch.equal(a, b):
             same = np.full(int(self.n_points), land.loss(a))
             return {"barrier": 0.0, "rise": 0.0, "distance": 0.0, "losses": same}
-        connector = self._as(ModeConnector, compare=False, verbose=0)
+        connector = self._connector()
         numbers = connector.get_params() | {"memory": None, "n_jobs": 1, "batch_norm": land.batch_norm}
         prints = [fingerprint(a), fingerprint(b)]
         turned = prints[0] > prints[1]

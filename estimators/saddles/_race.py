@@ -11,16 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..core.planes.refinement import refine
 from ..core.saddles.optimizers import OPTIMIZERS, Settings
 from ..core.saddles.race import leaving_steps, race
 from ..core.saddles.saddles import linear_leaving_step
 from ._mechanisms import judge_mechanisms
 from ._result import EscapeResult
-from ._start import Saddle
+from ._start import DENSE_LIMIT, Saddle
 
 N_RECORDED = 200  # points kept of each path
 GROWTH = 20.0  # lr="auto": gradient descent grows by e to this over the budget
 PLANE_SIDE = 41
+_OF_A_MAP = {"losses": "values", "n_evaluated": "n_evaluated", "largest_error": "largest_error"}
 
 
 @dataclass(frozen=True)
@@ -176,10 +178,20 @@ class SaddleRace:
     def with_plane(self, result: EscapeResult) -> EscapeResult:
         """Add the objective on the plane of the two modes, wide enough to see where paths leave."""
         x, y = (np.linspace(-r, r, PLANE_SIDE) for r in _reach(result))
-        grid = np.stack(np.meshgrid(x, y, indexing="ij"), -1).reshape(-1, 2)
-        points = self.saddle.centre + torch.as_tensor(grid).to(self.saddle.centre) @ self.saddle.axes
-        losses = torch.cat([self.saddle.objective.values(rows) for rows in points.split(64)])
-        return replace(result, plane={"x": x, "y": y, "losses": losses.cpu().numpy().reshape(len(x), len(y))})
+
+        def values(places: np.ndarray) -> np.ndarray:
+            spots = np.stack([x[places[:, 0]], y[places[:, 1]]], 1)
+            points = self.saddle.centre + torch.as_tensor(spots).to(self.saddle.centre) @ self.saddle.axes
+            return torch.cat([self.saddle.objective.values(rows) for rows in points.split(64)]).cpu().numpy()
+
+        shape = len(x), len(y)
+        if self.saddle.objective.size <= DENSE_LIMIT:  # cheap
+            losses = values(np.indices(shape).reshape(2, -1).T).reshape(shape)
+            measured: dict[str, Any] = {"losses": losses, "n_evaluated": losses.size, "largest_error": 0.0}
+        else:
+            *_, last = refine(values, shape)
+            measured = {name: getattr(last, of) for name, of in _OF_A_MAP.items()}
+        return replace(result, plane={"x": x, "y": y, **measured})
 
 
 def automatic_lr(saddle: Saddle, max_steps: int) -> float:

@@ -55,7 +55,8 @@ class EscapeResult(Result):
         Budget of each run.
     plane : dict
         x, y (positions on the negative and the positive mode) and losses (len(x), len(y)) of the objective: the
-        first index runs along the first mode.
+        first index runs along the first mode. Of a large network ``n_evaluated`` of them were evaluated and the rest
+        interpolated, with an error of about ``largest_error``, a share of the range of log-loss.
     mechanisms : list of dict
         The lecture's claims with measured columns and verdicts.
 

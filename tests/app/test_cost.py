@@ -148,6 +148,20 @@ def test_announced_evaluations_are_those_taken():
     assert volume.cost().evaluations == 1100  # the five slices that took 990 where 218 were announced
 
 
+def test_lines_between_networks_are_announced_with_what_their_highest_points_take(monkeypatch):
+    from app.pages.averaging import soup
+    from estimators import Landscape, MinimaMapper, SWAAverager, load_data, load_model
+
+    data, evaluate, taken = load_data("digits", n_samples=32), Landscape.evaluate, []
+    nets = [load_model("test_resnet", num_classes=10, image_size=32, random_state=seed) for seed in range(4)]
+    monkeypatch.setattr(Landscape, "evaluate", lambda *args: taken.append(len(args[2])) or evaluate(*args))
+    MinimaMapper().fit(nets, data)
+    assert 1 / 1.5 < MinimaMapper().cost(4).evaluations / sum(taken) < 1.5
+    taken.clear()
+    SWAAverager(method="uniform_soup").fit(nets, data)
+    assert 1 / 1.5 < soup.taken(4, "uniform_soup") / sum(taken) < 1.5
+
+
 def test_products_are_timed_as_products_and_a_limit_is_said(monkeypatch):
     at = with_model("stationary", "test_resnet", samples=16).run()
     assert "Hessian-vector products" in said(at)

@@ -24,7 +24,6 @@ from torch import nn
 
 from app.pages.averaging import page as averaging
 from app.pages.averaging import soup as averaging_soup
-from app.pages.connectivity import minima as connectivity_map
 from app.pages.connectivity import page as connectivity
 from app.pages.curvature import training as curvature_training
 from app.pages.saddles import page as saddles
@@ -143,7 +142,8 @@ def path(**settings: Any) -> Job:
     ends = run.model, trained(1)[0].model
     held_out = load_data("digits", split="test", n_samples=128)
     how = {"several_networks": True, "train_batch_size": ModeConnector().train_batch_size}
-    counted = connectivity.taken({"plane_resolution": 0, "ensemble_points": 0, **settings})
+    shown = {"n_points": ModeConnector().n_points, "plane_resolution": 0, "ensemble_points": 0}
+    counted = connectivity.taken({**shown, **settings})
     return counted, lambda: ModeConnector(**settings).fit(ends, data, held_out=held_out), how
 
 
@@ -168,8 +168,7 @@ def minima() -> Job:
     """Join three networks pair by pair."""
     run, data = trained()
     models, mapper = [run.model, *(trained(seed)[0].model for seed in (1, 2))], MinimaMapper()
-    work = Work(evaluations=connectivity_map.taken(len(models), mapper.n_points))
-    return work, lambda: mapper.fit(models, data), SEVERAL
+    return mapper.cost(len(models)), lambda: mapper.fit(models, data), SEVERAL
 
 
 def tracked() -> Job:

@@ -23,7 +23,7 @@ from app.work.work import restartable
 from app.workspace import library
 
 PAGE = "averaging.soup"
-A_LINE = 7  # evaluations along the straight line between two networks
+A_LINE = 21  # evaluations along the straight line between two networks, with those around its highest point
 SOUPS = ("greedy_soup", "uniform_soup")
 DEFINITIONS = ("soup", "swa", "ema", "statistics")
 

@@ -41,15 +41,18 @@ def render(left: DeltaGenerator, right: DeltaGenerator) -> None:
             st.caption(text("map.cost", pairs=pairs))
             work: dict[str, Any] = {"networks": len(points), "vectors": 2 * len(points)}
             work["several_networks"] = True
-            ready = widgets.cost(taken(len(points), params["n_points"]), points[0], data, engine, **work)
+            ready = widgets.cost(taken(len(points), params), points[0], data, engine, **work)
         if widgets.run_button(PAGE, text("map.run"), ready=ready) and data is not None:
             start(points, data, params, engine)
     widgets.answer(right, PAGE, draw, DEFINITIONS, text="connectivity")
 
 
-def taken(count: int, n_points: int) -> int:
-    """Count the evaluations of a map of so many networks, about: each of them twice, and the line between any two."""
-    return comb(count, 2) * n_points + 2 * count
+def taken(count: int, params: dict[str, Any]) -> Any:
+    """Count what a map of so many networks takes, about."""
+    with widgets.opening():
+        from estimators import MinimaMapper
+
+    return MinimaMapper(**params).cost(count)
 
 
 def epochs(kept: Sequence[Path]) -> Sequence[Path]:

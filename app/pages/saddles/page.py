@@ -25,6 +25,8 @@ SEARCHED, SURFACES = ("strict", "embedding", "origin"), ("strict_surface", "monk
 DEFINITIONS = ("strict", "noise", "embedding", "fair")
 SMALL, MINE = "small", "mine"
 RADII = 3  # distances from the saddle that a race starts at
+PLANE = 220  # evaluations of the plane between the modes
+MODES = 60  # products that find the modes of a large network's saddle, at the origin; three times as many where nothing ends the search
 RACING = {"precision": "float64", "batch_norm": "frozen"}  # how a race evaluates a network, whatever is chosen
 TRIED = (2, 42)  # steps of the two short races that a long one is timed by
 OPTIMIZERS = texts(PAGE).options("optimizer")
@@ -117,7 +119,8 @@ def taken(params: dict[str, Any]) -> Any:
     with widgets.opening():
         from estimators import Work
 
-    return Work(gradients=RADII * params["n_seeds"] * len(rules(params)) * params["max_steps"])
+    gradients = RADII * params["n_seeds"] * len(rules(params)) * params["max_steps"]
+    return Work(evaluations=PLANE, gradients=gradients, products=MODES)
 
 
 def _seconds(handle: jobs.Handle, saddle: str, network: dict[str, Any], params: dict[str, Any]) -> float:
@@ -192,6 +195,10 @@ def draw(result: Any) -> None:
             moved = zip(result.optimizers, result.moved, strict=True)
             still = [charts.name_of(n) for n, m in moved if not m[radius].any()]
             st.caption(text("paths.note", rest=", ".join(still) or text("paths.all_moved")))
+            evaluated, total = result.plane.get("n_evaluated", 0), result.plane["losses"].size
+            if 0 < evaluated < total:
+                error = result.plane["largest_error"]
+                st.caption(text("paths.interpolated", evaluated=int(evaluated), total=total, error=float(error)))
         claims(result)
         widgets.heading(text("heading.curves"))
         drawn.append(charts.loss_curves(result, radius, log=form.log()))

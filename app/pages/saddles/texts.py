@@ -96,6 +96,8 @@ EN = {
     "paths.note": "One seed of each. Colours are the objective on the plane itself; a path leaves the plane as it goes, so its own loss is "
     "the one in the curves and in the tooltip. Paths that never moved by a single bit are not drawn: {rest}.",
     "paths.all_moved": "none here",
+    "paths.interpolated": "{evaluated:,} of {total:,} points of the plane evaluated, the rest interpolated, off by about {error:.1%} of "
+    "the range of log-loss.",
     "times.note": "Squares at the right edge were still there after {budget:,} steps, crosses diverged. The diamond is the "
     "linear theory; for GD it is log(δ/r₀)/log(1 + ηλ) with 1 + ηλ = {growth:.4g} here. η = {lr:.4g}; RMSprop and Adam, "
     "whose steps have about that length whatever the gradient, take {adaptive:.3g}.",

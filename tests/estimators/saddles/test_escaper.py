@@ -11,6 +11,7 @@ from sklearn.base import clone
 from torch import nn
 
 from estimators import Cancelled, EscapeResult, Result
+from estimators.saddles import _race
 from estimators.saddles._escaper import SaddleEscaper
 from estimators.saddles._mechanisms import MECHANISMS, judge_mechanisms
 from estimators.saddles._race import RaceSettings, SaddleRace
@@ -176,6 +177,16 @@ def test_the_planes_first_index_runs_along_the_first_mode():
     assert plane["losses"].shape == (len(plane["x"]), len(plane["y"]))
     down, up = plane["losses"][-1, middle], plane["losses"][middle, -1]
     assert down < escaper.saddle_["loss"] < up
+
+
+def test_the_plane_of_a_large_network_is_refined_where_it_matters(monkeypatch):
+    settings = {"saddle": "monkey_saddle", "optimizers": ("gd",), "n_seeds": 1, "max_steps": 200}
+    whole = SaddleEscaper(**settings).fit().plane_
+    assert whole["n_evaluated"] == whole["losses"].size == 1681 and whole["largest_error"] == 0
+    monkeypatch.setattr(_race, "DENSE_LIMIT", 0)
+    refined = SaddleEscaper(**settings).fit().plane_
+    assert refined["n_evaluated"] < 0.3 * 1681 and refined["largest_error"] < 0.01
+    np.testing.assert_allclose(refined["losses"], whole["losses"], atol=0.02 * np.ptp(whole["losses"]))
 
 
 def test_a_plane_of_the_former_version_is_turned_when_it_is_read(tmp_path, monkeypatch):
