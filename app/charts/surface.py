@@ -30,6 +30,7 @@ from app.charts.relief import relief
 OVERLAP = 0.06  # share of a cell that lies under the next one, at least
 NARROWEST = 200  # pixels of the narrowest map: a fine cell lies a whole pixel under the next one
 
+STROKES = 40  # about, on a side of what was not measured
 LARGEST = 101  # nodes on a side of a map; more cells than this cost megabytes and cannot be told apart
 
 __all__ = [
@@ -110,9 +111,9 @@ def heat_map(
     waiting = grid.unknown(result, values)[drawn_nodes(values)].ravel()
     missing = cells[~drawable & ~waiting].assign(why=shared("map.not_finite"))
     if waiting.any():
-        empty = alt.Chart(cells[waiting])
-        layers.append(empty.mark_rect(color=theme.MISSING, opacity=0.12).encode(**box))
-        layers.append(empty.mark_rule(color=theme.MISSING, strokeWidth=0.8, opacity=0.8).encode(**box))  # hatched
+        covers, strokes = _hatching(cells, waiting.reshape(values[drawn_nodes(values)].shape))
+        layers.append(alt.Chart(covers).mark_rect(color=theme.MISSING, opacity=0.12).encode(**box))
+        layers.append(alt.Chart(strokes).mark_rule(color=theme.MISSING, strokeWidth=0.8, opacity=0.8).encode(**box))
     if len(missing):
         told = [*tooltip[:2], *tips(("why:N", shared(quantity)))]
         layers.append(alt.Chart(missing).mark_rect(color=theme.MISSING, opacity=0.55).encode(**box, tooltip=told))
@@ -197,6 +198,26 @@ def _cells(result: Any, quantity: str) -> pd.DataFrame:
             np.asarray(evaluated, bool)[drawn].ravel(), shared("map.evaluated"), shared("map.interpolated")
         )
     return table
+
+
+def _hatching(cells: pd.DataFrame, waiting: np.ndarray) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return what covers cells that wait (n, m): a rectangle for each run of them, and slanted strokes.
+
+    A mark for each cell would be tens of thousands; a stroke crosses a block of cells where there are many.
+    """
+
+    def spanning(first: tuple[np.ndarray, ...], last: tuple[np.ndarray, ...]) -> pd.DataFrame:
+        a, b = (cells.iloc[np.ravel_multi_index(index, waiting.shape)] for index in (first, last))
+        ends = {"x": a["x"], "x2": b["x2"], "y": a["y"], "y2": b["y2"]}
+        return pd.DataFrame({name: column.to_numpy() for name, column in ends.items()})
+
+    changes = np.diff(np.pad(waiting.T, ((0, 0), (1, 1))).astype(int), axis=1)
+    (rows, starts), (_, ends) = np.nonzero(changes == 1), np.nonzero(changes == -1)
+    side = max(1, round(max(waiting.shape) / STROKES))
+    n, m = (size // side for size in waiting.shape)
+    whole = waiting[: n * side, : m * side].reshape(n, side, m, side).all(axis=(1, 3))
+    i, j = (side * index for index in np.nonzero(whole))
+    return spanning((starts, rows), (ends - 1, rows)), spanning((i, j), (i + side - 1, j + side - 1))
 
 
 def _path(trajectory: dict[str, Any], name: str) -> pd.DataFrame:

@@ -55,7 +55,7 @@ def downloads(
     ----------
     result : object with ``save(path)``, optional
         Gives NPZ, and CSV when no ``table`` is given.
-    chart : altair chart, optional
+    chart : altair chart, or callable that draws one, optional
         Gives PNG, SVG, PDF and the Vega-Lite JSON.
     table : DataFrame, optional
         The CSV.
@@ -68,10 +68,14 @@ def downloads(
     """
     text = texts("common")
     files: list[tuple[str, str, Any]] = []
+
+    def drawn(kind: str, dark: bool = False) -> Any:
+        return export.chart_bytes(chart() if callable(chart) else chart, kind, dark=dark)
+
     if chart is not None:
         dark = st.context.theme.type == "dark"
         for kind in ("png", "svg", "pdf"):
-            files.append((kind.upper(), f"{name}.{kind}", lambda kind=kind: export.chart_bytes(chart, kind, dark=dark)))
+            files.append((kind.upper(), f"{name}.{kind}", lambda kind=kind: drawn(kind, dark)))
     if result is not None or table is not None:
         files.append(
             (
@@ -83,7 +87,7 @@ def downloads(
     if result is not None:
         files.append(("NPZ", f"{name}.npz", lambda: export.result_npz(result)))
     if chart is not None:
-        files.append((text("download.chart_json"), f"{name}.vl.json", lambda: export.chart_bytes(chart, "json")))
+        files.append((text("download.chart_json"), f"{name}.vl.json", lambda: drawn("json")))
     files += [(file.rpartition(".")[2].upper(), file, make) for file, make in (more or {}).items()]
     with st.popover(text("download"), icon=":material/download:", key=f"downloads-{key or name}"):
         with st.container(horizontal=True):

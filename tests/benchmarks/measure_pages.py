@@ -112,7 +112,7 @@ def prepare(folder: Path, busy: bool) -> None:
     for page, estimator in measured.items():
         runs.save_run(page, f"{page} of digits-a", estimator.result_, {"script": "print()"}, seconds=1.0)
     if busy:
-        mapper = SurfaceMapper(resolution=301, mode="exact", batch_size=512)
+        mapper = SurfaceMapper(resolution=201, mode="exact")  # the largest that the page takes
         work = Work.of(
             map_surface, estimator=mapper, points=(points[0],), data=data, held_out=None, paths=[], marked={}
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -81,7 +82,8 @@ def draw(result: Any) -> None:
     numbers.models(result)
     trust.block(mapper)
     if dims == 2:
-        numbers.analysis(result, mapper)
+        if job is None or not job.live:  # of what is still being measured nothing is read off, at every redraw
+            numbers.analysis(result, mapper)
         numbers.compare(result, job, look)
     widgets.settings_line(result)
     widgets.take_along(
@@ -105,7 +107,7 @@ def _controls(result: Any) -> dict[str, Any]:
 
 
 def _plane(result: Any, look: dict[str, Any]) -> Any:
-    """Draw map and relief side by side, with one cursor; return the map."""
+    """Draw map and relief side by side, with one cursor; return what draws the map for files."""
     text = texts(PAGE)
     shared = {name: look[name] for name in ("quantity", "log", "clip", "scheme")}
     cell = recall(PAGE, "cell")
@@ -136,7 +138,7 @@ def _plane(result: Any, look: dict[str, Any]) -> Any:
     elif max(sides) > RELIEF_SIDE:
         st.caption(text("thinned.relief", shown=RELIEF_SIDE))
     # files carry the map without the cursor and without a selection
-    return charts.heat_map(result, **shared, levels=levels)
+    return partial(charts.heat_map, result, **shared, levels=levels)
 
 
 def _slices(result: Any, look: dict[str, Any]) -> Any:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import altair as alt
 import numpy as np
+import pandas as pd
 import pytest
 import vl_convert as vlc
 
@@ -137,9 +138,25 @@ def test_cells_still_to_be_measured_are_not_called_lost():
     result.evaluated = np.isfinite(result.losses)
     result.evaluated[8, 6] = True
     spec = layers(surface.heat_map(result, levels=0))
-    assert len(rows(spec, 1)) == len(rows(spec, 2)) == 14  # and hatched
+    covered, strokes = rows(spec, 1), rows(spec, 2)
+    assert len(covered) == 7 and len(strokes) == 14  # a rectangle for two neighbours, and hatched
+    assert sum((r["x2"] - r["x"]) * (r["y2"] - r["y"]) for r in covered) == pytest.approx(14 * 0.25 * 2 / 3, rel=0.15)
     assert len(rows(spec, 3)) == 1
     assert "14 cells are still to be measured; 1 cells are not finite" in spec["description"]
+
+
+def test_a_large_map_that_has_begun_takes_few_marks_for_what_it_lacks():
+    waiting = np.ones((101, 101), bool)
+    waiting[50, ::2] = waiting[:30] = False
+    axis = np.arange(101.0)
+    i, j = (index.ravel() for index in np.indices(waiting.shape))
+    cells = pd.DataFrame({"x": axis[i], "x2": axis[i] + 1, "y": axis[j], "y2": axis[j] + 1})
+    covers, strokes = surface._hatching(cells, waiting)
+    assert len(covers) < 160 and 300 < len(strokes) < 1600
+    areas = (covers["x2"] - covers["x"]) * (covers["y2"] - covers["y"])
+    assert areas.sum() == waiting.sum()
+    for stroke in strokes.astype(int).itertuples():
+        assert waiting[stroke.x : stroke.x2, stroke.y : stroke.y2].all()
 
 
 def test_axis_titles_of_the_result_are_used_whole_on_the_map_and_short_in_the_relief():
