@@ -29,10 +29,8 @@ _KEPT = 2 / 3  # of a product's time is taken where its graph is kept: six convo
 _VARIES = 1.05  # times what the last product took is what one may take
 _FEWEST = 32  # examples of a part, which is at most half of all
 _LOOSE = 1e-2  # tolerance on a part: what is left to do on all examples is more
-_AGAIN, _FEWEST_AGAIN = (
-    10,
-    5,
-)  # products on the part for another look at its corrected matrix, or what there is time for
+_AGAIN = 10  # products on the part for another look at its corrected matrix
+_FEWEST_AGAIN = 5  # of them that a look is worth beginning for
 _VANISHING = ("cross_entropy", "bce")  # losses whose derivatives go to 0 with them
 
 

@@ -22,7 +22,6 @@ from ._start import DENSE_LIMIT, Saddle
 N_RECORDED = 200  # points kept of each path
 GROWTH = 20.0  # lr="auto": gradient descent grows by e to this over the budget
 PLANE_SIDE = 41
-_OF_A_MAP = {"losses": "values", "n_evaluated": "n_evaluated", "largest_error": "largest_error"}
 
 
 @dataclass(frozen=True)
@@ -190,7 +189,9 @@ class SaddleRace:
             measured: dict[str, Any] = {"losses": losses, "n_evaluated": losses.size, "largest_error": 0.0}
         else:
             *_, last = refine(values, shape)
-            measured = {name: getattr(last, of) for name, of in _OF_A_MAP.items()}
+            measured = {
+                "losses": last.values, "n_evaluated": last.n_evaluated, "largest_error": last.largest_error,
+            }  # fmt: skip
         return replace(result, plane={"x": x, "y": y, **measured})
 
 

@@ -26,6 +26,7 @@ from .losses import Loss, binary_cross_entropy, cross_entropy, mean_squared_erro
 
 Tensors = Sequence[Tensor | None]
 ATTENTION = threading.RLock()  # which kernel computes attention is one choice for the whole process
+_OF_SLOPE = 0.1  # of the length of a loss's gradient, as against the trace of its Hessian, see `output_weights`
 CHOOSE_KERNELS = {F.scaled_dot_product_attention, F.multi_head_attention_forward}
 
 
@@ -239,9 +240,6 @@ def output_weights(loss: Loss, z: Tensor, y: Tensor, n_probes: int = 8) -> Tenso
         leaf = z.detach().requires_grad_(True)
         slope = torch.autograd.grad(per_example_losses(loss, leaf, y).sum(), leaf)[0]
     return trace.abs() + _OF_SLOPE * slope.flatten(1).norm(dim=1)
-
-
-_OF_SLOPE = 0.1
 
 
 def is_likelihood(loss: Loss, n_dims: int) -> bool:
