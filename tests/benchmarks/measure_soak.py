@@ -29,12 +29,11 @@ from tests.browser.driving import FLAGS, RESTS, ROOT, browser_path, running_app,
 QUESTIONS: tuple[tuple[str, dict[str, int | str]], ...] = (
     ("surface", {"resolution": 15}),
     ("surface", {"resolution": 41, "mode": "exact"}),
-    ("sharpness", {"n_draws": 8}),
+    ("sharpness", {"n_steps": 3, "n_restarts": 1, "n_draws": 4}),
     ("stationary", {"n_lanczos": 10, "n_probes": 2}),
     ("stationary", {"view": "random"}),
     ("escape", {"saddle": "strict_surface"}),
     ("workbench", {"epochs": 2, "samples": 256}),
-    ("averaging", {"epochs": 4}),
 )
 RUN = '[data-testid="stMain"] button[kind="primary"]:not([disabled])'
 SESSIONS, CANCELLED, CLOSED = 3, 0.4, 0.1  # shares of the jobs that are cancelled, and of tabs that are closed
