@@ -38,6 +38,46 @@ def test_a_hub_that_does_not_answer_is_said_without_retries(silent, monkeypatch,
     assert not asked and constants.HF_HUB_OFFLINE is False
 
 
+def _lookup_fails(*_, **__):
+    raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+
+def _lookup_hangs(*_, **__):
+    threading.Event().wait(30)
+    raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+
+def _nobody_answers(self, *_):
+    threading.Event().wait(self.gettimeout() or 30)
+    raise TimeoutError("timed out")
+
+
+CUTS = {
+    "names are not found": ("getaddrinfo", _lookup_fails),
+    "names are looked up for ever": ("getaddrinfo", _lookup_hangs),
+    "nobody answers": ("connect", _nobody_answers),
+}
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_without_a_network_it_is_said_within_five_seconds(cut, monkeypatch, tmp_path):
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    name, replaced = CUTS[cut]
+    if name == "connect":
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [(2, 1, 6, "", ("192.0.2.1", 443))])
+        monkeypatch.setattr(socket.socket, name, replaced)
+    else:
+        monkeypatch.setattr(socket, name, replaced)
+    load_model("test_vit")  # whatever is imported on the way
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match=r"must be False where timm's weights for 'test_vit' cannot be read"):
+        load_model("test_vit", pretrained=True, cache_dir=str(tmp_path))
+    assert time.perf_counter() - start < 5
+
+
 def test_weights_in_the_cache_are_taken_without_a_network(silent, tmp_path):
     config = timm.get_pretrained_cfg("test_vit")
     made = timm.create_model("test_vit")
