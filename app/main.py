@@ -124,6 +124,15 @@ def recovered() -> list[str]:
     return [checkpoint.name for checkpoint in trainings.recover()]
 
 
+def say_what_was_left() -> None:
+    """Say what goes on, and what was saved, of what the last start of the app has not ended."""
+    place = st.container()  # what comes after it keeps its place when it is empty
+    going_on = [job.title for job in jobs.get_queue().restored if job.live]
+    for what, names in {"restored": going_on, "recovered": recovered()}.items():
+        if names:
+            place.info(texts("common")(what, names=plain(", ".join(names))), icon=":material/restore:")
+
+
 def main() -> None:
     """Draw one run of the app."""
     stay_on_this_machine()  # where Streamlit itself was started
@@ -134,12 +143,6 @@ def main() -> None:
     with st.sidebar:
         widgets.language_switch()  # before anything is said
     st.logo(str(STATIC / f"logo-{shade}.svg"), size="large", icon_image=str(STATIC / "mark.svg"))
-    if "_told_restored" not in st.session_state:
-        st.session_state["_told_restored"] = True
-        found = {"restored": [job.title for job in jobs.get_queue().restored], "recovered": recovered()}
-        for what, names in found.items():
-            if names:
-                st.toast(text(what, names=plain(", ".join(names))), icon=":material/restore:", duration="long")
     sections: dict[str, list[st.Page]] = {}
     pages: dict[str, st.Page] = {}
     for section, page, icon in PAGES:
@@ -157,6 +160,8 @@ def main() -> None:
     if problem:
         st.warning(from_engine(problem), title=text("unwritable"), icon=":material/save:")
     page = chosen.url_path or "home"
+    if st.session_state.setdefault("_opened_on", page) == page:
+        say_what_was_left()
     state.ask(in_frame=True)
     if page in MEASURING:
         with boundary(page):
