@@ -1,4 +1,4 @@
-"""Helpers of the surface charts: cell edges, colour domains, isolines, projection on the page."""
+"""Helpers of the surface charts: cell edges, colour domains, isolines, titles."""
 
 from __future__ import annotations
 
@@ -108,32 +108,6 @@ def level_labels(lines: pd.DataFrame, *, every: int = 3, most: int = 6) -> pd.Da
 def short(value: float) -> str:
     """Return two digits of a number, without a power of ten where it can be read without."""
     return f"{float(f'{value:.2g}'):g}"
-
-
-def rotate(points: np.ndarray, azimuth: float, elevation: float) -> tuple[np.ndarray, np.ndarray]:
-    """Look at points from an angle.
-
-    Parameters
-    ----------
-    points : ndarray of shape (..., 3)
-        Right-handed, third axis up.
-    azimuth, elevation : float
-        Degrees around the vertical axis, and above the horizon.
-
-    Returns
-    -------
-    page : ndarray of shape (..., 2)
-        Orthographic projection, second axis up.
-    depth : ndarray of shape (...)
-        Distance from the eye; larger is farther.
-    """
-    turn, tilt = np.radians(azimuth), np.radians(elevation)
-    x, y, z = points[..., 0], points[..., 1], points[..., 2]
-    right = x * np.cos(turn) - y * np.sin(turn)
-    away = x * np.sin(turn) + y * np.cos(turn)
-    up = z * np.cos(tilt) + away * np.sin(tilt)
-    depth = away * np.cos(tilt) - z * np.sin(tilt)
-    return np.stack([right, up], -1), depth
 
 
 def thin(size: int, largest: int) -> np.ndarray:

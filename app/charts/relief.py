@@ -1,18 +1,19 @@
-"""A surface in three dimensions with nothing but Vega-Lite.
+"""A surface in three dimensions with nothing but Vega-Lite, turned by dragging it.
 
 Its cells are projected on the page, sorted back to front and drawn as shapes in that order (the painter's
-algorithm), which is right for any height field seen from above.
+algorithm), which is right for any height field seen from above. Vega does this itself from two angles, so the picture
+follows the mouse without asking the server: what the mouse moves are two scales on which nothing is drawn.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import altair as alt
 import numpy as np
-import pandas as pd
 
 from app.charts import grid, theme
 from app.charts.marks import shared
@@ -20,7 +21,30 @@ from app.charts.marks import shared
 LARGEST = 55  # nodes on a side; more cannot be told apart at this size and would cost a megabyte
 FACES = "faces"
 RISE = 1.25  # height of the colour domain, in half-widths of the floor
-_PROJECTION: dict[str, Any] = {"type": "identity", "reflectY": True}
+REACH = 1.55  # farthest from the middle that anything is written, in half-widths of the floor
+LOWEST, HIGHEST = 5, 89  # degrees above the horizon
+
+# What an angle of the eye does to a point (x, y, z): to the right, up on the page, and away from the eye.
+_RIGHT = "(({x}) * turn_c - ({y}) * turn_s)"
+_AWAY = "(({x}) * turn_s + ({y}) * turn_c)"
+_UP = "(({z}) * tilt_c + " + _AWAY + " * tilt_s)"
+_DEPTH = "(" + _AWAY + " * tilt_c - ({z}) * tilt_s)"
+
+# The corners of a cell by the fields of its row, its middle; the edges of the floor; a post at its corner to the left.
+_CELL = [(f"datum.x{i}", f"datum.y{j}", f"datum.z{i}{j}") for i, j in ((0, 0), (1, 0), (1, 1), (0, 1), (0, 0))]
+_MIDDLE = ("(datum.x0 + datum.x1) / 2", "(datum.y0 + datum.y1) / 2", f"({' + '.join(c[2] for c in _CELL[:4])}) / 4")
+_FLOOR = [(x, y, "0") for x, y in (("-1", "-1"), ("1", "-1"), ("1", "1"), ("-1", "1"), ("-1", "-1"))]
+_POST = [("front", "-side", z) for z in ("0", str(RISE))]
+_OWN = ("datum.x", "datum.y", "datum.z")
+_GEOJSON = alt.Shape("shape", type="geojson")
+# As large as fits at any turn, with a line of words above and below.
+_PIXELS = f"min(width / {2 * REACH}, (height - 24) / ({2 * REACH} * tilt_s + {RISE} * tilt_c))"
+_PROJECTION: dict[str, Any] = {
+    "type": "identity",
+    "reflectY": True,
+    "scale": alt.ExprRef(_PIXELS),
+    "translate": alt.ExprRef(f"[width / 2, height / 2 + {_PIXELS} * {RISE / 2} * tilt_c]"),
+}
 
 
 def relief(
@@ -46,7 +70,7 @@ def relief(
     result : SurfaceResult-like
         See :mod:`app.charts.surface`.
     azimuth, elevation : float
-        Degrees around the vertical axis and above the horizon.
+        Degrees around the vertical axis and above the horizon, before it is dragged.
     log : bool, default=True
         Height and colour on a log scale.
     domain : tuple, optional
@@ -65,27 +89,32 @@ def relief(
     low, high = domain or grid.domain(values, log=log, clip=clip)
     rows, columns = (grid.thin(size, LARGEST) for size in values.shape)
     x, y = np.asarray(result.axes[0], float)[rows], np.asarray(result.axes[1], float)[columns]
-    heights = RISE * _share(values[np.ix_(rows, columns)], low, high, log)
-    nodes = np.stack([*np.meshgrid(_unit(x, x), _unit(y, y), indexing="ij"), heights], -1)
-    page, depth = grid.rotate(nodes, azimuth, elevation)
-    features = _faces(page, depth, values[np.ix_(rows, columns)], x, y)
     titles = grid.axis_titles(result)
     tooltip = [alt.Tooltip(f"{'xy'[d]}:Q", title=titles[d], format=".3g") for d in (0, 1)]
     tooltip.append(alt.Tooltip("value:Q", title=shared(quantity), format=theme.LOSS_FORMAT))
     key = grid.legend(quantity) if legend else None
     color = alt.Color("value:Q", scale=theme.loss_scale(log, (low, high), scheme), legend=key)
+    cells = alt.Chart(alt.NamedData(name=FACES)).transform_calculate(
+        shape=_shape("Polygon", _CELL), depth=_at(_DEPTH, _MIDDLE)
+    )
     layers = [
-        alt.Chart(alt.InlineData(values=_floor(azimuth, elevation)))
-        .mark_geoshape(filled=False, stroke=theme.NEUTRAL, strokeWidth=0.8, opacity=0.7)
-        .project(**_PROJECTION),
-        alt.Chart(alt.NamedData(name=FACES))
-        .mark_geoshape(stroke="black", strokeWidth=0.35 if mesh else 0, strokeOpacity=0.35)
-        .encode(color=color, tooltip=tooltip)
-        .project(**_PROJECTION),
-        _labels(azimuth, elevation, x, y, [short(title) for title in titles]).project(**_PROJECTION),
+        alt.Chart(alt.InlineData(values=[{}]))
+        .transform_calculate(shape=_shape("MultiLineString", _FLOOR, _POST))
+        .mark_geoshape(filled=False, stroke=theme.NEUTRAL, strokeWidth=0.8, opacity=0.7, aria=False)
+        .encode(shape=_GEOJSON),
+        cells.mark_geoshape(stroke="black", strokeWidth=0.35 if mesh else 0, strokeOpacity=0.35, aria=False).encode(
+            shape=_GEOJSON, color=color, tooltip=tooltip, order=alt.Order("depth:Q", sort="descending")
+        ),
+        _labels(x, y, [short(title) for title in (*titles, shared(quantity))], (low, high), log),
     ]
+
+    on_surface = partial(_on_surface, result, RISE * _share(values, low, high, log))
+    markers = getattr(result, "markers", None) or ()
+    layers += _marks([{**on_surface(mark["x"], mark["y"]), "label": str(mark["label"])} for mark in markers])
     if cursor is not None:
-        layers.append(_cursor(cursor, result, values, (low, high), log, azimuth, elevation).project(**_PROJECTION))
+        ring = _placed([on_surface(*cursor)], _OWN)
+        layers.append(ring.mark_point(shape="circle", size=160, stroke="white", strokeWidth=2.5))
+    layers = [layer.project(**_PROJECTION) for layer in layers] + [_handle()]
     description = shared(
         "alt.relief",
         quantity=shared(quantity),
@@ -97,9 +126,11 @@ def relief(
     )
     # Thousands of shapes are painted on a canvas several times faster than kept as elements of a document.
     canvas = {"embedOptions": {"renderer": "canvas"}}
-    chart = theme.describe(alt.layer(*layers), description, title, height=height, usermeta=canvas)
+    chart = alt.layer(*layers, view=alt.ViewBackground(cursor="grab")).add_params(*_angles(azimuth, elevation))
+    chart = theme.describe(chart, description, title, height=height, usermeta=canvas)
     # Last, and by name: altair copies and checks all that it is given at every step, a second for these cells.
-    chart.datasets = {FACES: features}
+    heights = RISE * _share(values[np.ix_(rows, columns)], low, high, log)
+    chart.datasets = {FACES: _faces(heights, values[np.ix_(rows, columns)], x, y)}
     return chart
 
 
@@ -120,88 +151,103 @@ def _share(values: np.ndarray, low: float, high: float, log: bool) -> np.ndarray
     return np.log(bounded / low) / np.log(high / low) if log else (bounded - low) / (high - low)
 
 
-def _faces(
-    page: np.ndarray, depth: np.ndarray, values: np.ndarray, x: np.ndarray, y: np.ndarray
-) -> list[Mapping[str, Any]]:
-    """Return the cells between nodes as GeoJSON features, farthest first."""
+def _at(expression: str, place: Sequence[str]) -> str:
+    """Return an expression of a point, each of its coordinates an expression too."""
+    return expression.format(**dict(zip("xyz", place, strict=True)))
+
+
+def _shape(kind: str, *lines: Sequence[Sequence[str]]) -> str:
+    """Return the expression of a GeoJSON shape of some lines, or of a ring, through these places."""
+    drawn = (", ".join(f"[{_at(_RIGHT, place)}, {_at(_UP, place)}]" for place in line) for line in lines)
+    return f"{{type: '{kind}', coordinates: [{', '.join(f'[{line}]' for line in drawn)}]}}"
+
+
+def _angles(azimuth: float, elevation: float) -> list[alt.Parameter]:
+    """Return the sines and cosines of the angles as the picture is turned now, and which edges are nearest."""
+    across, upward = (f"(dragged.{way} ? dragged.{way}[0] : 0)" for way in ("across", "upward"))
+    turn = f"({azimuth} - 180 * {across}) * PI / 180"
+    tilt = f"clamp({elevation} + 90 * {upward}, {LOWEST}, {HIGHEST}) * PI / 180"
+    told = {
+        "turn_c": f"cos({turn})",
+        "turn_s": f"sin({turn})",
+        "tilt_c": f"cos({tilt})",
+        "tilt_s": f"sin({tilt})",
+        "front": f"cos({turn}) > 0 ? -1 : 1",
+        "side": f"sin({turn}) > 0 ? -1 : 1",
+    }
+    return [alt.param(name=name, expr=expression) for name, expression in told.items()]
+
+
+def _handle() -> alt.Chart:
+    """Return what the mouse moves: two scales of one, without marks; a double click puts them back."""
+    nothing = {"scale": alt.Scale(domain=[0, 1], nice=False, zero=False), "axis": None}
+    return (
+        alt.Chart(alt.InlineData(values=[{"across": 0.5, "upward": 0.5}]))
+        .mark_point(opacity=0, size=0)
+        .encode(x=alt.X("across:Q", **nothing), y=alt.Y("upward:Q", **nothing))
+        .add_params(alt.selection_interval(name="dragged", bind="scales", zoom=False))
+    )
+
+
+def _faces(heights: np.ndarray, values: np.ndarray, x: np.ndarray, y: np.ndarray) -> list[Mapping[str, Any]]:
+    """Return a row for each cell between nodes: its corners in half-widths of the floor, its value and its place."""
+    left, bottom = np.round(_unit(x, x), 4), np.round(_unit(y, y), 4)
     first, last = slice(None, -1), slice(1, None)
-    corners = ((first, first), (last, first), (last, last), (first, last))
-    quads = np.round(np.stack([page[corner] for corner in corners], 2).reshape(-1, 4, 2), 4)
-    level = np.stack([values[corner] for corner in corners], -1).mean(-1).ravel()
-    away = np.stack([depth[corner] for corner in corners], -1).mean(-1).ravel()
-    middles = np.meshgrid(0.5 * (x[1:] + x[:-1]), 0.5 * (y[1:] + y[:-1]), indexing="ij")
-    at = np.stack(middles, -1).reshape(-1, 2)
-    drawable = np.isfinite(quads).all((1, 2)) & np.isfinite(level)
-    order = np.argsort(-away[drawable], kind="stable")
-    shown = np.flatnonzero(drawable)[order]
-    rings = np.concatenate([quads[shown], quads[shown, :1]], 1).tolist()
-    return [
-        {
-            "type": "Feature",
-            "geometry": {"type": "Polygon", "coordinates": [ring]},
-            "value": float(f"{level[k]:.5g}"),
-            "x": float(f"{at[k, 0]:.4g}"),
-            "y": float(f"{at[k, 1]:.4g}"),
-        }
-        for k, ring in zip(shown, rings, strict=True)
-    ]
+    corners = {"00": (first, first), "10": (last, first), "11": (last, last), "01": (first, last)}
+    table = {f"z{name}": np.round(heights[corner], 4) for name, corner in corners.items()}
+    table["value"] = np.stack([values[corner] for corner in corners.values()], -1).mean(-1)
+    for name, line in (("x0", left[:-1]), ("x1", left[1:]), ("x", 0.5 * (x[1:] + x[:-1]))):
+        table[name] = np.broadcast_to(line[:, None], table["value"].shape)
+    for name, line in (("y0", bottom[:-1]), ("y1", bottom[1:]), ("y", 0.5 * (y[1:] + y[:-1]))):
+        table[name] = np.broadcast_to(line[None, :], table["value"].shape)
+    drawable = np.all([np.isfinite(column) for column in table.values()], 0)
+    shown = {name: column[drawable].tolist() for name, column in table.items()}
+    for name in ("value", "x", "y"):
+        shown[name] = [float(f"{number:.5g}") for number in shown[name]]
+    return [dict(zip(shown, row, strict=True)) for row in zip(*shown.values(), strict=True)]
 
 
-def _floor(azimuth: float, elevation: float) -> list[Mapping[str, Any]]:
-    """Return the outline of the floor under the surface."""
-    corners = np.array([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0], [-1, -1, 0]], float)
-    page, _ = grid.rotate(corners, azimuth, elevation)
-    line = {"type": "LineString", "coordinates": np.round(page, 4).tolist()}
-    return [{"type": "Feature", "geometry": line}]
+def _placed(rows: Sequence[Mapping[str, Any]], place: Sequence[str]) -> alt.Chart:
+    """Return rows with their place on the page."""
+    base = alt.Chart(alt.InlineData(values=list(rows)))
+    placed = base.transform_calculate(longitude=_at(_RIGHT, place), latitude=_at(_UP, place))
+    return placed.encode(longitude="longitude:Q", latitude="latitude:Q")
 
 
-def _labels(azimuth: float, elevation: float, x: np.ndarray, y: np.ndarray, titles: Sequence[str]) -> alt.Chart:
-    """Return names and ends of both axes, written along the edges of the floor nearest to the eye."""
-
-    def nearest(axis: int) -> int:
-        ends = np.zeros((2, 3))
-        ends[:, axis] = (-1, 1)
-        return (-1, 1)[int(np.argmin(grid.rotate(ends, azimuth, elevation)[1]))]
-
-    front, side = nearest(1), nearest(0)
-    places = [
-        ((0, 1.34 * front), titles[0]),
-        ((-1, 1.15 * front), f"{x[0]:.3g}"),
-        ((1, 1.15 * front), f"{x[-1]:.3g}"),
-        ((1.34 * side, 0), titles[1]),
-        ((1.15 * side, -1), f"{y[0]:.3g}"),
-        ((1.15 * side, 1), f"{y[-1]:.3g}"),
-    ]
-    points = np.array([[*place, 0.0] for place, _ in places], float)
-    page, _ = grid.rotate(points, azimuth, elevation)
-    words = [words for _, words in places]
-    table = pd.DataFrame({"longitude": page[:, 0], "latitude": page[:, 1], "words": words})
-    return (
-        alt.Chart(table)
-        .mark_text(color=theme.NEUTRAL, fontSize=12)
-        .encode(longitude="longitude:Q", latitude="latitude:Q", text="words:N")
-    )
-
-
-def _cursor(
-    at: tuple[float, float],
-    result: Any,
-    values: np.ndarray,
-    domain: tuple[float, float],
-    log: bool,
-    azimuth: float,
-    elevation: float,
-) -> alt.Chart:
-    """Return a ring on the surface at the node nearest to a point."""
+def _on_surface(result: Any, heights: np.ndarray, x: float, y: float) -> dict[str, float]:
+    """Return where a point of the plane lies: as high as the node nearest to it, on the floor where that has none."""
     axes = [np.asarray(axis, float) for axis in result.axes]
-    i, j = (int(np.argmin(np.abs(axis - value))) for axis, value in zip(axes, at, strict=True))
-    share = float(_share(values[i, j], *domain, log))
-    rise = RISE * (share if np.isfinite(share) else 0.0)
-    point = np.array([_unit(axes[0][i], axes[0]), _unit(axes[1][j], axes[1]), rise], float)
-    page, _ = grid.rotate(point, azimuth, elevation)
-    table = pd.DataFrame({"longitude": [page[0]], "latitude": [page[1]]})
-    return (
-        alt.Chart(table)
-        .mark_point(shape="circle", size=160, stroke="white", strokeWidth=2.5)
-        .encode(longitude="longitude:Q", latitude="latitude:Q")
+    i, j = (int(np.argmin(np.abs(axis - at))) for axis, at in zip(axes, (x, y), strict=True))
+    across, along = (float(_unit(at, axis)) for axis, at in zip(axes, (x, y), strict=True))
+    return {"x": across, "y": along, "z": float(np.nan_to_num(heights[i, j]))}
+
+
+def _labels(x: np.ndarray, y: np.ndarray, titles: Sequence[str], domain: tuple[float, float], log: bool) -> alt.Chart:
+    """Return what is written along the edges of the floor nearest to the eye, and beside the post."""
+    rows: list[dict[str, Any]] = []
+    for edge, axis, title in (("x", x, titles[0]), ("y", y, titles[1])):
+        for at, words in ((0, title), (-1, f"{axis[0]:.3g}"), (1, f"{axis[-1]:.3g}")):
+            rows.append({"edge": edge, "at": at, "off": 1.15 if at else 1.34, "z": 0, "words": words})
+    low, high = domain
+    half = float(np.sqrt(low * high)) if log else 0.5 * (low + high)
+    for z, words in ((0.5 * RISE, f"{half:.3g}"), (RISE, f"{titles[2]} {high:.3g}")):
+        rows.append({"edge": "z", "off": 1.2, "z": z, "words": words})
+    place = (
+        "datum.edge == 'x' ? datum.at : datum.off * (datum.edge == 'y' ? side : front)",
+        "datum.edge == 'y' ? datum.at : datum.off * (datum.edge == 'x' ? front : -side)",
+        "datum.z",
     )
+    return _placed(rows, place).mark_text(color=theme.NEUTRAL, fontSize=12, aria=False).encode(text="words:N")
+
+
+def _marks(rows: Sequence[Mapping[str, Any]]) -> list[alt.Chart]:
+    """Return the models that lie in the plane, each with its name; nothing where there are none."""
+    if not rows:
+        return []
+    base, look = _placed(rows, _OWN), {"dy": -12, "fontSize": 12, "fontWeight": "bold"}
+    named = base.encode(text="label:N")
+    return [
+        base.mark_point(filled=True, size=80, color=theme.ACCENT, stroke="white", strokeWidth=1.5, opacity=1),
+        named.mark_text(color="#14181d", stroke="#14181d", strokeWidth=2.5, opacity=0.7, **look),
+        named.mark_text(color="white", **look),
+    ]

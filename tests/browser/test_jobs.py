@@ -57,6 +57,7 @@ def test_the_queue_is_on_every_page_can_be_changed_and_survives_kill_9(open_page
     with running_app(tmp_path) as address:
         page = open_page()
         page.goto(f"{address}/sharpness")
-        expect(page.get_by_text("They go on: first, fourth, third")).to_be_visible(timeout=PATIENCE)
+        left = page.get_by_test_id("stMain").get_by_text("They go on: first, fourth, third")
+        expect(left).to_be_visible(timeout=PATIENCE)
         assert seen(page) == ["first", "fourth", "third"]
         page.close()

@@ -16,6 +16,7 @@ EN = {
     "go": "Train, map, see",
     "start.link": "Your own model: Workbench",
     "turn": "Turn the landscape",
+    "turn.help": "Or drag it with the mouse; a double click puts it back.",
     "view": "View",
     "view.relief": "Relief",
     "view.map": "Map",

@@ -75,6 +75,7 @@ EN = {
     "levels": "Isolines",
     "clip": "Cut above quantile",
     "azimuth": "Rotate",
+    "azimuth.help": "Or drag the relief with the mouse; a double click puts it back.",
     "elevation": "Height of view",
     "quantity": "Show",
     "quantity.losses": "Loss",

@@ -69,6 +69,7 @@ KO = {
     "levels": "등고선",
     "clip": "자를 분위수",
     "azimuth": "돌리기",
+    "azimuth.help": "입체를 마우스로 끌어 돌릴 수도 있습니다. 두 번 누르면 처음으로 돌아갑니다.",
     "elevation": "보는 높이",
     "quantity": "보일 것",
     "quantity.losses": "손실",

@@ -159,12 +159,10 @@ def test_a_large_map_that_has_begun_takes_few_marks_for_what_it_lacks():
         assert waiting[stroke.x : stroke.x2, stroke.y : stroke.y2].all()
 
 
-def test_axis_titles_of_the_result_are_used_whole_on_the_map_and_short_in_the_relief():
+def test_axis_titles_of_the_result_are_used_whole():
     result = bowl(axis_titles=["First direction (1 = own norm)"])
     assert layers(surface.heat_map(result))["layer"][0]["encoding"]["x"]["title"].endswith("own norm)")
     assert layers(surface.heat_map(result))["layer"][0]["encoding"]["y"]["title"] == "second direction (steps)"
-    words = [row["words"] for row in rows(layers(surface.relief(result)), 2)]
-    assert "First direction" in words
 
 
 def test_a_map_without_one_finite_value_and_a_constant_map_still_draw():
@@ -176,7 +174,6 @@ def test_a_map_without_one_finite_value_and_a_constant_map_still_draw():
     spec = layers(surface.heat_map(constant))
     low, high = spec["layer"][0]["encoding"]["color"]["scale"]["domain"]
     assert low < high
-    assert len(layers(surface.relief(constant))["layer"]) == 3
 
 
 def test_zero_loss_has_no_place_on_a_log_scale_and_one_on_a_linear():
@@ -221,42 +218,11 @@ def test_models_and_several_trajectories_share_one_legend():
     assert rows(centre, 1)[0]["label"] == "centre"
 
 
-def test_a_relief_draws_every_cell_once_from_back_to_front():
-    result = bowl()
-    features = rows(layers(surface.relief(result)), 1)
-    assert len(features) == 8 * 6
-    nodes, depth = grid.rotate(np.array([[0.0, 1.0, 0.0], [0.0, -1.0, 0.0]]), 0.0, 30.0)
-    assert depth[0] > depth[1], "the far side of the floor is farther than the near one"
-    assert nodes[0, 1] > nodes[1, 1], "and higher on the page"
-    centres = np.array([np.mean(f["geometry"]["coordinates"][0][:4], 0) for f in features])
-    flat = bowl()
-    flat.losses[:] = 1.0
-    order = [f["y"] for f in rows(layers(surface.relief(flat, azimuth=0)), 1)]
-    assert (np.diff(order) <= 0).all(), "seen along y, far rows come first"
-    assert np.isfinite(centres).all()
-
-
-def test_a_large_map_becomes_a_relief_of_bounded_size():
-    x = np.linspace(-1, 1, 201)
-    big = SimpleNamespace(axes=(x, x), losses=1 + x[:, None] ** 2 + x[None, :] ** 2)
-    features = rows(layers(surface.relief(big)), 1)
-    assert len(features) <= 54 * 54
-    assert min(f["x"] for f in features) < -0.95
-    assert max(f["x"] for f in features) > 0.95
-
-
-def test_a_hole_in_the_data_is_a_hole_in_the_relief():
-    result = bowl()
-    result.losses[4, 3] = np.nan
-    assert len(rows(layers(surface.relief(result)), 1)) == 48 - 4
-
-
-def test_a_cursor_marks_the_same_point_in_both_pictures():
+def test_a_cursor_marks_its_point():
     result = bowl()
     flat = layers(surface.heat_map(result, cursor=(0.5, -1.0)))
     spot = rows(flat, len(flat["layer"]) - 1)[0]
     assert (spot["x"], spot["y"]) == (0.5, -1.0)
-    assert len(layers(surface.relief(result, cursor=(0.5, -1.0)))["layer"]) == 4
 
 
 def test_a_profile_of_several_seeds_is_a_median_in_a_band():
