@@ -8,6 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.browser.driving import FLAGS, browser_path, running_app, watched
+from tests.browser.results import make
 
 
 def no_browser(reason: str) -> None:
@@ -46,6 +47,17 @@ def open_page(browser):
     """Open pages that are watched: at the end of the test each has complained of nothing and asked no other host."""
     with ExitStack() as pages:
         yield lambda **options: pages.enter_context(watched(browser, **options))
+
+
+@pytest.fixture(scope="session")
+def filled(browser, tmp_path_factory):
+    """Give the address of an app with a real result on every page."""
+    workspace = tmp_path_factory.mktemp("filled") / "workspace"
+    with running_app(workspace) as address:
+        page = browser.new_page(viewport={"width": 1440, "height": 900})
+        make(page, address, workspace)
+        page.close()
+        yield address
 
 
 @pytest.fixture

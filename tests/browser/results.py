@@ -13,9 +13,11 @@ from typing import Any
 from urllib.parse import urlencode
 
 from app.texts import texts
-from tests.browser.driving import checkpoints, runs, settle, until
+from tests.browser.driving import runs, settle, until
 
 SECONDS = 600.0  # a machine shared with others is slow
+SIDE = 16  # of an image; large enough for digits, and a quarter of the work
+SMALL = {"subject.image_size": SIDE}
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Asked:
         """Its place under the app's address, settings included."""
         said = {f"{self.page}.view": texts(self.page)(f"view.{self.view}")} if self.view else {}
         own = {name if "." in name else f"{self.run}.{name}": value for name, value in self.settings.items()}
-        return f"/{self.page}?{urlencode(said | own)}"
+        return f"/{self.page}?{urlencode(SMALL | said | own)}"
 
 
 def few(count: int, **settings: Any) -> dict[str, Any]:
@@ -50,28 +52,32 @@ def few(count: int, **settings: Any) -> dict[str, Any]:
     return {"subject.samples": count, **settings}
 
 
+NETWORKS = tuple(
+    Asked("workbench", settings={"samples": 256, "image_size": SIDE, "epochs": 6, "seed": seed, "order": seed})
+    for seed in (0, 1)
+)
 ASKED = (
-    Asked("surface", settings=few(128, directions=texts("surface")("directions.trajectory"))),
-    Asked("stationary", "point", few(32, n_lanczos=15, n_probes=2), first=True),
-    Asked("stationary", "training", few(32, every=2)),
-    Asked("stationary", "random"),
-    Asked("stationary", "critical", {"largest": 2, "starts": 6}),
+    Asked("surface", settings=few(64, directions=texts("surface")("directions.trajectory"), resolution=21)),
+    Asked("stationary", "point", few(32, n_lanczos=15, n_probes=2, n_eigenvalues=2), first=True),
+    Asked("stationary", "training", few(32, every=3)),
+    Asked("stationary", "random", {"largest": 5, "samples": 2000}),
+    Asked("stationary", "critical", {"hidden": 2, "largest": 2, "starts": 4}),
     Asked("sharpness", "point", few(32, n_steps=5, n_restarts=2, n_draws=8, m=16), first=True),
     Asked("sharpness", "batch", few(32, seeds=2, small=8, large=16, target=1.0)),
     Asked("connectivity", "path", few(64, epochs=4, n_points=11, plane=11), first=True),
     Asked("connectivity", "map", few(32, epochs="true", n_points=3)),
-    Asked("connectivity", "cases", {"samples": 64, "seeds": 2, "train_epochs": 3, "fine_tune_epochs": 1, "epochs": 1}),
-    Asked("averaging", "train", few(64, epochs=8, keep="false", with_sharp="false"), first=True),
+    Asked("connectivity", "cases", {"samples": 128, "seeds": 2, "train_epochs": 2, "fine_tune_epochs": 1, "epochs": 1}),
+    Asked("averaging", "train", few(64, epochs=4, keep="false", with_sharp="false"), first=True),
     Asked("averaging", "soup", few(32, epochs="true", keep="false")),
     Asked("averaging", "seeds", {"n": 2, "epochs": 4, "samples": 40}),
-    Asked("escape", settings={"seeds": 3, "steps": 300}),
+    Asked("escape", settings={"seeds": 2, "steps": 200}),
     Asked("architectures", settings=few(32, seeds=2, epochs=2, resolution=7)),
     Asked("known"),
 )
 
 
 def make(page: Any, address: str, workspace: Path, asked: tuple[Asked, ...] = ASKED) -> None:
-    """Train two small networks, ask for what the workspace lacks, and wait until all of it is there.
+    """Ask for what the workspace lacks of two small networks and of these results; wait until all of it is there.
 
     Parameters
     ----------
@@ -80,24 +86,20 @@ def make(page: Any, address: str, workspace: Path, asked: tuple[Asked, ...] = AS
         Those of the running app.
     asked : tuple of Asked
     """
-    if not checkpoints(workspace):
-        page.goto(f"{address}/surface")
-        settle(page)
-        page.get_by_role("button", name=texts("common")("quick_start")).click()
-        until(page, lambda: len(checkpoints(workspace)) == 2, "two networks", SECONDS)
-    there = _kept(workspace)
-    for one in asked:
-        if there[one.run]:
-            there[one.run] -= 1
-        else:
+    for some in (NETWORKS, asked):
+        there = _kept(workspace)
+        for one in some:
+            if there[one.run]:
+                there[one.run] -= 1
+                continue
             page.goto(address + one.address)
             settle(page)
             before = len(_known(workspace))
             page.locator('[data-testid="stMain"] button[kind="primary"]:enabled').first.click()
             until(page, lambda before=before: len(_known(workspace)) > before, f"a job for {one.name}", SECONDS)
-    page.goto("about:blank")  # nobody looks on while they are computed
-    wanted = Counter(one.run for one in asked)
-    until(page, lambda: wanted <= _kept(workspace), "every result", SECONDS)
+        page.goto("about:blank")  # nobody looks on while they are computed
+        wanted = Counter(one.run for one in some)
+        until(page, lambda wanted=wanted: wanted <= _kept(workspace), "every result", SECONDS)
 
 
 def _kept(workspace: Path) -> Counter[str]:

@@ -68,7 +68,7 @@ def views() -> dict[str, tuple[str, Callable[[Page], None]]]:
     found = {name: (f"/{'' if name == 'home' else name}?", nothing) for name in plain}
     found |= {one.name: (one.address, nothing) for one in ASKED}
     found["runs-maps"] = ("/runs?", partial(compared, words="surface", count=2))
-    return found | {"runs-mixed": ("/runs?", partial(compared, words="digits-b", count=4))}
+    return found | {"runs-mixed": ("/runs?", partial(compared, words="seed 1", count=4))}
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Every page, in both languages, before axe-core: nothing that it calls serious or critical."""
+"""Every page before axe-core, empty in both languages and with results in both colours: nothing serious or critical."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import pytest
 
 from app.main import PAGES
 from app.texts import LANGUAGES
+from tests.browser.driving import settle
+from tests.browser.results import ASKED
 
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
 
@@ -37,3 +39,14 @@ def test_axe_finds_nothing_serious_on_any_page(app, page, language):
         page.wait_for_selector("[data-testid='stApp'][data-test-script-state='notRunning']", timeout=PATIENCE)
         found.update(dict.fromkeys(findings(page), name))
     assert not found, "\n".join(f"{page} · {said}" for said, page in found.items())
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious_on_any_result(filled, page, scheme):
+    page.emulate_media(color_scheme=scheme)
+    found = {}
+    for asked in ASKED:
+        page.goto(filled + asked.address)
+        settle(page)
+        found.update(dict.fromkeys(findings(page), asked.name))
+    assert not found, "\n".join(f"{name} · {said}" for said, name in found.items())
