@@ -12,7 +12,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from app.charts import surface, theme
+from app.charts import grid, surface, theme
 from app.charts.marks import names, one_unit, rule, shared, tips
 from app.texts import texts
 
@@ -182,7 +182,8 @@ def plane(
     bends = range(1, len(corners) - 1)
     names = ["A", *(shared("bend.number", number=i) if len(bends) > 1 else shared("bend") for i in bends), "B"]
     mapped = len(result.plane_x) > 0
-    x, y = alt.X("x:Q", title=text("chart.plane_x")), alt.Y("y:Q", title=text("chart.plane_y"))
+    titles = grid.in_lines(text("chart.plane_x")), grid.in_lines(text("chart.plane_y"))  # as the map below has them
+    x, y = alt.X("x:Q", title=titles[0]), alt.Y("y:Q", title=titles[1])
     if not mapped:  # a map brings its own scales
         seen = np.concatenate([corners, path])
         room = 0.1 * float(np.ptp(seen, axis=0).max())
@@ -216,10 +217,11 @@ def plane(
         marks.append({"label": f"t = {at:.2f}", "x": here[0], "y": here[1], "what": "position"})
     points = alt.Chart(pd.DataFrame(marks)).encode(x=x, y=y)
     fill = alt.condition("datum.what == 'position'", alt.value("white"), alt.value(theme.ACCENT))
-    labels = points.mark_text(dy=-15, fontSize=13, fontWeight="bold", color="white" if mapped else theme.ACCENT)
+    named = {"fontSize": 13, "fontWeight": "bold", "color": "white" if mapped else theme.ACCENT}
     layers += [
         points.mark_point(filled=True, size=120, opacity=1, stroke="#1b1f24", strokeWidth=1.2).encode(color=fill),
-        labels.encode(text="label:N"),
+        points.transform_filter("datum.what == 'anchor'").mark_text(dy=-15, **named).encode(text="label:N"),
+        points.transform_filter("datum.what == 'position'").mark_text(dy=18, **named).encode(text="label:N"),
     ]
     described = shared("alt.plane", distance=f"{result.distance:.3g}")
     return theme.describe(alt.layer(*layers), described, height=theme.SQUARE, usermeta=theme.about(theme.SQUARE))

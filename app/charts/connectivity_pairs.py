@@ -18,6 +18,7 @@ from app.texts import texts
 
 text = texts("connectivity")
 
+WORDS = 160  # pixels of a name beside or under a matrix
 FARTHEST = 0.3  # of half the map: how far from its point a name may stand
 SYMLOG = {"type": "symlog", "constant": 0.01}
 MATRICES = {
@@ -45,7 +46,7 @@ def matrix(result: Any, *, quantity: str = "barriers") -> alt.LayerChart:
     called = np.array(result.names, dtype=object)
     table = pd.DataFrame({"a": called[i], "b": called[j], "value": values.ravel()})
     table = table[np.isfinite(table["value"])]
-    axis = alt.Axis(labelLimit=160)
+    axis = alt.Axis(labelLimit=WORDS)
     base = alt.Chart(table).encode(
         x=alt.X("b:N", title=None, sort=list(called), axis=axis),
         y=alt.Y("a:N", title=None, sort=list(called), axis=axis),
@@ -64,7 +65,8 @@ def matrix(result: Any, *, quantity: str = "barriers") -> alt.LayerChart:
         layers.append(base.mark_text(fontSize=12).encode(text=alt.Text("value:Q", format=form), color=tone))
     off = values[~np.eye(len(values), dtype=bool)]
     low, high = (f"{np.nanmin(off):.3g}", f"{np.nanmax(off):.3g}") if np.isfinite(off).any() else ("…", "…")
-    size = max(theme.LEAST, min(520, 60 * len(called)))
+    words = min(WORDS, 6 * max(map(len, called), default=0))  # stand upright under the columns
+    size = max(theme.LEAST, min(520, 60 * len(called))) + words
     described = shared("alt.matrix", quantity=title, count=len(called), low=low, high=high)
     return theme.describe(alt.layer(*layers), described, height=size)
 

@@ -32,7 +32,7 @@ QUESTIONS: tuple[tuple[str, dict[str, int | str]], ...] = (
     ("sharpness", {"n_steps": 3, "n_restarts": 1, "n_draws": 4}),
     ("stationary", {"n_lanczos": 10, "n_probes": 2}),
     ("stationary", {"view": "random"}),
-    ("escape", {"saddle": "strict_surface"}),
+    ("escape", {"saddle": "strict_surface", "seeds": 2, "steps": 200}),
     ("workbench", {"epochs": 2, "samples": 256}),
 )
 RUN = '[data-testid="stMain"] button[kind="primary"]:not([disabled])'

@@ -53,7 +53,7 @@ def open_page(browser):
 def filled(browser, tmp_path_factory):
     """Give the address of an app with a real result on every page."""
     workspace = tmp_path_factory.mktemp("filled") / "workspace"
-    with running_app(workspace) as address:
+    with running_app(workspace, OMP_NUM_THREADS="1") as address:  # for work this small threads only wait for each other
         page = browser.new_page(viewport={"width": 1440, "height": 900})
         make(page, address, workspace)
         page.close()

@@ -47,8 +47,13 @@ def browser_path() -> str | None:
 
 
 @contextmanager
-def running_app(workspace: Path, *, program: Sequence[str] = ("-m", "app"), seconds: float = 90.0) -> Iterator[str]:
-    """Start the app on a free port with its own workspace; yield its address; end it by its id."""
+def running_app(
+    workspace: Path, *, program: Sequence[str] = ("-m", "app"), seconds: float = 90.0, **variables: str
+) -> Iterator[str]:
+    """Start the app on a free port with its own workspace; yield its address; end it by its id.
+
+    `variables` are those of its environment besides.
+    """
     from app.__main__ import free_port
 
     port = free_port(8600)
@@ -57,6 +62,7 @@ def running_app(workspace: Path, *, program: Sequence[str] = ("-m", "app"), seco
         "LOSS_ATLAS_WORKSPACE": str(workspace),
         "LOSS_ATLAS_CACHE": str(workspace / "cache"),
         "PYTHONUNBUFFERED": "1",
+        **variables,
     }
     environment.pop("LOSS_ATLAS_RAISE", None)
     workspace.mkdir(parents=True, exist_ok=True)

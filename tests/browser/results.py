@@ -58,20 +58,20 @@ NETWORKS = tuple(
 )
 ASKED = (
     Asked("surface", settings=few(64, directions=texts("surface")("directions.trajectory"), resolution=21)),
-    Asked("stationary", "point", few(32, n_lanczos=15, n_probes=2, n_eigenvalues=2), first=True),
-    Asked("stationary", "training", few(32, every=3)),
+    Asked("stationary", "point", few(16, n_lanczos=10, n_probes=2, n_eigenvalues=2), first=True),
+    Asked("stationary", "training", few(16, every=3)),
     Asked("stationary", "random", {"largest": 5, "samples": 2000}),
     Asked("stationary", "critical", {"hidden": 2, "largest": 2, "starts": 4}),
     Asked("sharpness", "point", few(32, n_steps=5, n_restarts=2, n_draws=8, m=16), first=True),
-    Asked("sharpness", "batch", few(32, seeds=2, small=8, large=16, target=1.0)),
+    Asked("sharpness", "batch", few(32, seeds=2, small=8, large=16, target=1.5)),
     Asked("connectivity", "path", few(64, epochs=4, n_points=11, plane=11), first=True),
-    Asked("connectivity", "map", few(32, epochs="true", n_points=3)),
+    Asked("connectivity", "map", few(16, n_points=3)),
     Asked("connectivity", "cases", {"samples": 128, "seeds": 2, "train_epochs": 2, "fine_tune_epochs": 1, "epochs": 1}),
     Asked("averaging", "train", few(64, epochs=4, keep="false", with_sharp="false"), first=True),
     Asked("averaging", "soup", few(32, epochs="true", keep="false")),
     Asked("averaging", "seeds", {"n": 2, "epochs": 4, "samples": 40}),
     Asked("escape", settings={"seeds": 2, "steps": 200}),
-    Asked("architectures", settings=few(32, seeds=2, epochs=2, resolution=7)),
+    Asked("architectures", settings=few(16, seeds=2, epochs=1, resolution=5)),
     Asked("known"),
 )
 
@@ -99,7 +99,16 @@ def make(page: Any, address: str, workspace: Path, asked: tuple[Asked, ...] = AS
             until(page, lambda before=before: len(_known(workspace)) > before, f"a job for {one.name}", SECONDS)
         page.goto("about:blank")  # nobody looks on while they are computed
         wanted = Counter(one.run for one in some)
-        until(page, lambda wanted=wanted: wanted <= _kept(workspace), "every result", SECONDS)
+        until(page, lambda wanted=wanted: _all_there(workspace, wanted), "every result", SECONDS)
+
+
+def _all_there(workspace: Path, wanted: Counter[str]) -> bool:
+    """Tell whether these runs are kept; raise where nothing is left in the queue that could become one."""
+    waits = any((workspace / "queue").glob("*/job.json"))  # looked at first: a job is kept before it leaves
+    lacking = wanted - _kept(workspace)
+    if lacking and not waits:
+        raise RuntimeError(f"no result came of {', '.join(lacking)}: see {workspace / 'logs'}")
+    return not lacking
 
 
 def _kept(workspace: Path) -> Counter[str]:

@@ -134,7 +134,7 @@ def _maps(result: Any, page: str) -> None:
                     continue
                 widgets.show_chart(
                     surface_charts.heat_map(
-                        drawn[name], log=log, levels=levels, scheme=scheme, domain=domain, title=name, height=380
+                        drawn[name], log=log, levels=levels, scheme=scheme, domain=domain, title=name, height=440
                     )
                 )
     st.caption(text("maps.one_scale", low=number(domain[0]), high=number(domain[1])))

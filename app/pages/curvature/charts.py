@@ -19,6 +19,7 @@ from app.texts import texts
 text = texts("stationary")
 
 NEGATIVE, ZERO, POSITIVE = theme.CATEGORICAL[1], theme.MISSING, theme.CATEGORICAL[0]
+ROOM = 90  # of a height, for the axes and the key inside it
 SIGNS = ("negative", "zero", "positive")
 SIGN_COLORS = {"negative": NEGATIVE, "zero": ZERO, "positive": POSITIVE}
 
@@ -84,7 +85,8 @@ def eigenvalue_ends(result: Any) -> alt.LayerChart:
             layers.append(dots.encode(x=x, y=y, color=color, tooltip=told))
     said = ", ".join(f"{v:.3g}" for v in values[:half][:3])
     low = f"{values[-1]:.3g}" if len(values) else "…"
-    return theme.describe(alt.layer(*layers), text("alt.ends", largest=said or "…", smallest=low), height=alt.Step(20))
+    described = text("alt.ends", largest=said or "…", smallest=low)
+    return theme.describe(alt.layer(*layers), described, height=max(theme.LEAST + 40, 20 * len(values) + ROOM))
 
 
 def density(result: Any, *, log: bool = True, height: int = theme.HEIGHT) -> alt.LayerChart:
@@ -218,7 +220,8 @@ def layers(result: Any, *, what: str = "trace") -> alt.LayerChart:
     base = alt.Chart(table)
     bars = base.mark_bar(color=POSITIVE, opacity=0.75).encode(x=x, y=y, tooltip=tooltip)
     drawn = alt.layer(bars, interval(base, x, y, 1.5))
-    return theme.describe(drawn, text("alt.layers", count=len(table)), height=alt.Step(18))
+    height = max(theme.LEAST, 18 * len(table) + ROOM)
+    return theme.describe(drawn, text("alt.layers", count=len(table)), height=height)
 
 
 def through_training(result: Any, *, log: bool = True, height: int = theme.HEIGHT) -> alt.LayerChart:

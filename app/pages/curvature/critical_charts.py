@@ -86,7 +86,7 @@ def spectra(result: Any, *, row_height: int = 9) -> alt.Chart:
     largest = float(table["value"].abs().max()) if len(table) else 1.0
     scale = alt.Scale(type="symlog", constant=largest / 200)
     told = (("index:Q", text("axis.index")), ("loss:Q", text("axis.loss"), ".5g"))
-    height = max(row_height * len(kept) + AXIS, theme.LEAST + 40)
+    height = max(row_height * len(kept) + AXIS, theme.LEAST + 60)
     tall = min((height - AXIS) / max(len(kept), 1) - 1, 30)
     ticks = alt.Chart(table).mark_tick(thickness=1.4, size=tall, orient="vertical")
     chart = ticks.encode(

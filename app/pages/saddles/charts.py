@@ -98,7 +98,7 @@ def _shown(result: Any, shown: Sequence[str] | None) -> list[tuple[int, str]]:
 
 
 def loss_curves(
-    result: Any, radius: int = 0, shown: Sequence[str] | None = None, *, log: bool = True, height: int = 360
+    result: Any, radius: int = 0, shown: Sequence[str] | None = None, *, log: bool = True, height: int = 440
 ) -> alt.LayerChart:
     """Draw loss minus the saddle's loss against the step: the median of the seeds with its quartiles."""
     rows = curve_table(result, radius, shown)
@@ -197,7 +197,7 @@ def times_table(result: Any) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def spectrum(result: Any, *, height: int = theme.LEAST) -> alt.Chart:
+def spectrum(result: Any, *, height: int = theme.LEAST + 60) -> alt.Chart:
     """Draw the eigenvalues of the Hessian at the saddle as ticks; negative ones in the accent colour."""
     values = np.asarray(result.saddle["eigenvalues"], float)
     rows = pd.DataFrame({"value": values, "sign": np.where(values < 0, text("negative"), text("positive"))})

@@ -135,6 +135,9 @@ def test_the_plane_holds_ends_bend_and_both_paths():
         path_result(plane_x=x, plane_y=x, plane_losses=np.ones((4, 4)), plane_accuracies=np.ones((4, 4)))
     )
     assert sum("cx" in r for r in rows_of(mapped)) == 16
+    axes = [layer["encoding"]["y"]["title"] for layer in mapped.to_dict()["layer"][1:]]
+    first = mapped.to_dict()["layer"][0]["layer"][0]["encoding"]["y"]["title"]
+    assert all(title == first for title in axes)  # unequal ones are joined, and longer than the picture
 
 
 def test_the_matrix_and_the_map_show_each_pair():
