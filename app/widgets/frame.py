@@ -161,7 +161,8 @@ def go_to(page: str) -> None:
     """Switch to another page by its name. The frame notes the pages of this run in the session."""
     pages = st.session_state.get("_pages", {})
     if page in pages:
-        st.switch_page(pages[page])
+        # without an address of its own Streamlit refuses to leave a page whose inputs stand in the URL
+        st.switch_page(pages[page], query_params={})
 
 
 def page_link(page: str, label: str, icon: str | None = None) -> None:

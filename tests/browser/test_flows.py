@@ -162,14 +162,14 @@ def test_of_three_in_the_queue_the_second_is_cancelled(app, page):
 def test_two_tabs_see_one_queue_and_one_result(app, open_page):
     address, workspace = app
     asking, looking = open_page(), open_page()
-    asking.goto(f"{address}/surface?{SMALL}&subject.seed=12&surface.resolution=61")
+    asking.goto(f"{address}/surface?{SMALL}&subject.seed=12&surface.resolution=31")
     rested(asking)
     choose(asking, "Every point")
     press(asking, MAP)
     looking.goto(f"{address}/surface?{SMALL}&subject.seed=13")
     title = "seed 12"
     expect(looking.get_by_test_id("stSidebar").get_by_text(title).first).to_be_visible(timeout=PATIENCE)
-    until(looking, lambda: titled(workspace, title, "61 × 61"), "the map")
+    until(looking, lambda: titled(workspace, title, "31 × 31"), "the map")
     for page in (asking, looking):
         expect(page.get_by_test_id("stSidebar").get_by_text("You can change pages")).to_have_count(0, timeout=PATIENCE)
         expect(page.get_by_test_id("stMain").get_by_text(title).first).to_be_visible(timeout=PATIENCE)
