@@ -18,7 +18,7 @@ from app.texts import texts
 
 text = texts("connectivity")
 
-WORDS = 160  # pixels of a name beside or under a matrix
+WORDS = 220  # pixels of a name beside or under a matrix
 FARTHEST = 0.3  # of half the map: how far from its point a name may stand
 SYMLOG = {"type": "symlog", "constant": 0.01}
 MATRICES = {
@@ -191,7 +191,7 @@ def cases(result: Any) -> alt.LayerChart:
     )
 
 
-def case_profiles(result: Any) -> alt.LayerChart | alt.HConcatChart:
+def case_profiles(result: Any) -> alt.ConcatChart:
     """Draw the mean loss along the paths of each case, with a band from the lowest to the highest pair.
 
     Parameters
@@ -213,11 +213,11 @@ def case_profiles(result: Any) -> alt.LayerChart | alt.HConcatChart:
         table = pd.concat(rows)
         x = alt.X("t:Q", title=text("chart.t"), scale=alt.Scale(domain=[0, 1]))
         base = alt.Chart(table[np.isfinite(table["mean"])])
-        first = not panels  # one axis for the row
+        first = len(panels) % 2 == 0  # one axis for a row
         y_axis = {"title": shared("losses") if first else None, "axis": alt.Axis(labels=first, ticks=first)}
         y = alt.Y("mean:Q", scale=alt.Scale(domain=[0, high], nice=True), **y_axis)
         told = tips(("path:N",), ("t:Q", None, ".2f"), ("mean:Q", None, ".4g"))
         line = base.mark_line(strokeWidth=2).encode(x=x, y=y, color=color, tooltip=told)
         drawn = alt.layer(band(base, x, y, 0.18, color=color), line)
-        panels.append(drawn.properties(title=_case(case), width=165, height=theme.HEIGHT_SMALL))
-    return theme.describe(alt.hconcat(*panels), shared("alt.case_profiles"))
+        panels.append(drawn.properties(title=_case(case), width=195, height=240))
+    return theme.describe(alt.concat(*panels, columns=2), shared("alt.case_profiles"))

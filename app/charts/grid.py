@@ -102,12 +102,16 @@ def level_labels(lines: pd.DataFrame, *, every: int = 3, most: int = 6) -> pd.Da
         longest = own[own["line"] == own["line"].value_counts().idxmax()]
         if len(longest) > 4:
             rows.append(longest.iloc[len(longest) // 2])
-    return pd.DataFrame(rows, columns=lines.columns).assign(words=lambda t: t["level"].map(short))
+    return pd.DataFrame(rows, columns=lines.columns).assign(words=lambda t: told_apart(t["level"]))
 
 
-def short(value: float) -> str:
-    """Return two digits of a number, without a power of ten where it can be read without."""
-    return f"{float(f'{value:.2g}'):g}"
+def told_apart(values: Sequence[float]) -> list[str]:
+    """Return numbers in as few digits, two at least, as tell them apart; powers of ten only where they are needed."""
+    for digits in range(2, 7):
+        words = [f"{float(f'{value:.{digits}g}'):g}" for value in values]
+        if len(set(words)) == len(set(values)):
+            break
+    return words
 
 
 def thin(size: int, largest: int) -> np.ndarray:

@@ -29,11 +29,11 @@ def name_of(optimizer: str) -> str:
     return text(f"optimizer.{optimizer}")
 
 
-def color(result: Any, *, legend: bool = True) -> alt.Color:
+def color(result: Any, *, legend: str | None = "bottom") -> alt.Color:
     """Return the encoding of the optimisers, each with the same colour in every chart and run."""
     every = dict(zip(text.options("optimizer"), cycle(COLORS), strict=False))
     found = {name_of(key): tone for key, tone in every.items() if key in result.optimizers}
-    encoding = names("optimizer", found, "bottom" if legend else None, columns=3, symbolOpacity=1)
+    encoding = names("optimizer", found, legend, columns=3 if legend == "bottom" else 1, symbolOpacity=1)
     encoding.title = text("optimizer")
     return encoding
 
@@ -69,7 +69,9 @@ def paths(result: Any, radius: int = 0, shown: Sequence[str] | None = None, *, h
         told = (("optimizer:N", text("optimizer")), ("seed:Q", text("seed")), ("step:Q", text("step")))
         tooltip = tips(*told, ("loss:Q", None, theme.LOSS_FORMAT))
         layers.append(
-            line.encode(x="x:Q", y="y:Q", color=color(result), detail="seed:N", order="step:Q", tooltip=tooltip)
+            line.encode(
+                x="x:Q", y="y:Q", color=color(result, legend="right"), detail="seed:N", order="step:Q", tooltip=tooltip
+            )
         )
     drawn = ", ".join(dict.fromkeys(rows["optimizer"])) if len(rows) else text("nothing_moved")
     return theme.describe(
@@ -142,7 +144,7 @@ def escape_times(result: Any, radius: int = 0, *, height: int = 34) -> alt.Layer
     last = 2.0 * max(result.max_steps, 1)
     x = alt.X("steps:Q", title=text("axis.leaving"), scale=alt.Scale(type="log", domain=[1, last], nice=False))
     y = alt.Y("optimizer:N", title=None, sort=order)
-    base, tone = alt.Chart(table), color(result, legend=False)
+    base, tone = alt.Chart(table), color(result, legend=None)
 
     def only(what: str) -> alt.Chart:
         return base.transform_filter(f"datum.what == '{what}'")

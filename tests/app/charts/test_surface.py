@@ -159,6 +159,12 @@ def test_a_large_map_that_has_begun_takes_few_marks_for_what_it_lacks():
         assert waiting[stroke.x : stroke.x2, stroke.y : stroke.y2].all()
 
 
+def test_levels_that_are_close_are_written_with_the_digits_that_tell_them_apart():
+    assert grid.told_apart([0.5251, 0.5264, 0.53]) == ["0.525", "0.526", "0.53"]
+    assert grid.told_apart([0.1, 12.34, 1234.0]) == ["0.1", "12", "1200"]
+    assert grid.told_apart([]) == []
+
+
 def test_axis_titles_of_the_result_are_used_whole():
     result = bowl(axis_titles=["First direction (1 = own norm)"])
     assert layers(surface.heat_map(result))["layer"][0]["encoding"]["x"]["title"].endswith("own norm)")
