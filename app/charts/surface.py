@@ -108,10 +108,10 @@ def heat_map(
     if select:
         colored = colored.add_params(alt.selection_point(name=select, fields=["cx", "cy"], on="click"))
     layers: list[alt.Chart] = [colored]
-    waiting = grid.unknown(result, values)[drawn_nodes(values)].ravel()
-    missing = cells[~drawable & ~waiting].assign(why=shared("map.not_finite"))
+    waiting = grid.unknown(result, values)[drawn_nodes(values)]
+    missing = cells[~drawable & ~waiting.ravel()].assign(why=shared("map.not_finite"))
     if waiting.any():
-        covers, strokes = _hatching(cells, waiting.reshape(values[drawn_nodes(values)].shape))
+        covers, strokes = _hatching(cells, waiting)
         layers.append(alt.Chart(covers).mark_rect(color=theme.MISSING, opacity=0.12).encode(**box))
         layers.append(alt.Chart(strokes).mark_rule(color=theme.MISSING, strokeWidth=0.8, opacity=0.8).encode(**box))
     if len(missing):

@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 240_000  # ms; a machine shared with others is slow, a healthy one never waits this long
 CHART = '[data-testid="stVegaLiteChart"] canvas, [data-testid="stVegaLiteChart"] svg'
 HEADING = '[data-testid="stMain"] [data-testid="stHeading"]'
+DRAWN = Path(__file__).with_name("charts.js").read_text()  # what the charts in sight have drawn
 RESTS = "[data-testid='stApp'][data-test-script-state='notRunning']"
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
-from tests.browser.driving import settle  # noqa: E402
+from tests.browser.driving import DRAWN, settle  # noqa: E402
 from tests.browser.results import ASKED  # noqa: E402
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(1200)]
-DRAWN = Path(__file__).with_name("charts.js").read_text()
 LEAST, LEAST_PANEL = 200, 90  # pixels on a side of what a chart draws: its panels together, and each
 SHAPE = 0.05  # of one: how far a step along x may be from one along y where both are in one unit
 
@@ -22,7 +19,6 @@ def test_charts_are_large_enough_and_keep_their_shape(filled, page, asked):
     page.goto(filled + asked.address)
     settle(page)
     charts = page.evaluate(DRAWN)
-    print(*charts, sep="\n")
     assert charts and all(chart["plots"] for chart in charts)
     for chart in charts:
         plots = chart["plots"]

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
-from tests.browser.driving import settle  # noqa: E402
+from tests.browser.driving import DRAWN, settle  # noqa: E402
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
-DRAWN = Path(__file__).with_name("charts.js").read_text()
 DEGREES = 180  # around, over the width of the picture; half as many above the horizon over its height
 
 
