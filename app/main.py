@@ -153,13 +153,14 @@ def main() -> None:
             sections.setdefault(text(f"nav.{section}"), []).append(pages[page])
     st.session_state["_pages"] = pages
     chosen = st.navigation(sections, expanded=True)
+    page = chosen.url_path or "home"
+    widgets.go_on(page)
     with st.sidebar:
         widgets.activity()
     st.html(NARROW + (DARK if shade == "dark" else ""))
     problem = unwritable()
     if problem:
         st.warning(from_engine(problem), title=text("unwritable"), icon=":material/save:")
-    page = chosen.url_path or "home"
     if st.session_state.setdefault("_opened_on", page) == page:
         say_what_was_left()
     state.ask(in_frame=True)

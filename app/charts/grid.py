@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import altair as alt
@@ -119,6 +120,15 @@ def thin(size: int, largest: int) -> np.ndarray:
     if size <= largest:
         return np.arange(size)
     return np.unique(np.round(np.linspace(0, size - 1, largest)).astype(int))
+
+
+def coarser(result: Any, largest: int) -> SimpleNamespace:
+    """Return a result with at most ``largest`` nodes on a side: all that it has for each node is picked alike."""
+    kept = [thin(len(axis), largest) for axis in result.axes]
+    nodes, shape = np.ix_(*kept), np.shape(result.losses)
+    fields = {name: value[nodes] if np.shape(value) == shape else value for name, value in vars(result).items()}
+    axes = tuple(np.asarray(axis)[index] for axis, index in zip(result.axes, kept, strict=True))
+    return SimpleNamespace(**{**fields, "axes": axes})
 
 
 # ---- what a surface result is made of ----

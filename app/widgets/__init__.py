@@ -22,7 +22,7 @@
 - ``downloads``: PNG, SVG, PDF, CSV, NPZ, chart JSON; ``copy_as_python``: the script that reproduces the result
 - ``pin_button``, ``beside_pinned``: keep a result beside the next ones
 - ``language_switch``, ``chosen_language``: the language of the interface
-- ``go_to``, ``page_link``: to another page by its name
+- ``go_to``, ``go_on``, ``page_link``: to another page by its name; again where a timer was quicker
 - ``verdict``: what a measurement says of a claim, beside the sentence it judges
 """
 
@@ -31,6 +31,7 @@ from app.widgets.data import data_picker
 from app.widgets.form import Form
 from app.widgets.frame import (
     definitions,
+    go_on,
     go_to,
     heading,
     in_pairs,
@@ -57,7 +58,7 @@ from app.widgets.subject import Subject, measure_button, subject, subject_bar
 
 __all__ = [
     "Form", "Subject", "activity", "answer", "beside_pinned", "chosen_language", "copy_as_python", "cost",
-    "data_picker", "definitions", "downloads", "go_to", "heading", "in_pairs", "interval_under", "job_panel",
+    "data_picker", "definitions", "downloads", "go_on", "go_to", "heading", "in_pairs", "interval_under", "job_panel",
     "language_switch", "measure_button", "note", "notes", "opening", "over_examples", "page_header", "page_link",
     "picture", "pin_button", "point_picker", "points_picker", "run_button", "settings_line", "show_chart",
     "show_table", "show_view", "start_fit", "subject", "subject_bar", "take_along", "time_budget", "verdict",

@@ -15,6 +15,7 @@ from app.state import key
 from app.texts import from_engine, made_with, plain, texts
 
 SCREENFUL = 24  # rows of a table
+_GOING = "_going"  # in the session: the page that was asked for, until it is there
 
 
 def page_header(page: str, text: Callable[..., str]) -> tuple[DeltaGenerator, DeltaGenerator]:
@@ -161,8 +162,19 @@ def go_to(page: str) -> None:
     """Switch to another page by its name. The frame notes the pages of this run in the session."""
     pages = st.session_state.get("_pages", {})
     if page in pages:
+        st.session_state[_GOING] = page
         # without an address of its own Streamlit refuses to leave a page whose inputs stand in the URL
         st.switch_page(pages[page], query_params={})
+
+
+def go_on(here: str) -> None:
+    """Go where :func:`go_to` has not arrived.
+
+    A timer of the page that was to be left, in the same moment as the switch, wins: Streamlit runs that page once more.
+    """
+    page = st.session_state.pop(_GOING, here)
+    if page != here:
+        go_to(page)
 
 
 def page_link(page: str, label: str, icon: str | None = None) -> None:

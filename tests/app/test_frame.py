@@ -57,6 +57,22 @@ def test_the_frame_opens_on_home_with_a_picture():
     assert len(picture.proto.SerializeToString()) > 100_000, "the cells are in it"
 
 
+def test_a_page_that_was_asked_for_is_reached_though_the_one_before_is_drawn_once_more():
+    def asked_and_overtaken():
+        import streamlit as st
+
+        from app import main, widgets
+
+        st.session_state.setdefault(widgets.frame._GOING, "surface")  # what `go_to` leaves where its switch is lost
+        main.main()
+
+    at = AppTest.from_function(asked_and_overtaken, default_timeout=60).run()
+    assert not at.exception
+    assert at.header[0].value == texts("surface")("title")
+    at = at.run()
+    assert at.header[0].value == texts("surface")("title"), "asked for once"
+
+
 def test_the_package_carries_the_landscape_of_the_assets_and_it_is_what_its_caption_says():
     from app.pages.home import page as home
 

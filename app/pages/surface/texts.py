@@ -86,6 +86,7 @@ EN = {
     "title.relief": "Relief",
     "slice": "{title} = {value}",
     "thinned": "Drawn with {shown} of {all} nodes on a side; isolines, numbers and files use all of them.",
+    "thinned.growing": "Drawn with {shown} of {all} nodes on a side while it grows; numbers and files use all of them.",
     "thinned.relief": "The relief is drawn with at most {shown} nodes on a side.",
     "click": "Click a cell of the map to measure that point.",
     # numbers

@@ -80,6 +80,7 @@ KO = {
     "title.relief": "입체",
     "slice": "{title} = {value}",
     "thinned": "한 변의 마디 {all}개 중 {shown}개로 그렸습니다. 등고선, 숫자, 파일은 모두 씁니다.",
+    "thinned.growing": "자라는 동안에는 한 변의 마디 {all}개 중 {shown}개로 그립니다. 숫자와 파일은 모두 씁니다.",
     "thinned.relief": "입체는 한 변에 마디 {shown}개까지로 그립니다.",
     "click": "지도의 칸을 누르면 그 점을 잽니다.",
     # numbers

@@ -25,6 +25,7 @@ from app.work.work import Work, restartable
 PAGE = "surface"
 HEIGHT = 500  # of the map: axis and colour bar lie inside it
 SLIDERS = 80  # of that under the relief, to turn it
+GROWING = 41  # nodes on a side of a map that is drawn anew every two seconds
 CELL = "_surface_cell"  # a leading underscore keeps a job out of the sidebar
 _MAX_FITTED = 4
 _MAX_SLICES = 5
@@ -71,7 +72,7 @@ def draw(result: Any) -> None:
     elif dims == 3:
         chart = _slices(result, look)
     else:
-        chart = _plane(result, look)
+        chart = _plane(result, look, growing=job is not None and job.live)
     if job is not None and not job.live and not result.converged:
         st.info(text("unfinished"), icon=":material/incomplete_circle:")
     if dims == 2:
@@ -106,9 +107,10 @@ def _controls(result: Any) -> dict[str, Any]:
     return look
 
 
-def _plane(result: Any, look: dict[str, Any]) -> Any:
+def _plane(result: Any, look: dict[str, Any], *, growing: bool) -> Any:
     """Draw map and relief side by side, with one cursor; return what draws the map for files."""
     text = texts(PAGE)
+    drawn = grid.coarser(result, GROWING) if growing else result
     shared = {name: look[name] for name in ("quantity", "log", "clip", "scheme")}
     cell = recall(PAGE, "cell")
     tall = grid.fitting_height(result, HEIGHT)
@@ -116,7 +118,7 @@ def _plane(result: Any, look: dict[str, Any]) -> Any:
     flat, relief = st.columns([1.1, 1]) if tall == HEIGHT else (st.container(), st.container())
     levels = look["levels"]
     chart = charts.heat_map(
-        result, **shared, levels=levels, title=text("title.map"), cursor=cell, select="cell", height=tall
+        drawn, **shared, levels=levels, title=text("title.map"), cursor=cell, select="cell", height=tall
     )
     with flat:
         widgets.show_chart(chart, chart_key=key(PAGE, "map"), on_select=_pick)
@@ -130,11 +132,11 @@ def _plane(result: Any, look: dict[str, Any]) -> Any:
             "height": HEIGHT - SLIDERS,
         }
         with above:
-            widgets.show_chart(charts.relief(result, **shared, **view, title=text("title.relief"), legend=False))
-    sides = np.shape(result.losses)
-    if max(sides) > charts.LARGEST:
-        shown = " × ".join(str(len(grid.thin(n, charts.LARGEST))) for n in sides)
-        st.caption(text("thinned", shown=shown, all=" × ".join(map(str, sides))))
+            widgets.show_chart(charts.relief(drawn, **shared, **view, title=text("title.relief"), legend=False))
+    sides, largest = np.shape(result.losses), GROWING if growing else charts.LARGEST
+    if max(sides) > largest:
+        shown = " × ".join(str(len(grid.thin(n, largest))) for n in sides)
+        st.caption(text("thinned.growing" if growing else "thinned", shown=shown, all=" × ".join(map(str, sides))))
     elif max(sides) > RELIEF_SIDE:
         st.caption(text("thinned.relief", shown=RELIEF_SIDE))
     # files carry the map without the cursor and without a selection

@@ -11,6 +11,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app import catalog
+from app.charts import grid
 from app.charts import surface as charts
 from app.pages.surface import numbers as surface_numbers
 from app.pages.surface import page as module
@@ -255,6 +256,17 @@ def test_a_201_map_stays_small_enough_and_keeps_its_ends():
     assert len(cells) == charts.LARGEST**2
     assert cells["cx"].min() == -1 and cells["cx"].max() == 1
     assert set(cells["value"]) <= set(large.losses.ravel())
+
+
+def test_a_map_that_grows_is_drawn_with_fewer_of_its_nodes():
+    large = surface(201, evaluated=np.arange(201 * 201).reshape(201, 201) % 3 == 0)
+    few = grid.coarser(large, 41)
+    assert few.losses.shape == few.accuracies.shape == few.evaluated.shape == (41, 41)
+    for name in ("losses", "evaluated"):
+        np.testing.assert_array_equal(getattr(few, name), getattr(large, name)[::5, ::5])
+    np.testing.assert_array_equal(few.axes[1], large.axes[1][::5])
+    assert few.n_evaluated == large.n_evaluated, "numbers stay those of the whole"
+    assert len(charts._cells(few, "losses")) == 41**2
 
 
 def test_cells_that_are_not_finite_are_grey_and_counted():
