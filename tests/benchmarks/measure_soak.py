@@ -23,7 +23,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from app.texts import texts
-from tests.browser.driving import FLAGS, RESTS, ROOT, browser_path, running_app, server_of
+from tests.browser.driving import FLAGS, ROOT, browser_path, rested, running_app, server_of
 
 # Small work of several kinds: a page and its inputs. Each has one main button; a choice is in the URL by its words.
 QUESTIONS: tuple[tuple[str, dict[str, int | str]], ...] = (
@@ -75,7 +75,7 @@ def memory(server: int) -> float:
     os.kill(server, signal.SIGUSR1)
     time.sleep(COLLECT)
     held = 0
-    for process in family(server):
+    for process in {server} | family(server):
         try:
             held += int(re.search(r"^Pss: +(\d+) kB", Path(f"/proc/{process}/smaps_rollup").read_text(), re.M)[1])
         except OSError:  # it has just ended
@@ -107,7 +107,7 @@ def address_of(page: str, inputs: dict[str, int | str]) -> str:
 def act(page, address: str, rng: random.Random, waiting: int) -> None:
     """Ask one question, look at it for a while, and cancel it at times; with enough of them waiting, only look."""
     page.goto(f"{address}/{address_of(*rng.choice(QUESTIONS))}")
-    page.wait_for_selector(RESTS, timeout=120_000)
+    rested(page)
     run = page.locator(RUN).first
     if not run.count():  # nothing to measure yet
         page.goto(f"{address}/surface")
@@ -148,15 +148,16 @@ def soak(folder: Path, minutes: float) -> dict[str, float | str]:
                     if rng.random() < CLOSED:
                         pages[k].context.close()
                         pages[k] = browser.new_context().new_page()
-                    children |= family(server) - {server}
+                    children |= family(server)
                 print(f"{deadline - time.monotonic():.0f} s left, {len(ends(log))} jobs", file=sys.stderr, flush=True)
             drain(log)
             held.append(memory(server))
-            children |= family(server) - {server}
+            children |= family(server)
         browser.close()
     time.sleep(3)
     how = Counter(str(end) for end in ends(log).values())
     errors = [line for line in log.read_text(errors="replace").splitlines() if " ERROR " in line]
+    found["presses that found no button"] = sum(refused.values())
     found["jobs asked for"] = sum(how.values())
     found |= {f"{name}": how[name] for name in ("done", "cancelled", "failed")}
     found["lost (asked for, never ended)"] = how["None"]
