@@ -23,7 +23,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from app.texts import texts
-from tests.browser.driving import FLAGS, ROOT, browser_path, rested, running_app, server_of
+from tests.browser.driving import FLAGS, ROOT, browser_path, press, rested, running_app, server_of
 
 # Small work of several kinds: a page and its inputs. Each has one main button; a choice is in the URL by its words.
 QUESTIONS: tuple[tuple[str, dict[str, int | str]], ...] = (
@@ -108,14 +108,8 @@ def act(page, address: str, rng: random.Random, waiting: int) -> None:
     """Ask one question, look at it for a while, and cancel it at times; with enough of them waiting, only look."""
     page.goto(f"{address}/{address_of(*rng.choice(QUESTIONS))}")
     rested(page)
-    run = page.locator(RUN).first
-    if not run.count():  # nothing to measure yet
-        page.goto(f"{address}/surface")
-        page.get_by_role("button", name="Train two small networks").click(timeout=PATIENCE)
-        page.wait_for_timeout(15_000)
-        return
     if waiting < MOST_WAITING:
-        run.click(timeout=PATIENCE)
+        page.locator(RUN).first.click(timeout=PATIENCE)
     page.wait_for_timeout(rng.uniform(200, 6000))
     cancel = page.get_by_role("button", name="Cancel")
     if rng.random() < CANCELLED and cancel.count():
@@ -137,6 +131,10 @@ def soak(folder: Path, minutes: float) -> dict[str, float | str]:
         browser = playwright.chromium.launch(executable_path=browser_path(), args=list(FLAGS))
         pages = [browser.new_context().new_page() for _ in range(SESSIONS)]
         rngs = [random.Random(seed) for seed in range(SESSIONS)]
+        pages[0].goto(f"{address}/surface")
+        press(pages[0], "Train two small networks")
+        rested(pages[0])
+        drain(log)
         for share in (0.2, 0.8):
             deadline = time.monotonic() + 60 * minutes * share
             while time.monotonic() < deadline:
