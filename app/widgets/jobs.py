@@ -81,13 +81,15 @@ def job_panel(
         now, shown = jobs.latest(page), jobs.shown(page)
         if shown is None:
             return
-        if now is not shown:
-            st.caption(texts("common")("job.earlier", title=plain(shown.title)))
+        with st.container():
+            if now is not shown:
+                st.caption(texts("common")("job.earlier", title=plain(shown.title)))
         with boundary(f"the picture of {page}"):
             head(shown)
             draw(shown.result if shown.result is not None else shown.partial)
 
-    state()
+    with st.container():  # it keeps its place when it is empty: what stands below would move under a press
+        state()
     picture()
 
 
