@@ -38,7 +38,7 @@ def _result(job: Job) -> Any:
     """Do the work with torch's defaults, which it may change for itself alone."""
     import torch
 
-    import estimators  # noqa: F401  # whole, before a part of it: a page may be importing it meanwhile
+    import estimators  # whole, before a part of it: a page may be importing it meanwhile
 
     dtype = torch.get_default_dtype()
     try:
@@ -47,6 +47,7 @@ def _result(job: Job) -> Any:
             return job.work(Handle(job)) if job.work is not None else None
     finally:
         torch.set_default_dtype(dtype)
+        estimators.memory.return_freed_memory()  # the C library keeps 300 MB after thirty small jobs
 
 
 def _blame(job: Job, error: BaseException) -> str:

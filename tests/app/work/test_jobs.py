@@ -246,6 +246,21 @@ def test_the_default_dtype_and_grad_mode_do_not_leak_between_jobs():
     assert torch.get_default_dtype() == torch.float32
 
 
+def test_freed_memory_is_given_back_after_every_job_however_it_ends(monkeypatch):
+    given = []
+    monkeypatch.setattr("estimators.memory.return_freed_memory", lambda: given.append(len(given)))
+
+    def fail(handle):
+        raise ValueError("work must end well, got this")
+
+    jobs.submit("p", "done", lambda handle: 1, keep=False)
+    finish()
+    assert given == [0]
+    jobs.submit("p", "failed", fail, keep=False)
+    finish()
+    assert given == [0, 1]
+
+
 def test_parts_of_a_work_share_its_progress():
     job = jobs.Job(page="p", title="t")
     handle = jobs.Handle(job)
