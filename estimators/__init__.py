@@ -19,7 +19,7 @@ from .curvature import (
 from .data import DataList, Examples, data_settings, list_data, load_data
 from .known import KNOWN_LANDSCAPES, CheckResult, KnownLandscape, Problem, check_installation
 from .landscape import Evaluation, Landscape
-from .memory import Footprint, footprint, free_memory
+from .memory import Footprint, footprint, free_memory, return_freed_memory
 from .models import (
     CheckpointError,
     CheckpointInfo,
@@ -104,6 +104,7 @@ __all__ = [
     "read_checkpoint",
     "read_recording",
     "reduce_cache",
+    "return_freed_memory",
     "save_checkpoint",
     "scheduled_rates",
     "small_net",

@@ -47,7 +47,7 @@ def _result(job: Job) -> Any:
             return job.work(Handle(job)) if job.work is not None else None
     finally:
         torch.set_default_dtype(dtype)
-        estimators.memory.return_freed_memory()  # the C library keeps 300 MB after thirty small jobs
+        estimators.return_freed_memory()  # the C library keeps 300 MB after thirty small jobs
 
 
 def _blame(job: Job, error: BaseException) -> str:

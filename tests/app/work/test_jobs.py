@@ -248,7 +248,7 @@ def test_the_default_dtype_and_grad_mode_do_not_leak_between_jobs():
 
 def test_freed_memory_is_given_back_after_every_job_however_it_ends(monkeypatch):
     given = []
-    monkeypatch.setattr("estimators.memory.return_freed_memory", lambda: given.append(len(given)))
+    monkeypatch.setattr("estimators.return_freed_memory", lambda: given.append(len(given)))
 
     def fail(handle):
         raise ValueError("work must end well, got this")
