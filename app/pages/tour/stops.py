@@ -117,7 +117,8 @@ def _escape(handle: Handle) -> Any:
 def _show_escape(result: Any) -> Shown:
     steps = {name: float(np.median(result.escape_steps[i, 1])) for i, name in enumerate(result.optimizers)}
     told = {name: f"{steps[name]:.0f}" if np.isfinite(steps[name]) else "∞" for name in RIVALS if name in steps}
-    return [saddles.paths(result, 1, height=HEIGHT)], told if len(told) == len(RIVALS) else {}
+    drawn = [saddles.paths(result, 1, height=HEIGHT)] if result.plane else []  # a race that has just begun has none
+    return drawn, told if len(told) == len(RIVALS) else {}
 
 
 def _sharpness(handle: Handle) -> Any:

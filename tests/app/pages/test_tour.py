@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -86,3 +88,8 @@ def test_every_stop_has_its_page_and_its_texts():
     for name, stop in stops.STOPS.items():
         assert frame.exists(stop.page)
         assert all(f"{kind}.{name}" in text for kind in ("stop", "says", "found"))
+
+
+def test_a_race_that_has_just_begun_shows_nothing_yet():
+    begun = SimpleNamespace(plane={}, optimizers=("gd",), escape_steps=np.full((1, 2, 1), np.inf))
+    assert stops._show_escape(begun) == ([], {})
