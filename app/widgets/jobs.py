@@ -88,8 +88,7 @@ def job_panel(
             head(shown)
             draw(shown.result if shown.result is not None else shown.partial)
 
-    with st.container():  # it keeps its place when it is empty: what stands below would move under a press
-        state()
+    state()
     picture()
 
 
@@ -172,8 +171,9 @@ def start_fit(
 def status(job: jobs.Job) -> None:
     """Write the state of one job: bar and cancel button while it lives, a sentence if it ended badly."""
     text = texts("common")
+    place = st.container()  # it stays when it is empty: what stands below would move under a press
     if job.live:
-        bar, button = st.columns([5, 1], vertical_alignment="center")
+        bar, button = place.columns([5, 1], vertical_alignment="center")
         ahead = list(itertools.takewhile(lambda other: other is not job, jobs.live()))
         if job.state == jobs.QUEUED and ahead:
             words = text("job.waiting", count=len(ahead), title=plain(ahead[0].title))
@@ -191,16 +191,16 @@ def status(job: jobs.Job) -> None:
             icon=":material/close:",
         )
     elif job.state == jobs.FAILED:
-        st.error(
+        place.error(
             from_engine(job.error) if job.error else text("job.failed"),
             title=text("job.failed_title", title=plain(job.title)),
             icon=":material/error:",
         )
     elif job.state == jobs.CANCELLED:
         kept = text("job.cancelled_kept") if job.partial is not None else ""
-        st.info(text("job.cancelled", title=plain(job.title)) + " " + kept, icon=":material/cancel:")
+        place.info(text("job.cancelled", title=plain(job.title)) + " " + kept, icon=":material/cancel:")
     if job.note:
-        st.warning(from_engine(job.note), icon=":material/warning:")
+        place.warning(from_engine(job.note), icon=":material/warning:")
 
 
 def aside(name: str, owner: jobs.Job | None, draw: Callable[[jobs.Job], None]) -> None:

@@ -64,6 +64,7 @@ def draw(result: Any) -> None:
     """Draw a partial or final result; runs in a fragment, so these widgets rerun only this panel."""
     text = texts(PAGE)
     job, mapper = fitted_of(result)
+    growing = job is not None and job.live
     look = _controls(result)
     dims = len(result.axes)
     if dims == 1:
@@ -72,8 +73,8 @@ def draw(result: Any) -> None:
     elif dims == 3:
         chart = _slices(result, look)
     else:
-        chart = _plane(result, look, growing=job is not None and job.live)
-    if job is not None and not job.live and not result.converged:
+        chart = _plane(result, look, growing=growing)
+    if job is not None and not growing and not result.converged:
         st.info(text("unfinished"), icon=":material/incomplete_circle:")
     if dims == 2:
         _cell(result, job, mapper, look)
@@ -83,7 +84,7 @@ def draw(result: Any) -> None:
     numbers.models(result)
     trust.block(mapper)
     if dims == 2:
-        if job is None or not job.live:  # of what is still being measured nothing is read off, at every redraw
+        if not growing:  # of what is still being measured nothing is read off, at every redraw
             numbers.analysis(result, mapper)
         numbers.compare(result, job, look)
     widgets.settings_line(result)
